@@ -1,0 +1,45 @@
+// A Hugging Face model folder: config.json, one or many safetensors files, and everything that lies beside them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "io/json.hpp"
+#include "io/tensor.hpp"
+
+namespace auto_round::io {
+
+class checkpoint_dir {
+ public:
+  /// Opens and checks the folder: config.json parses, every shard named by the index exists and maps, every header is sound, index and shards
+  /// agree, no tensor appears twice. Nothing is read beyond headers. Errors name file and tensor.
+  static result<checkpoint_dir> open(const std::string& dir);
+
+  checkpoint_dir(checkpoint_dir&&) noexcept;
+  checkpoint_dir& operator=(checkpoint_dir&&) noexcept;
+  ~checkpoint_dir();
+
+  const std::string& path() const { return path_; }
+  const json& config() const { return config_; }
+  const std::vector<tensor_ref>& tensors() const { return tensors_; }  ///< in file order, shard by shard
+  const tensor_ref* find(std::string_view name) const;                 ///< null if absent
+  const std::vector<std::string>& files() const { return files_; }     ///< absolute paths of the safetensors files
+  /// Names (relative to path()) of the regular files that are neither weights, index nor config.json: tokenizer, generation_config, templates, ...
+  const std::vector<std::string>& side_files() const { return side_files_; }
+  /// Tells the kernel that a tensor's pages are no longer needed (keeps resident memory at one block).
+  void release(const tensor_ref& t) const;
+
+ private:
+  checkpoint_dir();
+  struct impl;
+  std::unique_ptr<impl> impl_;
+  std::string path_;
+  json config_;
+  std::vector<tensor_ref> tensors_;
+  std::vector<std::string> files_;
+  std::vector<std::string> side_files_;
+};
+
+}  // namespace auto_round::io

@@ -1,0 +1,40 @@
+// The only door to Eigen and oneDNN. Row-major matrices; every product is split along its outputs in fixed pieces, so that results do not
+// depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "error.hpp"
+
+namespace auto_round::linalg {
+
+enum class backend { automatic, eigen, onednn };
+enum class precision { f32, bf16 };  ///< bf16: inputs rounded to bfloat16 (nearest even), sums in float
+
+/// A row-major operand of float or, if `bf16`, of bfloat16 bits.
+struct operand {
+  const void* data = nullptr;
+  std::size_t rows = 0, cols = 0, stride = 0;
+  bool bf16 = false;
+};
+
+/// Chooses the backend and checks it against plain loops on odd shapes; error_kind::unsupported if it was asked for and is not built in or
+/// wrong. Called once by main; without it the first product uses `automatic`.
+result<void> initialize(backend choice);
+std::string description();    ///< "oneDNN 2.6.3 (avx512_core_bf16)", "Eigen 3.4.0"
+bool fast_bf16();             ///< the CPU multiplies bfloat16 faster than float (AVX512-BF16 or AMX) and the backend uses it
+
+/// c[m x n] (+)= a[m x k] * b[n x k]^T : a linear layer's forward, y = x W^T.
+void gemm_nt(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false);
+/// c[m x n] (+)= a[m x k] * b[k x n] : gradient of the input, dx = dy W.
+void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false);
+/// c[m x n] (+)= a[k x m]^T * b[k x n] : gradient of the weight, dW = dy^T x.
+void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false);
+// Both operands of a product have the same element type.
+
+/// Rounds floats to bfloat16 (nearest even), in parallel.
+void to_bf16(const float* in, std::size_t n, std::uint16_t* out);
+
+}  // namespace auto_round::linalg

@@ -1,0 +1,37 @@
+// The calibration set: from local .jsonl, .json and .txt files to a matrix of token ids, in the original's order bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "text/tokenizer.hpp"
+
+namespace auto_round::text {
+
+struct calibration_options {
+  std::string dataset;         ///< the --dataset text: parts separated by ',', options by ':' (spec calibration.md section 2)
+  std::int64_t nsamples = 128;
+  std::int64_t seqlen = 2048;
+  std::int64_t seed = 42;
+  std::int64_t batch_size = 8;
+};
+
+struct calibration_set {
+  std::int64_t seqlen = 0;
+  std::vector<std::int32_t> ids;         ///< rows() x seqlen
+  std::vector<std::uint8_t> valid;       ///< rows() x seqlen, 0 where the loss ignores the position (labels == -100)
+  std::vector<std::int64_t> batch_rows;  ///< rows of each batch after the collate filter
+  // What a report says about it:
+  std::int64_t records = 0, dropped_short = 0, dropped_repetitive = 0;
+  std::int64_t longest_record_tokens = 0;
+  std::vector<std::string> warnings;
+  std::int64_t rows() const { return seqlen == 0 ? 0 : static_cast<std::int64_t>(ids.size()) / seqlen; }
+};
+
+/// error_kind::usage for the grammar and unknown keys, error_kind::input for files, records and for zero usable rows (the message says how many
+/// records were read, the longest in tokens, and the largest seqlen that would keep nsamples rows).
+result<calibration_set> load_calibration(const tokenizer& tok, const calibration_options& options);
+
+}  // namespace auto_round::text

@@ -1,0 +1,39 @@
+// Compiler and target configuration: the only macros of the library that a user may set or use.
+#pragma once
+
+// AR_FN marks a function that may run in a CUDA kernel. The same text is the host reference.
+#if defined(__CUDACC__)
+#define AR_FN __host__ __device__
+#else
+#define AR_FN
+#endif
+
+// AR_NO_HIGHWAY (user-set): no dependency at all, scalar code only (embedded, freestanding).
+
+// AR_ABI names the instruction set that this translation unit is compiled for. It is part of the mangled name of every template that
+// contains vector code, so that two units with different -march flags link without violating the one-definition rule.
+#if defined(AR_NO_HIGHWAY)
+#define AR_ABI abi_scalar
+#elif defined(__AVX512BF16__) && defined(__AVX512VBMI2__)
+#define AR_ABI abi_avx512_bf16
+#elif defined(__AVX512VBMI2__)
+#define AR_ABI abi_avx512_dl
+#elif defined(__AVX512BW__)
+#define AR_ABI abi_avx512
+#elif defined(__AVX2__) && defined(__AES__)
+#define AR_ABI abi_avx2
+#elif defined(__AVX2__)
+#define AR_ABI abi_avx2_noaes
+#elif defined(__SSE4_2__)
+#define AR_ABI abi_sse4
+#elif defined(__SSSE3__)
+#define AR_ABI abi_ssse3
+#elif defined(__ARM_NEON)
+#define AR_ABI abi_neon
+#else
+#define AR_ABI abi_baseline
+#endif
+
+#if defined(__FAST_MATH__)
+#error "ar: -ffast-math breaks the documented rounding; build this unit without it"
+#endif

@@ -1,0 +1,103 @@
+// The lane vocabulary, for F = float. All arithmetic of the data types is written once over a lane type F, with the operators + - * / and
+// these functions; detail/lane-inl.h gives the same vocabulary to Highway vectors and detail/lane_xsimd.hpp to xsimd batches. The float
+// version is the reference: constexpr, no library, the same bits everywhere.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "ar/config.hpp"
+#include "ar/numeric/half.hpp"
+
+namespace ar {
+
+/// What a comparison of lanes gives; for float it is bool.
+template <class F>
+struct lane_mask_of;
+template <>
+struct lane_mask_of<float> {
+  using type = bool;
+};
+template <class F>
+using lane_mask = typename lane_mask_of<F>::type;
+
+/// Every lane set to `x`.
+template <class F>
+  requires std::is_same_v<F, float>
+AR_FN constexpr F lane_set(float x) noexcept {
+  return x;
+}
+
+AR_FN constexpr bool lane_lt(float a, float b) noexcept { return a < b; }
+AR_FN constexpr bool lane_le(float a, float b) noexcept { return a <= b; }
+AR_FN constexpr bool lane_gt(float a, float b) noexcept { return a > b; }
+AR_FN constexpr bool lane_ge(float a, float b) noexcept { return a >= b; }
+AR_FN constexpr bool lane_eq(float a, float b) noexcept { return a == b; }
+AR_FN constexpr bool lane_and(bool a, bool b) noexcept { return a && b; }
+AR_FN constexpr bool lane_or(bool a, bool b) noexcept { return a || b; }
+AR_FN constexpr bool lane_not(bool a) noexcept { return !a; }
+AR_FN constexpr bool lane_any(bool a) noexcept { return a; }
+
+/// m ? a : b in every lane.
+AR_FN constexpr float lane_select(bool m, float a, float b) noexcept { return m ? a : b; }
+
+/// Smaller / larger of two values. Inputs are finite (callers reject NaN first), so operand order only matters for the sign of zero.
+AR_FN constexpr float lane_min(float a, float b) noexcept { return b < a ? b : a; }
+AR_FN constexpr float lane_max(float a, float b) noexcept { return a < b ? b : a; }
+
+AR_FN constexpr float lane_abs(float a) noexcept { return std::bit_cast<float>(std::bit_cast<std::uint32_t>(a) & 0x7FFFFFFFu); }
+
+/// Round half to even; keeps the sign of zero and every value of magnitude 2^23 and above.
+AR_FN constexpr float lane_round(float a) noexcept {
+  const std::uint32_t sign = std::bit_cast<std::uint32_t>(a) & 0x80000000u;
+  const float m = lane_abs(a);
+  if (!(m < 0x1p23f)) return a;
+  const float r = (m + 0x1p23f) - 0x1p23f;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(r) | sign);
+}
+
+/// Toward zero; keeps the sign of zero.
+AR_FN constexpr float lane_trunc(float a) noexcept {
+  const std::uint32_t sign = std::bit_cast<std::uint32_t>(a) & 0x80000000u;
+  const float m = lane_abs(a);
+  if (!(m < 0x1p23f)) return a;
+  float r = (m + 0x1p23f) - 0x1p23f;
+  if (r > m) r -= 1.0f;
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(r) | sign);
+}
+
+/// Toward minus infinity.
+AR_FN constexpr float lane_floor(float a) noexcept {
+  const float t = lane_trunc(a);
+  return t > a ? t - 1.0f : t;
+}
+
+/// Correctly rounded square root of a non-negative value.
+AR_FN constexpr float lane_sqrt(float a) noexcept {
+  if (std::is_constant_evaluated()) {
+    if (!(a > 0.0f)) return a;
+    double x = static_cast<double>(a), r = x > 1.0 ? x : 1.0;  // Newton in double from above: converges to within an ulp of double
+    for (int i = 0; i < 200; ++i) {
+      const double n = 0.5 * (r + x / r);
+      if (!(n < r)) break;
+      r = n;
+    }
+    return static_cast<float>(r);
+  }
+#if defined(__CUDA_ARCH__)
+  return __fsqrt_rn(a);
+#else
+  return __builtin_sqrtf(a);
+#endif
+}
+
+/// Value rounded to half precision (nearest even) and widened again.
+AR_FN constexpr float lane_round_f16(float a) noexcept { return round_to_f16(a); }
+/// Value rounded to bfloat16 (nearest even) and widened again.
+AR_FN constexpr float lane_round_bf16(float a) noexcept { return round_to_bf16(a); }
+
+static_assert(lane_round(0.5f) == 0.0f && lane_round(1.5f) == 2.0f && lane_round(2.5f) == 2.0f && lane_round(-3.5f) == -4.0f);
+static_assert(lane_floor(-0.5f) == -1.0f && lane_trunc(-1.9f) == -1.0f && lane_sqrt(2.0f) == 1.41421354f);
+
+}  // namespace ar
