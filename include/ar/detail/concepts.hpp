@@ -1,0 +1,112 @@
+// What a data type and a codec must provide, and the static-or-dynamic building blocks of a scheme. Users include ar/scheme.hpp.
+#pragma once
+
+#include <climits>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "ar/numeric/real.hpp"
+
+namespace ar {
+
+/// Stands for "known at run time only" wherever a scheme takes a number (compare std::dynamic_extent).
+inline constexpr int dynamic = INT_MIN;
+
+/// A number that is a type when it is static and a member when it is dynamic. Same use in both cases: `x.value()`.
+template <int N>
+struct extent {
+  constexpr extent() = default;
+  constexpr explicit extent(int) noexcept {}
+  static constexpr int value() noexcept { return N; }
+};
+template <>
+struct extent<dynamic> {
+  int n = 0;
+  constexpr extent() = default;
+  constexpr explicit extent(int v) noexcept : n(v) {}
+  constexpr int value() const noexcept { return n; }
+};
+
+/// Values per group along a row: N > 0; -1 = the whole row; 0 = the whole tensor; dynamic = chosen at run time, `group<dynamic>{64}`.
+/// A last group that is short is padded with zeros; a group longer than the row is the row.
+template <int N = dynamic>
+struct group : extent<N> {
+  static_assert(N > 0 || N == -1 || N == 0 || N == dynamic, "ar: a group size is positive, -1 (row), 0 (tensor) or ar::dynamic");
+  constexpr group() = default;
+  constexpr explicit group(int n) noexcept : extent<N>(n) {}
+};
+group(int) -> group<dynamic>;
+
+/// A list of types; nothing else.
+template <class... T>
+struct type_list {
+  static constexpr std::size_t size = sizeof...(T);
+};
+
+/// A data type whose groups need nothing but their smallest and largest value. To add one, write dtype/<name>.hpp with a tag that has
+///   name, bits() (code width), code_offset() (added to the value that encode gives, so that a stored code is unsigned),
+///   sdt (storage of the scale), template <class F> struct params (only members of type F, the scale first),
+///   from_range(lo, hi) -> params, encode(w, params) -> value, decode(value, params) -> weight,
+/// each written over a lane type F (detail/lane.hpp), and the list `<name>_types` of the instances that are built for run-time dispatch.
+template <class T>
+concept RangeType = std::copyable<T> && requires(const T t, float x, typename T::template params<float> p) {
+  { T::name } -> std::convertible_to<const char*>;
+  { t.bits() } -> std::same_as<int>;
+  { t.code_offset() } -> std::same_as<int>;
+  { t.from_range(x, x) } -> std::same_as<typename T::template params<float>>;
+  { t.encode(x, p) } -> std::same_as<float>;
+  { t.decode(x, p) } -> std::same_as<float>;
+  requires sizeof(p) % sizeof(float) == 0 && std::is_trivially_copyable_v<decltype(p)>;
+};
+
+/// A data type whose groups are fitted by a search with a fixed order of sums, and which has one byte layout (GGUF). The row driver puts a
+/// different block into every lane, so the search is written as if for one block. To add one, write dtype/<name>.hpp with a tag that has
+///   name, bits() (code width), block_size (values), sub_size (consecutive values that decode alike), block_bytes,
+///   template <class F> struct params (only members of type F: what a block stores besides codes),
+///   fit(x[block_size], importance[block_size] or null, code[block_size], params),
+///   decode(code, params, sub block) -> weight,
+///   store(params<float>, codes, bytes) and load(bytes, codes, params<float>) for the layout.
+template <class T>
+concept BlockType = std::copyable<T> && requires(const T t, float x, const float* in, float* code, typename T::template params<float> p,
+                                                const std::uint8_t* cbytes, std::uint8_t* bytes) {
+  { T::name } -> std::convertible_to<const char*>;
+  { t.bits() } -> std::same_as<int>;
+  requires T::block_size > 0 && T::sub_size > 0 && T::block_size % T::sub_size == 0 && T::block_bytes > 0;
+  t.fit(in, in, code, p);
+  { t.decode(x, p, 0) } -> std::same_as<float>;
+  T::store(p, cbytes, bytes);
+  T::load(cbytes, bytes, p);
+  requires sizeof(p) % sizeof(float) == 0 && std::is_trivially_copyable_v<decltype(p)>;
+};
+
+/// What a weight can be quantized to.
+template <class T>
+concept DataType = RangeType<T> || BlockType<T>;
+
+/// A packed layout of unsigned codes. To add one, write codec/<name>.hpp with a tag that has
+///   name, packed_rows/packed_cols(rows, cols, bits) (0 if the shape does not fit), pack and unpack over views.
+template <class T>
+concept Codec = requires(std::size_t n, int bits) {
+  { T::name } -> std::convertible_to<const char*>;
+  typename T::word;
+  { T::packed_rows(n, n, bits) } -> std::same_as<std::size_t>;
+  { T::packed_cols(n, n, bits) } -> std::same_as<std::size_t>;
+};
+
+/// A data type with its grouping. Each part is static or dynamic; a fully static scheme is an empty object.
+template <class Type, class Group = group<dynamic>>
+struct scheme {
+  using data_type = Type;
+  using group_type = Group;
+  [[no_unique_address]] Type type{};
+  [[no_unique_address]] Group grouping{};
+
+  constexpr scheme() = default;
+  constexpr scheme(Type t, Group g) noexcept : type(t), grouping(g) {}
+  constexpr explicit scheme(Group g) noexcept : grouping(g) {}
+  constexpr int group_size() const noexcept { return grouping.value(); }
+};
+
+}  // namespace ar
