@@ -1,4 +1,5 @@
-// JSON as a plain tree. The library that parses it (nlohmann/json) is seen by io/json.cpp alone: it costs 2 s in every unit that includes it.
+// JSON as a plain tree that writes an unchanged value back unchanged. Parsed by json_reader.hpp, because no library at hand keeps the text of
+// numbers, reads Python's NaN, refuses duplicate keys and bounds depth and memory all at once; tests compare with nlohmann/json.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,7 @@ class json {
   bool as_bool(bool otherwise = false) const { return is_bool() ? std::get<bool>(v_) : otherwise; }
   std::int64_t as_int(std::int64_t otherwise = 0) const;  ///< integers, and numbers that are integral
   double as_double(double otherwise = 0) const;
+  std::string number_text() const;       ///< as read or as to be written; empty if it is no number
   const std::string& as_string() const;  ///< empty string if it is none
   const array& items() const;            ///< empty if it is no array
   const object& members() const;         ///< empty if it is no object
@@ -62,10 +64,12 @@ class json {
   std::variant<std::nullptr_t, bool, std::int64_t, number, std::string, array, object> v_ = nullptr;
 };
 
-/// Parses strict JSON (UTF-8). Rejects duplicate keys, nesting deeper than 200 and anything after the value. `file` only names it in errors.
-/// Python's NaN, Infinity and -Infinity literals are accepted, because transformers writes them.
+/// Parses strict JSON (UTF-8). Rejects duplicate keys, nesting deeper than 200, more than 16 million values, numbers too large for a double and
+/// anything after the value. `file` only names it in errors. Python's NaN, Infinity and -Infinity literals are accepted, because transformers
+/// writes them. Plain integers that fit 64 bits become integers; every other number keeps its text.
 result<json> parse_json(std::string_view text, const std::string& file);
-result<json> read_json(const std::string& path);
+/// Reads and parses a file of at most `max_bytes`.
+result<json> read_json(const std::string& path, std::uint64_t max_bytes = std::uint64_t{256} << 20);
 
 struct dump_options {
   int indent = 2;             ///< -1: one line, separators ", " and ": " as Python writes them; -2: compact, no blanks

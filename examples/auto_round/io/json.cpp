@@ -1,0 +1,350 @@
+// The tree of json.hpp: built from the tokens of json_reader, written as Python's json.dumps writes.
+#include "io/json.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "io/file.hpp"
+#include "io/json_reader.hpp"
+
+namespace auto_round::io {
+namespace {
+
+// A value costs 48 bytes or more while its text may cost two ("0,"). Real tokenizers hold about 2 million values.
+constexpr std::size_t kMostValues = 16'000'000;
+constexpr std::size_t kDeepest = 200;
+
+/// Python's repr of a finite float: the shortest digits that read back, as a decimal if 1e-4 <= |d| < 1e16, with an exponent otherwise.
+std::string python_repr(double d) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, std::fabs(d), std::chars_format::scientific).ptr;
+  const char* const e = std::find(static_cast<const char*>(text), static_cast<const char*>(end), 'e');
+  std::string digits(1, text[0]);
+  if (text[1] == '.') digits.append(text + 2, static_cast<std::size_t>(e - text) - 2);
+  int exponent = 0;
+  std::from_chars(e[1] == '+' ? e + 2 : e + 1, end, exponent);
+  std::string out = std::signbit(d) ? "-" : "";
+  if (exponent < -4 || exponent >= 16) {
+    out += digits[0];
+    if (digits.size() > 1) out.append(".").append(digits, 1);
+    const std::string size = std::to_string(std::abs(exponent));
+    return out + (exponent < 0 ? "e-" : "e+") + (size.size() < 2 ? "0" : "") + size;
+  }
+  if (exponent < 0) return out + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+  const std::size_t whole = static_cast<std::size_t>(exponent) + 1;
+  if (digits.size() <= whole) return out + digits + std::string(whole - digits.size(), '0') + ".0";
+  return out + digits.substr(0, whole) + "." + digits.substr(whole);
+}
+
+/// The value of a JSON number or of one of Python's literals; false if it is too large for a double.
+bool number_value(const std::string& text, double& out) {
+  if (text == "NaN") return out = std::numeric_limits<double>::quiet_NaN(), true;
+  if (text == "Infinity") return out = std::numeric_limits<double>::infinity(), true;
+  if (text == "-Infinity") return out = -std::numeric_limits<double>::infinity(), true;
+  const char* const end = text.data() + text.size();
+  if (std::from_chars(text.data(), end, out).ec == std::errc()) return true;
+  out = std::strtod(text.c_str(), nullptr);  // out of range: from_chars does not say on which side
+  return std::fabs(out) < 1;
+}
+
+/// Plain integers of 64 bits become integers; all others, -0 too, keep their text.
+bool make_number(std::string&& text, json& out) {
+  std::int64_t i = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, ec] = std::from_chars(text.data(), end, i);
+  if (ec == std::errc() && stop == end && text != "-0") {
+    out = json(i);
+    return true;
+  }
+  double d = 0;
+  if (!number_value(text, d)) return false;
+  out = json(json::number{d, std::move(text)});
+  return true;
+}
+
+/// The first key that appears twice, or null. Sorts; comparing all pairs would let a small file run for hours.
+const std::string* duplicate_key(const json::object& members) {
+  std::vector<const std::string*> keys;
+  keys.reserve(members.size());
+  for (const auto& m : members) keys.push_back(&m.first);
+  std::sort(keys.begin(), keys.end(), [](const std::string* a, const std::string* b) { return *a < *b; });
+  const auto twice = std::adjacent_find(keys.begin(), keys.end(), [](const std::string* a, const std::string* b) { return *a == *b; });
+  return twice == keys.end() ? nullptr : *twice;
+}
+
+result<json> parse_tree(std::string_view text, const std::string& file) {
+  const auto bad = [&](const std::string& what) { return fail(error_kind::input, "not valid JSON: " + what, file); };
+  struct open_value {
+    std::string key;  // its own key in the object around it
+    json value;
+  };
+  std::vector<open_value> stack;  // the containers that are still open
+  json_reader reader(text, {kDeepest, true});
+  json root;
+  std::string key;
+  std::size_t values = 0;
+  for (json_token token = reader.next(); token != json_token::end; token = reader.next()) {
+    json done;
+    switch (token) {
+      case json_token::error:
+        return bad(reader.problem());
+      case json_token::key:
+        key = std::move(reader.value());
+        continue;
+      case json_token::begin_object:
+      case json_token::begin_array:
+        if (++values > kMostValues) return bad("there are more than " + std::to_string(kMostValues) + " values");
+        stack.push_back({std::move(key), token == json_token::begin_object ? json(json::object()) : json(json::array())});
+        key.clear();
+        continue;
+      case json_token::end_object:
+        if (const std::string* twice = duplicate_key(stack.back().value.members())) {
+          return bad("the key " + dump(json(twice->substr(0, 200)), {-2}) + " appears twice in the object that ends at byte " + std::to_string(reader.offset()));
+        }
+        [[fallthrough]];
+      case json_token::end_array:
+        key = std::move(stack.back().key);
+        done = std::move(stack.back().value);
+        stack.pop_back();
+        break;
+      case json_token::string:
+        done = json(std::move(reader.value()));
+        break;
+      case json_token::number:
+        if (!make_number(std::move(reader.value()), done)) return bad("a number before byte " + std::to_string(reader.offset()) + " is too large");
+        break;
+      case json_token::true_:
+      case json_token::false_:
+        done = json(token == json_token::true_);
+        break;
+      case json_token::null:
+      case json_token::end:
+        break;
+    }
+    if (++values > kMostValues) return bad("there are more than " + std::to_string(kMostValues) + " values");
+    if (stack.empty()) {
+      root = std::move(done);
+    } else if (json& around = stack.back().value; around.is_array()) {
+      around.items().push_back(std::move(done));
+    } else {
+      around.members().emplace_back(std::move(key), std::move(done));
+      key.clear();
+    }
+  }
+  return root;
+}
+
+void dump_string(std::string& out, const std::string& s, bool ensure_ascii) {
+  constexpr char kHex[] = "0123456789abcdef";
+  const auto unit = [&](std::uint32_t u) {
+    out += "\\u";
+    for (int shift = 12; shift >= 0; shift -= 4) out += kHex[(u >> shift) & 15u];
+  };
+  out += '"';
+  for (std::size_t at = 0; at < s.size();) {
+    const auto c = static_cast<std::uint8_t>(s[at]);
+    const std::size_t length = utf8_sequence(s, at);
+    if (length <= 1) {
+      ++at;
+      switch (c) {
+        case '"': out += "\\\""; break;
+        case '\\': out += "\\\\"; break;
+        case '\b': out += "\\b"; break;
+        case '\f': out += "\\f"; break;
+        case '\n': out += "\\n"; break;
+        case '\r': out += "\\r"; break;
+        case '\t': out += "\\t"; break;
+        default:
+          if (length == 0) {
+            unit(0xFFFD);  // no JSON text can hold this byte
+          } else if (c < 0x20 || (ensure_ascii && c == 0x7F)) {
+            unit(c);
+          } else {
+            out += static_cast<char>(c);
+          }
+      }
+      continue;
+    }
+    if (!ensure_ascii) {
+      out.append(s, at, length);
+    } else {
+      std::uint32_t code = c & (0x7Fu >> length);
+      for (std::size_t i = 1; i < length; ++i) code = code << 6 | (static_cast<std::uint8_t>(s[at + i]) & 0x3Fu);
+      if (code >= 0x10000) {
+        unit(0xD800 + ((code - 0x10000) >> 10));
+        unit(0xDC00 + ((code - 0x10000) & 0x3FF));
+      } else {
+        unit(code);
+      }
+    }
+    at += length;
+  }
+  out += '"';
+}
+
+struct dumper {
+  std::string& out;
+  const dump_options& options;
+
+  void line(int depth) const {
+    if (options.indent < 0) return;
+    out += '\n';
+    out.append(static_cast<std::size_t>(options.indent) * static_cast<std::size_t>(depth), ' ');
+  }
+  void comma() const { out += options.indent == -1 ? ", " : ","; }
+
+  void value(const json& v, int depth) const {
+    if (v.is_object()) {
+      object(v.members(), depth);
+    } else if (v.is_array()) {
+      bool first = true;
+      out += '[';
+      for (const json& item : v.items()) {
+        if (!first) comma();
+        first = false;
+        line(depth + 1);
+        value(item, depth + 1);
+      }
+      if (!first) line(depth);
+      out += ']';
+    } else if (v.is_string()) {
+      dump_string(out, v.as_string(), options.ensure_ascii);
+    } else if (v.is_bool()) {
+      out += v.as_bool() ? "true" : "false";
+    } else if (v.is_number()) {
+      out += v.number_text();
+    } else {
+      out += "null";
+    }
+  }
+
+  void object(const json::object& members, int depth) const {
+    std::vector<const std::pair<std::string, json>*> order;
+    order.reserve(members.size());
+    for (const auto& m : members) order.push_back(&m);
+    // UTF-8 bytes sort as code points do.
+    if (options.sort_keys) std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) { return a->first < b->first; });
+    bool first = true;
+    out += '{';
+    for (const auto* m : order) {
+      if (!first) comma();
+      first = false;
+      line(depth + 1);
+      dump_string(out, m->first, options.ensure_ascii);
+      out += options.indent == -2 ? ":" : ": ";
+      value(m->second, depth + 1);
+    }
+    if (!first) line(depth);
+    out += '}';
+  }
+};
+
+}  // namespace
+
+json::json(double d) {
+  if (std::isnan(d)) {
+    v_ = number{d, "NaN"};
+  } else if (std::isinf(d)) {
+    v_ = number{d, d < 0 ? "-Infinity" : "Infinity"};
+  } else {
+    v_ = number{d, python_repr(d)};
+  }
+}
+
+std::int64_t json::as_int(std::int64_t otherwise) const {
+  if (is_int()) return std::get<std::int64_t>(v_);
+  if (!is_number()) return otherwise;
+  const double d = std::get<number>(v_).value;
+  return d >= -0x1p63 && d < 0x1p63 && std::trunc(d) == d ? static_cast<std::int64_t>(d) : otherwise;
+}
+
+double json::as_double(double otherwise) const {
+  if (is_int()) return static_cast<double>(std::get<std::int64_t>(v_));
+  return is_number() ? std::get<number>(v_).value : otherwise;
+}
+
+std::string json::number_text() const {
+  if (is_int()) return std::to_string(std::get<std::int64_t>(v_));
+  return is_number() ? std::get<number>(v_).text : std::string();
+}
+
+const std::string& json::as_string() const {
+  static const std::string none;
+  return is_string() ? std::get<std::string>(v_) : none;
+}
+
+const json::array& json::items() const {
+  static const array none;
+  return is_array() ? std::get<array>(v_) : none;
+}
+
+const json::object& json::members() const {
+  static const object none;
+  return is_object() ? std::get<object>(v_) : none;
+}
+
+json::array& json::items() {
+  if (!is_array()) v_ = array();
+  return std::get<array>(v_);
+}
+
+json::object& json::members() {
+  if (!is_object()) v_ = object();
+  return std::get<object>(v_);
+}
+
+const json* json::find(std::string_view key) const {
+  for (const auto& m : members()) {
+    if (m.first == key) return &m.second;
+  }
+  return nullptr;
+}
+
+const json& json::at(std::string_view key) const {
+  static const json none;
+  const json* const found = find(key);
+  return found != nullptr ? *found : none;
+}
+
+json& json::set(std::string key, json value) {
+  for (auto& m : members()) {
+    if (m.first == key) {
+      m.second = std::move(value);
+      return *this;
+    }
+  }
+  members().emplace_back(std::move(key), std::move(value));
+  return *this;
+}
+
+bool json::erase(std::string_view key) {
+  if (!is_object()) return false;
+  return std::erase_if(members(), [&](const auto& m) { return m.first == key; }) != 0;
+}
+
+result<json> parse_json(std::string_view text, const std::string& file) {
+  try {
+    return parse_tree(text, file);
+  } catch (const std::bad_alloc&) {
+    return fail(error_kind::input, "this JSON needs more memory than there is", file);
+  }
+}
+
+result<json> read_json(const std::string& path, std::uint64_t max_bytes) {
+  const result<std::string> text = read_text(path, max_bytes);
+  if (!text) return forward_error(text);
+  return parse_json(*text, path);
+}
+
+std::string dump(const json& value, dump_options options) {
+  std::string out;
+  dumper{out, options}.value(value, 0);
+  return out;
+}
+
+}  // namespace auto_round::io
