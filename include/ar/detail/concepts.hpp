@@ -46,14 +46,18 @@ struct type_list {
 };
 
 /// A data type whose groups need nothing but their smallest and largest value. To add one, write dtype/<name>.hpp with a tag that has
-///   name, bits() (code width), code_offset() (added to the value that encode gives, so that a stored code is unsigned),
-///   sdt (storage of the scale), template <class F> struct params (only members of type F, the scale first),
+///   name, bits() (code width), valid() (false if a run-time width is out of range), weight_format and scale_format (rounding policy),
+///   code_offset() (added to the value that encode gives, so that a stored code is unsigned),
+///   template <class F> struct params (only members of type F: the scale, then the zero point if there is one),
 ///   from_range(lo, hi) -> params, encode(w, params) -> value, decode(value, params) -> weight,
 /// each written over a lane type F (detail/lane.hpp), and the list `<name>_types` of the instances that are built for run-time dispatch.
 template <class T>
 concept RangeType = std::copyable<T> && requires(const T t, float x, typename T::template params<float> p) {
   { T::name } -> std::convertible_to<const char*>;
   { t.bits() } -> std::same_as<int>;
+  { t.valid() } -> std::same_as<bool>;
+  { T::weight_format } -> std::convertible_to<real>;
+  { T::scale_format } -> std::convertible_to<real>;
   { t.code_offset() } -> std::same_as<int>;
   { t.from_range(x, x) } -> std::same_as<typename T::template params<float>>;
   { t.encode(x, p) } -> std::same_as<float>;

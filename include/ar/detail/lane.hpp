@@ -1,6 +1,6 @@
-// The lane vocabulary, for F = float. All arithmetic of the data types is written once over a lane type F, with the operators + - * / and
-// these functions; detail/lane-inl.h gives the same vocabulary to Highway vectors and detail/lane_xsimd.hpp to xsimd batches. The float
-// version is the reference: constexpr, no library, the same bits everywhere.
+// The lane vocabulary, for F = float. All arithmetic of the data types is written once over a lane type F, with the operators + - * /,
+// these functions and those of detail/lane_traits-inl.h; detail/lane-inl.h gives the same vocabulary to Highway vectors and
+// detail/lane_xsimd.hpp to xsimd batches. The float version is the reference: constexpr, no library, the same bits everywhere.
 #pragma once
 
 #include <bit>
@@ -12,22 +12,13 @@
 
 namespace ar {
 
-/// What a comparison of lanes gives; for float it is bool.
-template <class F>
-struct lane_mask_of;
-template <>
-struct lane_mask_of<float> {
-  using type = bool;
-};
-template <class F>
-using lane_mask = typename lane_mask_of<F>::type;
-
-/// Every lane set to `x`.
-template <class F>
-  requires std::is_same_v<F, float>
-AR_FN constexpr F lane_set(float x) noexcept {
-  return x;
-}
+/// Stores lanes to consecutive floats, aligned or not.
+AR_FN constexpr void lane_store(float x, float* p) noexcept { *p = x; }
+/// Stores whole values 0..255 as bytes.
+AR_FN constexpr void lane_store_code(float x, std::uint8_t* p) noexcept { *p = static_cast<std::uint8_t>(x); }
+/// The smallest / largest of the lanes.
+AR_FN constexpr float lane_reduce_min(float x) noexcept { return x; }
+AR_FN constexpr float lane_reduce_max(float x) noexcept { return x; }
 
 AR_FN constexpr bool lane_lt(float a, float b) noexcept { return a < b; }
 AR_FN constexpr bool lane_le(float a, float b) noexcept { return a <= b; }
