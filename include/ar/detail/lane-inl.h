@@ -85,6 +85,14 @@ struct vec {
     return {hn::IfThenElse(hn::Gt(t.raw, a.raw), hn::Sub(t.raw, hn::Set(D(), 1.0f)), t.raw)};
   }
 
+  friend HWY_INLINE vec lane_nint(vec a) noexcept {
+    const D d;
+    const DU du;
+    const auto magic = hn::Set(d, 12582912.0f);
+    const auto bits = hn::OrAnd(hn::Set(du, 0x4B000000u), hn::BitCast(du, hn::Add(a.raw, magic)), hn::Set(du, 0x7FFFFFu));
+    return {hn::Sub(hn::BitCast(d, bits), magic)};
+  }
+
   /// As round_to_f16: integer steps for normal halves, a float addition that ends at the smallest subnormal half for the others.
   friend HWY_INLINE vec lane_round_f16(vec a) noexcept {
     const D d;

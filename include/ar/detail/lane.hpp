@@ -48,6 +48,13 @@ AR_FN constexpr float lane_round(float a) noexcept {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(r) | sign);
 }
 
+/// ggml's nearest_int: half to even for |a| <= 4194303. Beyond, the low mantissa bits of a + 1.5 * 2^23 less 2^22: infinities give -4194304 and
+/// NaN gives 0 (both occur when a block is so small that a reciprocal overflows). Never NaN, never -0.
+AR_FN constexpr float lane_nint(float a) noexcept {
+  const std::uint32_t low = std::bit_cast<std::uint32_t>(a + 12582912.0f) & 0x7FFFFFu;
+  return std::bit_cast<float>(low | 0x4B000000u) - 12582912.0f;
+}
+
 /// Toward zero; keeps the sign of zero.
 AR_FN constexpr float lane_trunc(float a) noexcept {
   const std::uint32_t sign = std::bit_cast<std::uint32_t>(a) & 0x80000000u;
