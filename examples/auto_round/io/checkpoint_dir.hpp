@@ -14,7 +14,8 @@ namespace auto_round::io {
 class checkpoint_dir {
  public:
   /// Opens and checks the folder: config.json parses, every shard named by the index exists and maps, every header is sound, index and shards
-  /// agree, no tensor appears twice. Nothing is read beyond headers. Errors name file and tensor.
+  /// agree, no tensor appears twice. Nothing is read beyond headers. Errors name file and tensor. As in transformers, model.safetensors is
+  /// taken if it is there, even beside an index. error_kind::unsupported for a folder of pickles (*.bin) or GGUF files, input otherwise.
   static result<checkpoint_dir> open(const std::string& dir);
 
   checkpoint_dir(checkpoint_dir&&) noexcept;
@@ -27,12 +28,14 @@ class checkpoint_dir {
   const tensor_ref* find(std::string_view name) const;                 ///< null if absent
   const std::vector<std::string>& files() const { return files_; }     ///< absolute paths of the safetensors files
   /// Names (relative to path()) of the regular files that are neither weights, index nor config.json: tokenizer, generation_config, templates, ...
+  /// Without hidden files (.gitattributes) and weights of other formats.
   const std::vector<std::string>& side_files() const { return side_files_; }
   /// Tells the kernel that a tensor's pages are no longer needed (keeps resident memory at one block).
   void release(const tensor_ref& t) const;
 
  private:
   checkpoint_dir();
+  static result<checkpoint_dir> open_checked(const std::string& dir);
   struct impl;
   std::unique_ptr<impl> impl_;
   std::string path_;

@@ -12,7 +12,9 @@
 
 namespace auto_round::io {
 
-/// A read-only memory map of a regular file (an empty file gives an empty span).
+/// A read-only memory map of a regular file (an empty file gives an empty span). The size is read once, here; everything is checked against it.
+/// Should another program cut the file short later, reading the lost pages raises SIGBUS: clean_up_on_signals() turns that into a sentence and
+/// exit status 3.
 class mapped_file {
  public:
   static result<mapped_file> open(const std::string& path);
@@ -21,6 +23,8 @@ class mapped_file {
   ~mapped_file();
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  /// Tells the kernel that these bytes of the map are not needed for now; they come back from the file when touched again.
+  void release(std::span<const std::byte> part) const;
 
  private:
   mapped_file() = default;
@@ -29,7 +33,8 @@ class mapped_file {
   std::size_t size_ = 0;
 };
 
-/// A file under construction: positioned writes, every short write and error checked, fsync before close. Removed if not finished.
+/// A file under construction: positioned writes, every short write and error checked, fsync before close. Removed if not finished. A file that
+/// exists already is never overwritten. Errors are error_kind::output and name path, bytes and the system's reason.
 class output_file {
  public:
   static result<output_file> create(const std::string& path);
@@ -45,13 +50,17 @@ class output_file {
   int fd_ = -1;
 };
 
+/// A whole regular file of at most `max_bytes`, as it is.
 result<std::string> read_text(const std::string& path, std::uint64_t max_bytes = std::uint64_t{1} << 30);
 result<void> write_text(const std::string& path, std::string_view text);  ///< create, write, fsync, close
 result<void> copy_file_durably(const std::string& from, const std::string& to);
+result<void> create_folder(const std::string& path);  ///< one level, which must not exist
 
 /// An output folder. Everything is written into `<path>.partial`; commit() syncs it and renames it to `path`, the only moment at which `path`
-/// comes into being. Destroyed without commit, the partial folder is removed. begin() refuses a path that exists and is not an empty folder,
-/// and creates missing parents. Never touches anything else.
+/// comes into being. Destroyed without commit, the partial folder is removed, and so are the parents that begin() created. begin() refuses a
+/// path that exists and is not an empty folder. Never touches anything else.
+/// The partial folder holds a lock file while it exists: a second run on the same path is refused, and what a killed run left behind is
+/// recognized by it (or by being empty) and replaced. A `<path>.partial` without it was not made here and is refused.
 class output_dir {
  public:
   static result<output_dir> begin(const std::string& path);
@@ -66,8 +75,15 @@ class output_dir {
 
  private:
   output_dir() = default;
+  void abandon();
+
   std::string path_, partial_;
-  bool active_ = false;
+  int lock_fd_ = -1;
+  int slot_ = -1;  // where the clean-up of signals finds this folder; -1: nothing to clean up
 };
+
+/// From here on SIGINT, SIGTERM and SIGHUP remove every partial folder and end the program with status 130; SIGBUS (see mapped_file) does so
+/// with status 3 and a sentence on stderr. A write beyond the file size limit becomes an error of that write instead of a signal. Call once.
+void clean_up_on_signals();
 
 }  // namespace auto_round::io

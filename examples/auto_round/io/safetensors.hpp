@@ -15,14 +15,19 @@ namespace auto_round::io {
 
 /// Parses the header of a whole file in memory. Checks as the reference implementation does: header at most 100,000,000 bytes, valid JSON
 /// object, known types, shape * size == extent without overflow, extents contiguous, not overlapping and covering the file exactly.
-/// `tensors` refer into `bytes`. `metadata` receives __metadata__ if not null.
+/// The tensors come in the order of their data and refer into `bytes`. `metadata` receives __metadata__ if not null.
+/// error_kind::input, or unsupported for a type that the format knows and we do not (F4, F6, FNUZ, complex).
 result<std::vector<tensor_ref>> parse_safetensors(std::span<const std::byte> bytes, const std::string& file,
                                                   std::map<std::string, std::string>* metadata = nullptr);
 
 /// Bytes of the finished file with these tensors, header and padding included; exact, for plans.
 std::uint64_t safetensors_size(const std::vector<tensor_decl>& tensors, const std::map<std::string, std::string>& metadata);
 
-/// Writes one file. Tensors are declared first; their data may then come in any order, whole or in pieces, from one thread at a time.
+/// Sorts into the order in which the reference implementation writes tensors: by type, wider ones first, then by name.
+void sort_as_reference(std::vector<tensor_decl>& tensors);
+
+/// Writes one file: tensors in the order given, header padded with blanks to a multiple of 8 bytes as the reference does. Tensors are declared
+/// first; their data may then come in any order, whole or in pieces, from one thread at a time. Not finished, the file is removed.
 class safetensors_writer {
  public:
   static result<safetensors_writer> create(const std::string& path, std::vector<tensor_decl> tensors,

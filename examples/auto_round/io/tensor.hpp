@@ -44,4 +44,7 @@ result<void> read_f32(const tensor_ref& t, std::uint64_t first, std::span<float>
 /// The whole tensor.
 result<std::vector<float>> read_f32(const tensor_ref& t);
 
+/// True if there is neither NaN nor infinity among the values.
+bool all_finite(std::span<const float> values);
+
 }  // namespace auto_round::io

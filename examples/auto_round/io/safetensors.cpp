@@ -1,0 +1,303 @@
+// The safetensors container. Behaves as the Rust reference (safetensors 0.8): where its text and its code differ, as its code. Stricter than it
+// in three points, each because no writer needs it: a name or key that appears twice, more than 1,024 axes, records written as JSON arrays.
+#include "io/safetensors.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <new>
+#include <unordered_map>
+
+#include "ar/view.hpp"
+#include "io/bytes.hpp"
+#include "io/file.hpp"
+#include "io/json.hpp"
+#include "io/json_reader.hpp"
+
+namespace auto_round::io {
+namespace {
+
+constexpr std::uint64_t kMostHeaderBytes = 100'000'000;  // the reference's cap
+constexpr std::size_t kMostAxes = 1024;
+constexpr std::size_t kMostNameBytes = 4096;
+
+struct header_entry {
+  tensor_ref tensor;
+  std::uint64_t begin = 0, end = 0;
+};
+
+/// Reads one header. The members hold what is known when something turns out wrong, for the error.
+class header_parser {
+ public:
+  header_parser(std::string_view text, const std::string& file) : json_(text, {}), file_(file) {}
+
+  result<std::vector<header_entry>> parse(std::map<std::string, std::string>* metadata) {
+    if (const json_token t = json_.next(); t != json_token::begin_object) return bad(t == json_token::error ? "" : "the header is no JSON object");
+    for (json_token t = json_.next(); t != json_token::end_object; t = json_.next()) {
+      if (t == json_token::error) return bad();
+      std::string name = std::move(json_.value());
+      if (name == "__metadata__") {
+        if (const result<void> r = read_metadata(metadata); !r) return forward_error(r);
+        continue;
+      }
+      if (name.size() > kMostNameBytes) return bad("a tensor name is longer than " + std::to_string(kMostNameBytes) + " bytes");
+      name_ = std::move(name);
+      if (const result<void> r = read_entry(); !r) return forward_error(r);
+      name_.clear();
+    }
+    if (json_.next() != json_token::end) return bad();
+    return std::move(entries_);
+  }
+
+ private:
+  tl::unexpected<error> bad(std::string what = {}) const {
+    if (what.empty()) what = json_.problem().empty() ? "a value has the wrong type" : json_.problem();
+    return fail(error_kind::input, "damaged safetensors header: " + what, file_, name_);
+  }
+
+  /// "__metadata__": null or an object of strings.
+  result<void> read_metadata(std::map<std::string, std::string>* metadata) {
+    if (metadata_seen_) return bad("__metadata__ appears twice");
+    metadata_seen_ = true;
+    json_token t = json_.next();
+    if (t == json_token::null) return {};
+    if (t != json_token::begin_object) return bad(t == json_token::error ? "" : "__metadata__ is no object");
+    std::map<std::string, std::string> read;
+    while ((t = json_.next()) == json_token::key) {
+      std::string key = std::move(json_.value());
+      if (t = json_.next(); t != json_token::string) return bad(t == json_token::error ? "" : "a value of __metadata__ is no string");
+      if (!read.emplace(std::move(key), std::move(json_.value())).second) return bad("a key of __metadata__ appears twice");
+    }
+    if (t != json_token::end_object) return bad();
+    if (metadata != nullptr) *metadata = std::move(read);
+    return {};
+  }
+
+  /// {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, in any order; other keys are skipped, as the reference does.
+  result<void> read_entry() {
+    header_entry entry;
+    bool has_type = false, has_shape = false, has_offsets = false;
+    json_token t = json_.next();
+    if (t != json_token::begin_object) return bad(t == json_token::error ? "" : "the entry of a tensor is no object");
+    while ((t = json_.next()) == json_token::key) {
+      const std::string key = std::move(json_.value());
+      if (key == "dtype") {
+        if (has_type) return bad("dtype appears twice");
+        has_type = true;
+        if (t = json_.next(); t != json_token::string) return bad(t == json_token::error ? "" : "dtype is no string");
+        if (const result<void> r = known_type(json_.value(), entry.tensor.type); !r) return r;
+      } else if (key == "shape") {
+        if (has_shape) return bad("shape appears twice");
+        has_shape = true;
+        if (const result<void> r = read_sizes(entry.tensor.shape, kMostAxes); !r) return r;
+      } else if (key == "data_offsets") {
+        if (has_offsets) return bad("data_offsets appears twice");
+        has_offsets = true;
+        std::vector<std::uint64_t> offsets;
+        if (const result<void> r = read_sizes(offsets, 2); !r) return r;
+        if (offsets.size() != 2) return bad("data_offsets does not hold two numbers");
+        entry.begin = offsets[0];
+        entry.end = offsets[1];
+      } else if (!json_.skip(json_.next())) {
+        return bad();
+      }
+    }
+    if (t != json_token::end_object) return bad();
+    if (!has_type || !has_shape || !has_offsets) return bad("dtype, shape or data_offsets is missing");
+    entry.tensor.name = name_;
+    entries_.push_back(std::move(entry));
+    return {};
+  }
+
+  result<void> known_type(const std::string& name, dtype& out) const {
+    if (dtype_from_name(name, out)) return {};
+    for (const char* other : {"F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"}) {
+      if (name == other) return fail(error_kind::unsupported, "tensors of type " + name + " cannot be read by this version", file_, name_);
+    }
+    return bad("the type " + dump(json(name.substr(0, 40)), {-2}) + " is unknown");
+  }
+
+  /// An array of at most `most` whole numbers of 64 bits.
+  result<void> read_sizes(std::vector<std::uint64_t>& out, std::size_t most) {
+    json_token t = json_.next();
+    if (t != json_token::begin_array) return bad(t == json_token::error ? "" : "shape and data_offsets must be arrays");
+    while ((t = json_.next()) == json_token::number) {
+      const std::string& text = json_.value();
+      std::uint64_t n = 0;
+      const auto [stop, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
+      if (ec != std::errc() || stop != text.data() + text.size()) return bad("a size is no whole number from 0 to 2^64-1");
+      if (out.size() == most) return bad("shape or data_offsets holds more than " + std::to_string(most) + " numbers");
+      out.push_back(n);
+    }
+    if (t != json_token::end_array) return bad(t == json_token::error ? "" : "a size is no number");
+    return {};
+  }
+
+  json_reader json_;
+  const std::string& file_;
+  std::string name_;
+  std::vector<header_entry> entries_;
+  bool metadata_seen_ = false;
+};
+
+result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, const std::string& file, std::map<std::string, std::string>* metadata) {
+  byte_reader reader(bytes);
+  std::uint64_t header_bytes = 0;
+  if (!reader.number(header_bytes)) return fail(error_kind::input, "this is no safetensors file: it is shorter than 8 bytes", file);
+  if (header_bytes > kMostHeaderBytes) {
+    return fail(error_kind::input, "this is no safetensors file, or it is damaged: its header claims " + std::to_string(header_bytes) + " bytes", file);
+  }
+  std::string_view header;
+  if (!reader.text(header_bytes, header)) {
+    return fail(error_kind::input, "the file is cut short: its header claims " + std::to_string(header_bytes) + " bytes and " + std::to_string(reader.left()) + " are there", file);
+  }
+  result<std::vector<header_entry>> parsed = header_parser(header, file).parse(metadata);
+  if (!parsed) return forward_error(parsed);
+  std::vector<header_entry>& entries = *parsed;
+
+  std::vector<std::string_view> names;
+  names.reserve(entries.size());
+  for (const header_entry& e : entries) names.push_back(e.tensor.name);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
+    return fail(error_kind::input, "damaged safetensors header: a tensor appears twice", file, std::string(*twice));
+  }
+
+  std::stable_sort(entries.begin(), entries.end(), [](const header_entry& a, const header_entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
+  std::vector<tensor_ref> tensors;
+  tensors.reserve(entries.size());
+  const std::uint64_t data_start = reader.at();
+  std::uint64_t next = 0;
+  for (header_entry& e : entries) {
+    const auto bad = [&](const std::string& what) { return fail(error_kind::input, "damaged safetensors header: " + what, file, e.tensor.name); };
+    if (e.begin != next || e.end < e.begin) {
+      return bad("the tensor lies at bytes " + std::to_string(e.begin) + " to " + std::to_string(e.end) + " where one must begin at " + std::to_string(next));
+    }
+    std::uint64_t size = 1;
+    for (const std::uint64_t d : e.tensor.shape) {
+      if (!ar::checked_mul(size, d, size)) return bad("the shape is too large");
+    }
+    if (!ar::checked_mul(size, size_of(e.tensor.type), size)) return bad("the shape is too large");
+    if (size != e.end - e.begin) return bad("the shape needs " + std::to_string(size) + " bytes and " + std::to_string(e.end - e.begin) + " are given");
+    if (!reader.take(size, e.tensor.bytes)) {
+      return fail(error_kind::input, "the file is cut short: the tensor ends at byte " + std::to_string(e.end) + " of the data and " + std::to_string(bytes.size() - data_start) + " are there", file, e.tensor.name);
+    }
+    next = e.end;
+    tensors.push_back(std::move(e.tensor));
+  }
+  if (reader.left() != 0) return fail(error_kind::input, "damaged safetensors file: " + std::to_string(reader.left()) + " bytes follow the last tensor", file);
+  return tensors;
+}
+
+/// The header with its length in front and its padding: everything before the first byte of data. The data may be anything from 0 bytes on.
+std::string build_header(const std::vector<tensor_decl>& tensors, const std::map<std::string, std::string>& metadata) {
+  constexpr dump_options kCompact = {-2, false, false};
+  std::string text = "{";
+  if (!metadata.empty()) {
+    json::object members;
+    for (const auto& [key, value] : metadata) members.emplace_back(key, json(value));
+    text += "\"__metadata__\":" + dump(json(std::move(members)), kCompact);
+  }
+  std::uint64_t offset = 0;
+  for (const tensor_decl& t : tensors) {
+    if (text.size() > 1) text += ',';
+    text += dump(json(t.name), kCompact) + ":{\"dtype\":\"" + std::string(name_of(t.type)) + "\",\"shape\":[";
+    for (std::size_t i = 0; i < t.shape.size(); ++i) text += (i == 0 ? "" : ",") + std::to_string(t.shape[i]);
+    text += "],\"data_offsets\":[" + std::to_string(offset);
+    offset += t.bytes();
+    text += "," + std::to_string(offset) + "]}";
+  }
+  text += '}';
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t length = text.size();
+  std::string head(sizeof length, '\0');
+  std::memcpy(head.data(), &length, sizeof length);
+  return head + text;
+}
+
+}  // namespace
+
+result<std::vector<tensor_ref>> parse_safetensors(std::span<const std::byte> bytes, const std::string& file, std::map<std::string, std::string>* metadata) {
+  try {
+    return parse_checked(bytes, file, metadata);
+  } catch (const std::bad_alloc&) {
+    return fail(error_kind::input, "the header of this file needs more memory than there is", file);
+  }
+}
+
+std::uint64_t safetensors_size(const std::vector<tensor_decl>& tensors, const std::map<std::string, std::string>& metadata) {
+  std::uint64_t size = build_header(tensors, metadata).size();
+  for (const tensor_decl& t : tensors) size += t.bytes();
+  return size;
+}
+
+void sort_as_reference(std::vector<tensor_decl>& tensors) {
+  // The order of the reference's type list; larger alignment comes first in a file.
+  constexpr dtype kOrder[] = {dtype::boolean, dtype::u8,   dtype::i8,  dtype::f8_e5m2, dtype::f8_e4m3, dtype::f8_e8m0, dtype::i16, dtype::u16,
+                              dtype::f16,     dtype::bf16, dtype::i32, dtype::u32,     dtype::f32,     dtype::f64,     dtype::i64, dtype::u64};
+  const auto rank = [&](dtype t) { return std::find(std::begin(kOrder), std::end(kOrder), t) - std::begin(kOrder); };
+  std::sort(tensors.begin(), tensors.end(), [&](const tensor_decl& a, const tensor_decl& b) { return a.type != b.type ? rank(a.type) > rank(b.type) : a.name < b.name; });
+}
+
+struct safetensors_writer::impl {
+  struct extent {
+    std::uint64_t offset = 0, size = 0, written = 0;
+  };
+  std::string path;
+  output_file file;
+  std::unordered_map<std::string, extent> extents;
+};
+
+safetensors_writer::safetensors_writer() = default;
+safetensors_writer::safetensors_writer(safetensors_writer&&) noexcept = default;
+safetensors_writer& safetensors_writer::operator=(safetensors_writer&&) noexcept = default;
+safetensors_writer::~safetensors_writer() = default;
+
+result<safetensors_writer> safetensors_writer::create(const std::string& path, std::vector<tensor_decl> tensors, const std::map<std::string, std::string>& metadata) {
+  std::unordered_map<std::string, impl::extent> extents;
+  std::uint64_t data_bytes = 0;
+  for (const tensor_decl& t : tensors) {
+    const std::uint64_t size = t.bytes();
+    if (t.name == "__metadata__" || size == UINT64_MAX || !extents.emplace(t.name, impl::extent{data_bytes, size, 0}).second || !ar::checked_add(data_bytes, size, data_bytes)) {
+      return fail(error_kind::internal, "a tensor to be written has a reserved name, a name that is taken, or an impossible shape", path, t.name);
+    }
+  }
+  const std::string head = build_header(tensors, metadata);
+  if (head.size() - sizeof(std::uint64_t) > kMostHeaderBytes) {
+    return fail(error_kind::output, "the header would be longer than readers accept; write more and smaller shards", path);
+  }
+  for (auto& [name, e] : extents) e.offset += head.size();
+  result<output_file> file = output_file::create(path);
+  if (!file) return forward_error(file);
+  if (const result<void> r = file->write_at(0, std::as_bytes(std::span(head))); !r) return forward_error(r);
+  safetensors_writer writer;
+  writer.impl_ = std::make_unique<impl>(impl{path, std::move(*file), std::move(extents)});
+  return writer;
+}
+
+result<void> safetensors_writer::write(const std::string& name, std::span<const std::byte> data, std::uint64_t offset_bytes) {
+  const auto found = impl_->extents.find(name);
+  if (found == impl_->extents.end()) return fail(error_kind::internal, "a tensor is written that was not declared", impl_->path, name);
+  impl::extent& e = found->second;
+  std::uint64_t end = 0, written = 0;
+  if (!ar::checked_add(offset_bytes, data.size(), end) || end > e.size || !ar::checked_add(e.written, data.size(), written) || written > e.size) {
+    return fail(error_kind::internal, "more data is written than the tensor was declared to have", impl_->path, name);
+  }
+  if (result<void> r = impl_->file.write_at(e.offset + offset_bytes, data); !r) {
+    r.error().tensor = name;
+    return r;
+  }
+  e.written = written;
+  return {};
+}
+
+result<void> safetensors_writer::finish() {
+  for (const auto& [name, e] : impl_->extents) {
+    if (e.written != e.size) {
+      return fail(error_kind::internal, "only " + std::to_string(e.written) + " of " + std::to_string(e.size) + " bytes of a tensor were written", impl_->path, name);
+    }
+  }
+  return impl_->file.finish();
+}
+
+}  // namespace auto_round::io
