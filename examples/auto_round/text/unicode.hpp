@@ -1,0 +1,28 @@
+// Unicode facts that the tokenizer needs beyond regular expressions: well-formed UTF-8, normalization forms, lower case, white space.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace auto_round::text {
+
+enum class normal_form { nfc, nfd, nfkc, nfkd };
+
+/// `text` with every maximal ill-formed subsequence replaced by U+FFFD, as Python's errors="replace" does.
+std::string to_well_formed(std::string_view text);
+
+/// Code point at `text[at]` of well-formed UTF-8; `at` moves behind it.
+char32_t next_code_point(std::string_view text, std::size_t& at);
+void append_code_point(std::string& out, char32_t c);
+
+/// Normalization form of well-formed text, in O(n log n) whatever the text. The `tokenizers` package has tables of Unicode 12.0 for this; the
+/// few code points that got a decomposition since then are left alone here too.
+std::string normalize(std::string_view text, normal_form form);
+
+/// Full lower case of each code point by itself (no final sigma), as Rust's char::to_lowercase with Unicode 17.
+std::string to_lower(std::string_view text);
+
+/// The 25 code points with the property White_Space.
+bool is_white_space(char32_t c);
+
+}  // namespace auto_round::text
