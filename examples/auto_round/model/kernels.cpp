@@ -1,0 +1,371 @@
+// Highway implementations of model/kernels.hpp.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "model/kernels.cpp"
+#include <hwy/foreach_target.h>
+// After foreach_target.h:
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "model/kernels.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace auto_round::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using One = hn::CappedTag<float, 1>;
+template <class Tag>
+using Vec = hn::Vec<Tag>;
+
+HWY_INLINE void put(D d, Vec<D> v, float* p) { hn::StoreU(v, d, p); }
+#if HWY_TARGET != HWY_SCALAR
+HWY_INLINE void put(One d, Vec<One> v, float* p) { hn::StoreU(v, d, p); }
+#endif
+
+/// Rounds to bfloat16, nearest even. Highway's own conversion truncates (1.0.3).
+template <class Tag>
+HWY_INLINE void put(Tag, Vec<Tag> v, std::uint16_t* p) {
+  const hn::RebindToUnsigned<Tag> du;
+  const hn::RebindToSigned<Tag> di;
+  const hn::Rebind<std::uint16_t, Tag> d16;
+  const auto bits = hn::BitCast(du, v);
+  const auto high = hn::ShiftRight<16>(bits);
+  const auto odd = hn::And(high, hn::Set(du, 1u));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu))));
+  const auto nan = hn::RebindMask(du, hn::IsNaN(v));
+  const auto result = hn::IfThenElse(nan, hn::Or(high, hn::Set(du, 0x40u)), rounded);
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, result)), d16, p);
+}
+
+template <class Tag>
+HWY_INLINE Vec<Tag> get(Tag d, const float* p) {
+  return hn::LoadU(d, p);
+}
+template <class Tag>
+HWY_INLINE Vec<Tag> get(Tag d, const std::uint16_t* p) {
+  const hn::RebindToUnsigned<Tag> du;
+  const hn::Rebind<std::uint16_t, Tag> d16;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(d16, p))));
+}
+
+/// f(tag, i) for whole vectors from 0, then value by value.
+template <class F>
+HWY_INLINE void each(std::size_t n, const F& f) {
+  const D d;
+  const std::size_t lanes = hn::Lanes(d);
+  std::size_t i = 0;
+  for (; i + lanes <= n; i += lanes) f(d, i);
+  for (; i < n; ++i) f(One(), i);
+}
+
+HWY_INLINE float sum(Vec<D> v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+
+/// Sum over i of f(tag, i), in four chains of vectors.
+template <class F>
+HWY_INLINE float reduce(std::size_t n, const F& f) {
+  const D d;
+  const std::size_t lanes = hn::Lanes(d);
+  auto s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+  std::size_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    s0 = hn::Add(s0, f(d, i));
+    s1 = hn::Add(s1, f(d, i + lanes));
+    s2 = hn::Add(s2, f(d, i + 2 * lanes));
+    s3 = hn::Add(s3, f(d, i + 3 * lanes));
+  }
+  for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, f(d, i));
+  float total = sum(hn::Add(hn::Add(s0, s1), hn::Add(s2, s3)));
+  for (; i < n; ++i) total += hn::GetLane(f(One(), i));
+  return total;
+}
+
+template <class T>
+void convert(const float* in, std::size_t n, T* out) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR { put(d, hn::LoadU(d, in + i), out + i); });
+}
+void to_bf16_impl(const float* in, std::size_t n, std::uint16_t* out) { convert(in, n, out); }
+void from_bf16_impl(const std::uint16_t* in, std::size_t n, float* out) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR { hn::StoreU(get(d, in + i), d, out + i); });
+}
+
+template <class T>
+void rms_norm_impl(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, T* out, float* inverse) {
+  for (std::size_t r = 0; r < rows; ++r, x += n, out += n) {
+    const float squares = reduce(n, [&](auto d, std::size_t i) HWY_ATTR {
+      const auto v = hn::LoadU(d, x + i);
+      return hn::Mul(v, v);
+    });
+    const float inv = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
+    if (inverse != nullptr) inverse[r] = inv;
+    each(n, [&](auto d, std::size_t i) HWY_ATTR { put(d, hn::Mul(hn::LoadU(d, w + i), hn::Mul(hn::LoadU(d, x + i), hn::Set(d, inv))), out + i); });
+  }
+}
+void rms_norm_f32(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, float* out, float* inverse) {
+  rms_norm_impl(x, rows, n, w, eps, out, inverse);
+}
+void rms_norm_b16(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, std::uint16_t* out, float* inverse) {
+  rms_norm_impl(x, rows, n, w, eps, out, inverse);
+}
+
+void rms_norm_backward_impl(const float* x, const float* inverse, const float* dy, const float* residual, std::size_t rows, std::size_t n, const float* w,
+                            float* dx) {
+  for (std::size_t r = 0; r < rows; ++r, x += n, dy += n, residual += n, dx += n) {
+    const float inv = inverse[r];
+    // With u = w * dy: dx = inv * (u - x * inv^2 * mean(u * x)).
+    const float ux = reduce(n, [&](auto d, std::size_t i) HWY_ATTR {
+      return hn::Mul(hn::Mul(hn::LoadU(d, w + i), hn::LoadU(d, dy + i)), hn::LoadU(d, x + i));
+    });
+    const float c = ux / static_cast<float>(n) * inv * inv;
+    each(n, [&](auto d, std::size_t i) HWY_ATTR {
+      const auto u = hn::Mul(hn::LoadU(d, w + i), hn::LoadU(d, dy + i));
+      const auto g = hn::Mul(hn::Set(d, inv), hn::NegMulAdd(hn::LoadU(d, x + i), hn::Set(d, c), u));
+      hn::StoreU(hn::Add(hn::LoadU(d, residual + i), g), d, dx + i);
+    });
+  }
+}
+
+template <class T>
+void swiglu_impl(const float* gate, const float* up, std::size_t n, T* out) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto g = hn::LoadU(d, gate + i);
+    const auto s = hn::Div(g, hn::Add(hn::Set(d, 1.0f), hn::Exp(d, hn::Neg(g))));
+    put(d, hn::Mul(s, hn::LoadU(d, up + i)), out + i);
+  });
+}
+void swiglu_f32(const float* gate, const float* up, std::size_t n, float* out) { swiglu_impl(gate, up, n, out); }
+void swiglu_b16(const float* gate, const float* up, std::size_t n, std::uint16_t* out) { swiglu_impl(gate, up, n, out); }
+
+template <class T>
+void swiglu_backward_impl(const float* gate, const float* up, const float* dy, std::size_t n, T* d_gate, T* d_up) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto one = hn::Set(d, 1.0f);
+    const auto g = hn::LoadU(d, gate + i), u = hn::LoadU(d, up + i), y = hn::LoadU(d, dy + i);
+    const auto sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(g))));
+    const auto slope = hn::Mul(sigmoid, hn::MulAdd(g, hn::Sub(one, sigmoid), one));
+    put(d, hn::Mul(hn::Mul(y, u), slope), d_gate + i);
+    put(d, hn::Mul(y, hn::Mul(g, sigmoid)), d_up + i);
+  });
+}
+void swiglu_backward_f32(const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up) {
+  swiglu_backward_impl(gate, up, dy, n, d_gate, d_up);
+}
+void swiglu_backward_b16(const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up) {
+  swiglu_backward_impl(gate, up, dy, n, d_gate, d_up);
+}
+
+template <class T>
+void rotate_impl(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, T* out) {
+  for (std::size_t h = 0; h < heads; ++h, in += head_dim, out += head_dim) {
+    each(half, [&](auto d, std::size_t i) HWY_ATTR {
+      const auto a = hn::LoadU(d, in + i), b = hn::LoadU(d, in + half + i);
+      const auto c = hn::LoadU(d, cos + i), s = hn::Mul(hn::Set(d, sign), hn::LoadU(d, sin + i));
+      put(d, hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), out + i);
+      put(d, hn::Add(hn::Mul(b, c), hn::Mul(a, s)), out + half + i);
+    });
+    convert(in + 2 * half, head_dim - 2 * half, out + 2 * half);
+  }
+}
+void rotate_f32(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, float* out) {
+  rotate_impl(in, heads, head_dim, half, cos, sin, sign, out);
+}
+void rotate_b16(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign,
+                std::uint16_t* out) {
+  rotate_impl(in, heads, head_dim, half, cos, sin, sign, out);
+}
+
+HWY_INLINE float maximum(const float* x, std::size_t n) {
+  const D d;
+  const std::size_t lanes = hn::Lanes(d);
+  auto m = hn::Set(d, -std::numeric_limits<float>::infinity());
+  std::size_t i = 0;
+  for (; i + lanes <= n; i += lanes) m = hn::Max(m, hn::LoadU(d, x + i));
+  float best = hn::GetLane(hn::MaxOfLanes(d, m));
+  for (; i < n; ++i) best = std::max(best, x[i]);
+  return best;
+}
+
+/// f(tag, i, mask of i + lane < n) over [0, padded): whole vectors first, so that a row of `padded` values needs no tail when it holds whole vectors.
+template <class F>
+HWY_INLINE void each_masked(std::size_t n, std::size_t padded, const F& f) {
+  each(padded, [&](auto d, std::size_t i) HWY_ATTR { f(d, i, hn::FirstN(d, n > i ? n - i : 0)); });
+}
+
+template <class T>
+float softmax_impl(const float* s, std::size_t n, std::size_t padded, float scale, T* p) {
+  const float top = scale * maximum(s, n);
+  const D d;
+  auto sums = hn::Zero(d);
+  float tail = 0;
+  // First pass: the sum. Second: the exponentials again, normalized. Keeping them would need a float buffer where T is bfloat16.
+  const std::size_t lanes = hn::Lanes(d);
+  const auto term = [&](auto tag, std::size_t i) HWY_ATTR {
+    const auto x = hn::MulSub(hn::LoadU(tag, s + i), hn::Set(tag, scale), hn::Set(tag, top));
+    return hn::IfThenElseZero(hn::FirstN(tag, n > i ? n - i : 0), hn::Exp(tag, x));
+  };
+  std::size_t i = 0;
+  for (; i + lanes <= padded && i < n; i += lanes) sums = hn::Add(sums, term(d, i));
+  for (; i < n; ++i) tail += hn::GetLane(term(One(), i));
+  const float total = sum(sums) + tail;
+  const float lse = top + std::log(total);
+  each_masked(n, padded, [&](auto tag, std::size_t j, auto inside) HWY_ATTR {
+    const auto x = hn::MulSub(hn::LoadU(tag, s + j), hn::Set(tag, scale), hn::Set(tag, lse));
+    put(tag, hn::IfThenElseZero(inside, hn::Exp(tag, x)), p + j);
+  });
+  return lse;
+}
+float softmax_f32(const float* s, std::size_t n, std::size_t padded, float scale, float* p) { return softmax_impl(s, n, padded, scale, p); }
+float softmax_b16(const float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p) { return softmax_impl(s, n, padded, scale, p); }
+
+template <class T>
+void softmax_backward_impl(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, T* p, T* ds) {
+  each_masked(n, padded, [&](auto d, std::size_t i, auto inside) HWY_ATTR {
+    const auto x = hn::MulSub(hn::LoadU(d, s + i), hn::Set(d, scale), hn::Set(d, lse));
+    const auto w = hn::IfThenElseZero(inside, hn::Exp(d, x));
+    const auto g = hn::Mul(hn::Mul(w, hn::Set(d, scale)), hn::Sub(hn::LoadU(d, dp + i), hn::Set(d, delta)));
+    put(d, w, p + i);
+    put(d, hn::IfThenElseZero(inside, g), ds + i);
+  });
+}
+void softmax_backward_f32(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, float* p, float* ds) {
+  softmax_backward_impl(s, dp, n, padded, scale, lse, delta, p, ds);
+}
+void softmax_backward_b16(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, std::uint16_t* p,
+                          std::uint16_t* ds) {
+  softmax_backward_impl(s, dp, n, padded, scale, lse, delta, p, ds);
+}
+
+template <class T>
+float dot_impl(const float* a, const T* b, std::size_t n) {
+  return reduce(n, [&](auto d, std::size_t i) HWY_ATTR { return hn::Mul(hn::LoadU(d, a + i), get(d, b + i)); });
+}
+float dot_f32(const float* a, const float* b, std::size_t n) { return dot_impl(a, b, n); }
+float dot_b16(const float* a, const std::uint16_t* b, std::size_t n) { return dot_impl(a, b, n); }
+
+void axpy_impl(float a, const float* x, std::size_t n, float* y) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR { hn::StoreU(hn::MulAdd(hn::Set(d, a), hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i); });
+}
+
+double log_sum_exp_impl(const float* x, std::size_t n, std::size_t& largest) {
+  const float top = maximum(x, n);
+  largest = static_cast<std::size_t>(std::find(x, x + n, top) - x);
+  if (largest == n) largest = 0;
+  double total = 0;
+  constexpr std::size_t block = 2048;  // float sums stay short
+  for (std::size_t b = 0; b < n; b += block)
+    total += static_cast<double>(reduce(std::min(block, n - b), [&](auto d, std::size_t i) HWY_ATTR {
+      return hn::Exp(d, hn::Sub(hn::LoadU(d, x + b + i), hn::Set(d, top)));
+    }));
+  return static_cast<double>(top) + std::log(total);
+}
+
+double kl_divergence_impl(const float* p, float p_lse, const float* q, float shift, std::size_t n) {
+  double total = 0;
+  constexpr std::size_t block = 2048;
+  for (std::size_t b = 0; b < n; b += block)
+    total += static_cast<double>(reduce(std::min(block, n - b), [&](auto d, std::size_t i) HWY_ATTR {
+      const auto x = hn::LoadU(d, p + b + i);
+      const auto log_ratio = hn::Sub(hn::Sub(x, hn::LoadU(d, q + b + i)), hn::Set(d, shift));
+      return hn::Mul(hn::Exp(d, hn::Sub(x, hn::Set(d, p_lse))), log_ratio);
+    }));
+  return total;
+}
+
+void attend_impl(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, float scale, float* weights,
+                 float* out) {
+  for (std::size_t r = 0; r < rows; ++r) weights[r] = dot_impl(q, k + r * stride, head_dim);
+  softmax_impl(weights, rows, rows, scale, weights);
+  std::fill_n(out, head_dim, 0.0f);
+  for (std::size_t r = 0; r < rows; ++r) axpy_impl(weights[r], v + r * stride, head_dim, out);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace auto_round::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace auto_round::kernels {
+
+HWY_EXPORT(to_bf16_impl);
+HWY_EXPORT(from_bf16_impl);
+HWY_EXPORT(rms_norm_f32);
+HWY_EXPORT(rms_norm_b16);
+HWY_EXPORT(rms_norm_backward_impl);
+HWY_EXPORT(swiglu_f32);
+HWY_EXPORT(swiglu_b16);
+HWY_EXPORT(swiglu_backward_f32);
+HWY_EXPORT(swiglu_backward_b16);
+HWY_EXPORT(rotate_f32);
+HWY_EXPORT(rotate_b16);
+HWY_EXPORT(softmax_f32);
+HWY_EXPORT(softmax_b16);
+HWY_EXPORT(softmax_backward_f32);
+HWY_EXPORT(softmax_backward_b16);
+HWY_EXPORT(dot_f32);
+HWY_EXPORT(dot_b16);
+HWY_EXPORT(axpy_impl);
+HWY_EXPORT(log_sum_exp_impl);
+HWY_EXPORT(kl_divergence_impl);
+HWY_EXPORT(attend_impl);
+
+void to_bf16(const float* in, std::size_t n, std::uint16_t* out) { HWY_DYNAMIC_DISPATCH(to_bf16_impl)(in, n, out); }
+void from_bf16(const std::uint16_t* in, std::size_t n, float* out) { HWY_DYNAMIC_DISPATCH(from_bf16_impl)(in, n, out); }
+
+void rms_norm(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, float* out, float* inverse) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_f32)(x, rows, n, w, eps, out, inverse);
+}
+void rms_norm(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, std::uint16_t* out, float* inverse) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_b16)(x, rows, n, w, eps, out, inverse);
+}
+void rms_norm_backward(const float* x, const float* inverse, const float* dy, const float* residual, std::size_t rows, std::size_t n, const float* w,
+                       float* dx) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_backward_impl)(x, inverse, dy, residual, rows, n, w, dx);
+}
+
+void swiglu(const float* gate, const float* up, std::size_t n, float* out) { HWY_DYNAMIC_DISPATCH(swiglu_f32)(gate, up, n, out); }
+void swiglu(const float* gate, const float* up, std::size_t n, std::uint16_t* out) { HWY_DYNAMIC_DISPATCH(swiglu_b16)(gate, up, n, out); }
+void swiglu_backward(const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up) {
+  HWY_DYNAMIC_DISPATCH(swiglu_backward_f32)(gate, up, dy, n, d_gate, d_up);
+}
+void swiglu_backward(const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up) {
+  HWY_DYNAMIC_DISPATCH(swiglu_backward_b16)(gate, up, dy, n, d_gate, d_up);
+}
+
+void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, float* out) {
+  HWY_DYNAMIC_DISPATCH(rotate_f32)(in, heads, head_dim, half, cos, sin, sign, out);
+}
+void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, std::uint16_t* out) {
+  HWY_DYNAMIC_DISPATCH(rotate_b16)(in, heads, head_dim, half, cos, sin, sign, out);
+}
+
+float softmax(const float* s, std::size_t n, std::size_t padded, float scale, float* p) { return HWY_DYNAMIC_DISPATCH(softmax_f32)(s, n, padded, scale, p); }
+float softmax(const float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p) {
+  return HWY_DYNAMIC_DISPATCH(softmax_b16)(s, n, padded, scale, p);
+}
+void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, float* p, float* ds) {
+  HWY_DYNAMIC_DISPATCH(softmax_backward_f32)(s, dp, n, padded, scale, lse, delta, p, ds);
+}
+void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, std::uint16_t* p,
+                      std::uint16_t* ds) {
+  HWY_DYNAMIC_DISPATCH(softmax_backward_b16)(s, dp, n, padded, scale, lse, delta, p, ds);
+}
+
+float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot_f32)(a, b, n); }
+float dot(const float* a, const std::uint16_t* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot_b16)(a, b, n); }
+void axpy(float a, const float* x, std::size_t n, float* y) { HWY_DYNAMIC_DISPATCH(axpy_impl)(a, x, n, y); }
+
+double log_sum_exp(const float* x, std::size_t n, std::size_t& largest) { return HWY_DYNAMIC_DISPATCH(log_sum_exp_impl)(x, n, largest); }
+double kl_divergence(const float* p, float p_lse, const float* q, float shift, std::size_t n) {
+  return HWY_DYNAMIC_DISPATCH(kl_divergence_impl)(p, p_lse, q, shift, n);
+}
+void attend(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, float scale, float* weights,
+            float* out) {
+  HWY_DYNAMIC_DISPATCH(attend_impl)(q, k, v, rows, stride, head_dim, scale, weights, out);
+}
+
+}  // namespace auto_round::kernels
+#endif

@@ -1,0 +1,58 @@
+// The elementwise and row kernels of a decoder block, single-threaded, compiled for every instruction set that Highway knows and chosen at run
+// time. Where a result feeds a matrix product it is written in the product's element type: float, or bfloat16 rounded to nearest even.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace auto_round::kernels {
+
+void to_bf16(const float* in, std::size_t n, std::uint16_t* out);
+void from_bf16(const std::uint16_t* in, std::size_t n, float* out);
+
+/// out = w * (x * inverse), inverse = 1 / sqrt(mean(x^2) + eps), for each row of x[rows x n], in transformers' order of operations.
+/// inverse[rows] is kept if not null. `out` may be x where the types agree.
+void rms_norm(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, float* out, float* inverse);
+void rms_norm(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, std::uint16_t* out, float* inverse);
+
+/// dx = residual + gradient of rms_norm's input, from dy and what the forward kept. dx may be residual or dy.
+void rms_norm_backward(const float* x, const float* inverse, const float* dy, const float* residual, std::size_t rows, std::size_t n, const float* w, float* dx);
+
+/// out = gate / (1 + exp(-gate)) * up. `out` may be gate.
+void swiglu(const float* gate, const float* up, std::size_t n, float* out);
+void swiglu(const float* gate, const float* up, std::size_t n, std::uint16_t* out);
+
+/// Gradients of gate and up from that of the product. d_gate may be gate and d_up may be up.
+void swiglu_backward(const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up);
+void swiglu_backward(const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up);
+
+/// Rotates `heads` heads of `head_dim` values that follow each other at `in`: values i and i + half of a head, i < half, by the angle whose
+/// cosine and sine are given; values from 2 * half on are copied. Backward is the rotation by the opposite angle (`sign` = -1).
+void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, float* out);
+void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, std::uint16_t* out);
+
+/// p[0, n) = softmax(scale * s[0, n)), p[n, padded) = 0; returns the logarithm of the sum of exp(scale * s). `p` may be s.
+float softmax(const float* s, std::size_t n, std::size_t padded, float scale, float* p);
+float softmax(const float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p);
+
+/// From scores s, the forward's log-sum `lse`, dP and delta = sum of dO * O: p = exp(scale * s - lse) and ds = scale * p * (dP - delta) in
+/// [0, n), both 0 in [n, padded). `p` may be s and ds may be dp.
+void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, float* p, float* ds);
+void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, std::uint16_t* p, std::uint16_t* ds);
+
+float dot(const float* a, const float* b, std::size_t n);
+float dot(const float* a, const std::uint16_t* b, std::size_t n);
+/// y += a * x
+void axpy(float a, const float* x, std::size_t n, float* y);
+
+/// log of the sum of exp(x[0, n)); `largest` receives the index of the first maximum.
+double log_sum_exp(const float* x, std::size_t n, std::size_t& largest);
+/// The KL divergence of two rows of logits, in nats: sum of exp(p - p_lse) * (p - q - shift), shift = p_lse - q_lse (as a difference, because the
+/// result may be smaller than the rounding of either).
+double kl_divergence(const float* p, float p_lse, const float* q, float shift, std::size_t n);
+
+/// out[0, head_dim) = sum over rows of softmax(scale * k q) * v: one query against `rows` keys and values of head_dim each, `stride` apart.
+/// `weights` is scratch for `rows` floats.
+void attend(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, float scale, float* weights, float* out);
+
+}  // namespace auto_round::kernels

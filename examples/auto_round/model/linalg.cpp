@@ -1,0 +1,343 @@
+// Splits products into fixed pieces of the result and hands each piece to one thread of the chosen backend.
+#include "model/linalg.hpp"
+
+#include <omp.h>
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <mutex>
+#include <shared_mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "ar/numeric/half.hpp"
+#include "model/gemm_kernel.hpp"
+#include "model/kernels.hpp"
+#ifdef AR_HAVE_ONEDNN
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
+
+namespace auto_round::linalg {
+namespace {
+
+using piece_fn = void (*)(product, extents, const operand&, const operand&, float*, std::size_t, bool);
+
+const char* element(const operand& o, std::size_t offset) { return static_cast<const char*>(o.data) + offset * (o.bf16 ? 2 : 4); }
+
+// ---- Eigen: no run-time dispatch, so with portable flags it computes with SSE2. A second opinion rather than a fast path. ----
+
+using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// The operand as floats: mapped if it is float, widened into `store` otherwise.
+Eigen::Map<const matrix, 0, Eigen::OuterStride<>> as_floats(const operand& o, std::size_t rows, std::size_t cols, std::vector<float>& store) {
+  const auto r = static_cast<Eigen::Index>(rows), c = static_cast<Eigen::Index>(cols);
+  if (!o.bf16) return {static_cast<const float*>(o.data), r, c, Eigen::OuterStride<>(static_cast<Eigen::Index>(o.stride))};
+  store.resize(rows * cols);
+  for (std::size_t i = 0; i < rows; ++i) kernels::from_bf16(static_cast<const std::uint16_t*>(o.data) + i * o.stride, cols, store.data() + i * cols);
+  return {store.data(), r, c, Eigen::OuterStride<>(c)};
+}
+
+void piece_eigen(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
+  std::vector<float> a_store, b_store;
+  const auto am = p == product::tn ? as_floats(a, e.k, e.m, a_store) : as_floats(a, e.m, e.k, a_store);
+  const auto bm = p == product::nt ? as_floats(b, e.n, e.k, b_store) : as_floats(b, e.k, e.n, b_store);
+  Eigen::Map<matrix, 0, Eigen::OuterStride<>> cm(c, static_cast<Eigen::Index>(e.m), static_cast<Eigen::Index>(e.n),
+                                                  Eigen::OuterStride<>(static_cast<Eigen::Index>(c_stride)));
+  if (!accumulate) cm.setZero();
+  if (p == product::nt) cm.noalias() += am * bm.transpose();
+  if (p == product::nn) cm.noalias() += am * bm;
+  if (p == product::tn) cm.noalias() += am.transpose() * bm;
+}
+
+#ifdef AR_HAVE_ONEDNN
+// ---- oneDNN: code generated for the CPU it runs on. ----
+
+/// oneDNN asks OpenMP how many threads it may use, when a primitive is made and when it runs. A piece belongs to one thread: more of them could
+/// split k, and the bits would then depend on their number.
+class one_thread {
+ public:
+  one_thread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~one_thread() { omp_set_num_threads(before_); }
+  one_thread(const one_thread&) = delete;
+  one_thread& operator=(const one_thread&) = delete;
+
+ private:
+  int before_;
+};
+
+struct primitive_key {
+  std::array<std::size_t, 7> v;  // product, element type and accumulation; m, n, k; strides of a, b, c
+  bool operator==(const primitive_key&) const = default;
+};
+struct primitive_hash {
+  std::size_t operator()(const primitive_key& k) const {
+    std::size_t h = 0;
+    for (std::size_t x : k.v) h = (h ^ x) * 0x9E3779B97F4A7C15u + (h >> 29);
+    return h;
+  }
+};
+struct primitive {
+  dnnl::matmul run;
+  dnnl::memory::desc a, b, c, scratch;
+};
+
+const dnnl::engine& engine() {
+  static const dnnl::engine e(dnnl::engine::kind::cpu, 0);
+  return e;
+}
+
+primitive make_primitive(product p, extents e, const operand& a, const operand& b, std::size_t c_stride, bool accumulate) {
+  using memory = dnnl::memory;
+  const auto dim = [](std::size_t n) { return static_cast<memory::dim>(n); };
+  const memory::data_type type = a.bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const memory::dims a_strides = p == product::tn ? memory::dims{1, dim(a.stride)} : memory::dims{dim(a.stride), 1};
+  const memory::dims b_strides = p == product::nt ? memory::dims{1, dim(b.stride)} : memory::dims{dim(b.stride), 1};
+  primitive out;
+  out.a = memory::desc({dim(e.m), dim(e.k)}, type, a_strides);
+  out.b = memory::desc({dim(e.k), dim(e.n)}, type, b_strides);
+  out.c = memory::desc({dim(e.m), dim(e.n)}, memory::data_type::f32, {dim(c_stride), 1});
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  attr.set_fpmath_mode(dnnl::fpmath_mode::strict);  // float stays float whatever the environment variable says
+  if (accumulate) {
+    dnnl::post_ops ops;
+    ops.append_sum(1.0f);
+    attr.set_post_ops(ops);
+  }
+  const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(out.a, out.b, out.c), attr, engine());
+  out.scratch = desc.scratchpad_desc();
+  out.run = dnnl::matmul(desc);
+  return out;
+}
+
+/// Making a primitive generates code and takes about a millisecond, so they are kept. The number of shapes of a run is small; the bound only
+/// matters to a program that evaluates texts of every length.
+std::shared_ptr<const primitive> cached_primitive(product p, extents e, const operand& a, const operand& b, std::size_t c_stride, bool accumulate) {
+  static std::shared_mutex mutex;
+  static std::unordered_map<primitive_key, std::shared_ptr<const primitive>, primitive_hash> cache;
+  const primitive_key key{{static_cast<std::size_t>(p) * 4 + (a.bf16 ? 2u : 0u) + (accumulate ? 1u : 0u), e.m, e.n, e.k, a.stride, b.stride, c_stride}};
+  {
+    std::shared_lock lock(mutex);
+    const auto it = cache.find(key);
+    if (it != cache.end()) return it->second;
+  }
+  auto made = std::make_shared<const primitive>(make_primitive(p, e, a, b, c_stride, accumulate));
+  std::unique_lock lock(mutex);
+  if (cache.size() > 4096) cache.clear();
+  return cache.emplace(key, std::move(made)).first->second;
+}
+
+void piece_onednn(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
+  if (e.m == 0 || e.n == 0 || e.k == 0) return gemm_highway(p, e, a, b, c, c_stride, accumulate);
+  const one_thread guard;
+  try {
+    thread_local dnnl::stream stream(engine());
+    thread_local std::vector<char> scratch;
+    const auto use = cached_primitive(p, e, a, b, c_stride, accumulate);
+    constexpr std::size_t align = 64;
+    if (scratch.size() < use->scratch.get_size() + align) scratch.resize(use->scratch.get_size() + align);
+    char* aligned = scratch.data() + (align - reinterpret_cast<std::uintptr_t>(scratch.data()) % align);
+    // oneDNN's interface has no const; sources are only read.
+    const dnnl::memory am(use->a, engine(), const_cast<void*>(a.data)), bm(use->b, engine(), const_cast<void*>(b.data)), cm(use->c, engine(), c);
+    const dnnl::memory sm(use->scratch, engine(), aligned);
+    use->run.execute(stream, {{DNNL_ARG_SRC, am}, {DNNL_ARG_WEIGHTS, bm}, {DNNL_ARG_DST, cm}, {DNNL_ARG_SCRATCHPAD, sm}});
+    stream.wait();
+  } catch (const dnnl::error&) {
+    gemm_highway(p, e, a, b, c, c_stride, accumulate);  // a shape that it has no code for
+  }
+}
+#endif
+
+struct chosen {
+  backend which = backend::highway;
+  piece_fn piece = gemm_highway;
+};
+
+/// c = a * b by the plain loop in double, for the check at start.
+std::vector<double> plain(product p, extents e, const std::vector<float>& a, std::size_t as, const std::vector<float>& b, std::size_t bs) {
+  std::vector<double> c(e.m * e.n);
+  for (std::size_t i = 0; i < e.m; ++i)
+    for (std::size_t j = 0; j < e.n; ++j)
+      for (std::size_t k = 0; k < e.k; ++k)
+        c[i * e.n + j] += static_cast<double>(p == product::tn ? a[k * as + i] : a[i * as + k]) * static_cast<double>(p == product::nt ? b[j * bs + k] : b[k * bs + j]);
+  return c;
+}
+
+/// Compares a backend with plain loops: odd shapes, strides, both element types, with and without accumulation. Values are multiples of 1/8 up
+/// to 2 in magnitude and exact in bfloat16, so every partial sum is exact and the result must be equal.
+bool correct(piece_fn piece) {
+  constexpr std::array<extents, 5> shapes{{{1, 1, 1}, {3, 5, 7}, {17, 33, 65}, {64, 48, 31}, {130, 67, 129}}};
+  std::uint32_t state = 1;
+  const auto next = [&state] {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<float>(static_cast<int>(state >> 27) - 16) / 8.0f;
+  };
+  for (const extents& e : shapes)
+    for (product p : {product::nt, product::nn, product::tn})
+      for (bool bf16 : {false, true})
+        for (bool accumulate : {false, true}) {
+          const std::size_t a_rows = p == product::tn ? e.k : e.m, a_cols = p == product::tn ? e.m : e.k, a_stride = a_cols + 3;
+          const std::size_t b_rows = p == product::nt ? e.n : e.k, b_cols = p == product::nt ? e.k : e.n, b_stride = b_cols + 5;
+          const std::size_t c_stride = e.n + 2;
+          std::vector<float> a(a_rows * a_stride), b(b_rows * b_stride), c(e.m * c_stride, 0.5f);
+          for (float& x : a) x = next();
+          for (float& x : b) x = next();
+          std::vector<std::uint16_t> a16(a.size()), b16(b.size());
+          kernels::to_bf16(a.data(), a.size(), a16.data());
+          kernels::to_bf16(b.data(), b.size(), b16.data());
+          const operand ao{bf16 ? static_cast<const void*>(a16.data()) : a.data(), a_rows, a_cols, a_stride, bf16};
+          const operand bo{bf16 ? static_cast<const void*>(b16.data()) : b.data(), b_rows, b_cols, b_stride, bf16};
+          piece(p, e, ao, bo, c.data(), c_stride, accumulate);
+          const std::vector<double> want = plain(p, e, a, a_stride, b, b_stride);
+          for (std::size_t i = 0; i < e.m; ++i) {
+            for (std::size_t j = 0; j < e.n; ++j)
+              if (static_cast<double>(c[i * c_stride + j]) != want[i * e.n + j] + (accumulate ? 0.5 : 0.0)) return false;
+            for (std::size_t j = e.n; j < c_stride; ++j)
+              if (c[i * c_stride + j] != 0.5f) return false;  // wrote beside the result
+          }
+        }
+  return true;
+}
+
+result<chosen> choose(backend wanted) {
+#ifdef AR_HAVE_ONEDNN
+  if (wanted == backend::onednn || wanted == backend::automatic) {
+    try {
+      if (correct(piece_onednn)) return chosen{backend::onednn, piece_onednn};
+    } catch (const std::exception&) {  // no engine; the next choice is as good
+    }
+    if (wanted == backend::onednn) return fail(error_kind::unsupported, "oneDNN gives wrong matrix products on this CPU; choose another backend");
+  }
+#else
+  if (wanted == backend::onednn)
+    return fail(error_kind::unsupported, "this program was built without oneDNN; install libdnnl-dev and build again, or choose another backend");
+#endif
+  if (wanted == backend::eigen) {
+    if (!correct(piece_eigen)) return fail(error_kind::unsupported, "Eigen gives wrong matrix products in this build; choose another backend");
+    return chosen{backend::eigen, piece_eigen};
+  }
+  if (!correct(gemm_highway)) return fail(error_kind::internal, "the built-in matrix product is wrong on this CPU; please report it with the CPU's name");
+  return chosen{backend::highway, gemm_highway};
+}
+
+std::atomic<piece_fn> active_piece{nullptr};
+std::atomic<backend> active_backend{backend::automatic};
+
+piece_fn active() {
+  piece_fn piece = active_piece.load(std::memory_order_acquire);
+  if (piece == nullptr) {
+    (void)initialize(backend::automatic);
+    piece = active_piece.load(std::memory_order_acquire);
+    if (piece == nullptr) piece = gemm_highway;
+  }
+  return piece;
+}
+
+/// Splits n into pieces of about `target`, an even number of them where there are several, all but the last equal and a multiple of 16.
+std::size_t piece_size(std::size_t n, std::size_t target) {
+  if (n <= target) return std::max<std::size_t>(n, 1);
+  const std::size_t pieces = (n + 2 * target - 1) / (2 * target) * 2;
+  return ((n + pieces - 1) / pieces + 15) / 16 * 16;
+}
+
+/// Runs a product as pieces of `rows` x `cols` results, each by one thread. The pieces follow from the shape alone.
+void split(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, std::size_t rows, std::size_t cols) {
+  const piece_fn piece = active();
+  const std::size_t down = e.m == 0 ? 0 : (e.m + rows - 1) / rows, across = e.n == 0 ? 0 : (e.n + cols - 1) / cols;
+  const auto one = [&](std::size_t i) {
+    const std::size_t m0 = i % down * rows, n0 = i / down * cols;
+    const extents part{std::min(rows, e.m - m0), std::min(cols, e.n - n0), e.k};
+    operand pa = a, pb = b;
+    pa.data = element(a, p == product::tn ? m0 : m0 * a.stride);
+    pb.data = element(b, p == product::nt ? n0 * b.stride : n0);
+    piece(p, part, pa, pb, c + m0 * c_stride + n0, c_stride, accumulate);
+  };
+  const std::size_t count = down * across;
+  if (count <= 1 || omp_in_parallel() != 0) {
+    for (std::size_t i = 0; i < count; ++i) one(i);
+    return;
+  }
+#pragma omp parallel for schedule(static)
+  for (std::size_t i = 0; i < count; ++i) one(i);
+}
+
+// Pieces measured on Zen 5 (AVX512-BF16, 2048 tokens): rows of 256 lose 1 % to one large product, rows of 128 in dW 5 %.
+constexpr std::size_t row_piece = 256, gradient_piece = 128, column_piece = 512, single_row_piece = 128;
+
+}  // namespace
+
+result<void> initialize(backend choice) {
+  const result<chosen> c = choose(choice);
+  if (!c) return forward_error(c);
+  active_backend.store(c->which);
+  active_piece.store(c->piece, std::memory_order_release);
+  return {};
+}
+
+std::string description() {
+  (void)active();
+  switch (active_backend.load()) {
+    case backend::onednn: {
+#ifdef AR_HAVE_ONEDNN
+      const dnnl::version_t* v = dnnl::version();
+      std::string isa = "unknown instruction set";
+      const dnnl::cpu_isa cpu = dnnl::get_effective_cpu_isa();
+      for (const auto& [value, name] : std::initializer_list<std::pair<dnnl::cpu_isa, const char*>>{{dnnl::cpu_isa::sse41, "sse41"},
+                                                                                                    {dnnl::cpu_isa::avx, "avx"},
+                                                                                                    {dnnl::cpu_isa::avx2, "avx2"},
+                                                                                                    {dnnl::cpu_isa::avx2_vnni, "avx2_vnni"},
+                                                                                                    {dnnl::cpu_isa::avx512_core, "avx512_core"},
+                                                                                                    {dnnl::cpu_isa::avx512_core_vnni, "avx512_core_vnni"},
+                                                                                                    {dnnl::cpu_isa::avx512_core_bf16, "avx512_core_bf16"},
+                                                                                                    {dnnl::cpu_isa::avx512_core_amx, "avx512_core_amx"}})
+        if (cpu == value) isa = name;
+      return "oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch) + " (" + isa + ")";
+#else
+      break;
+#endif
+    }
+    case backend::eigen:
+      return "Eigen " + std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) + "." + std::to_string(EIGEN_MINOR_VERSION);
+    default:
+      break;
+  }
+  return std::string("Highway (") + gemm_highway_target() + ")";
+}
+
+bool fast_bf16() {
+  (void)active();
+#ifdef AR_HAVE_ONEDNN
+  // The instruction set decides, not a timing: a default that changed with the load of the machine would change results.
+  if (active_backend.load() == backend::onednn) {
+    const dnnl::cpu_isa cpu = dnnl::get_effective_cpu_isa();
+    return cpu == dnnl::cpu_isa::avx512_core_bf16 || cpu == dnnl::cpu_isa::avx512_core_amx;
+  }
+#endif
+  return false;
+}
+
+void gemm_nt(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
+  const std::size_t cols = piece_size(b.rows, a.rows < 16 ? single_row_piece : column_piece);
+  split(product::nt, {a.rows, b.rows, a.cols}, a, b, c, c_stride, accumulate, row_piece, cols);
+}
+
+void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
+  const std::size_t cols = piece_size(b.cols, a.rows < 16 ? single_row_piece : column_piece);
+  split(product::nn, {a.rows, b.cols, a.cols}, a, b, c, c_stride, accumulate, row_piece, cols);
+}
+
+void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
+  split(product::tn, {a.cols, b.cols, a.rows}, a, b, c, c_stride, accumulate, piece_size(a.cols, gradient_piece), b.cols);
+}
+
+void to_bf16(const float* in, std::size_t n, std::uint16_t* out) {
+  constexpr std::size_t chunk = 16384;
+  const std::size_t chunks = (n + chunk - 1) / chunk;
+#pragma omp parallel for schedule(static) if (chunks > 1)
+  for (std::size_t i = 0; i < chunks; ++i) kernels::to_bf16(in + i * chunk, std::min(chunk, n - i * chunk), out + i * chunk);
+}
+
+}  // namespace auto_round::linalg
