@@ -69,7 +69,7 @@ def load_float32(model_dir, **kwargs):
     from transformers.utils import logging
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(str(model_dir), dtype=torch.float32, attn_implementation="eager", **kwargs)
-    return model.float().eval()
+    return model.eval() if getattr(model, "is_quantized", False) else model.float().eval()
 
 
 def save(path, tensors, info):
@@ -80,3 +80,63 @@ def save(path, tensors, info):
     save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, str(path), {"info": json.dumps(info)})
     os.chmod(path, 0o644)  # safetensors 0.8 makes files that only the owner can read
     print(path, path.stat().st_size, "bytes")
+
+
+def load_quantized(model_dir):
+    """A checkpoint in auto_round (or float) form as auto-round's own inference code unpacks it, computed in float32.
+
+    That code insists on float16; here its layers' scales are made float32 first, so that every layer's weight is exactly
+    scale * (code - zero_point), and then each becomes a plain linear layer. The other tensors are read again as stored.
+    """
+    import torch
+    from safetensors.torch import load_file
+    model = load_float32(model_dir)
+    for name, layer in list(model.named_modules()):
+        if type(layer).__name__ != "QuantLinear":
+            continue
+        layer.scales = layer.scales.float()
+        with torch.no_grad():
+            weight = layer(torch.eye(layer.infeatures)) - (layer.bias.float() if layer.bias is not None else 0)
+        plain = torch.nn.Linear(layer.infeatures, layer.outfeatures, bias=layer.bias is not None)
+        plain.weight.data = weight.T.contiguous()
+        if layer.bias is not None:
+            plain.bias.data = layer.bias.detach().float()
+        model.set_submodule(name, plain)
+    torch.nn.Module.float(model)  # transformers' own float() refuses a model that was quantized
+    stored = {k: v for f in pathlib.Path(model_dir).glob("*.safetensors") for k, v in load_file(f).items()}
+    for name, parameter in model.named_parameters():
+        if name in stored:
+            parameter.data.copy_(stored[name])
+    return model.eval()
+
+
+def windows(ids, seqlen):
+    """Non-overlapping windows of seqlen tokens; the remainder is dropped."""
+    return [ids[i:i + seqlen] for i in range(0, len(ids) - seqlen + 1, seqlen)]
+
+
+def log_probabilities(model, window):
+    """Of the model's predictions for every token of the window but the first: [seqlen - 1, vocabulary], float32."""
+    import torch
+    with torch.no_grad():
+        return model(torch.tensor([window])).logits[0, :-1].float().log_softmax(-1)
+
+
+def score(model, ids, seqlen, reference=None):
+    """The numbers of `auto-round eval`: ppl, nll (mean, nats), tokens, and against a reference model kl (mean, nats) and top1."""
+    import math
+    import torch
+    nll = kl = top1 = 0.0
+    count = 0
+    for window in windows(ids, seqlen):
+        logp = log_probabilities(model, window)
+        nll -= logp.gather(1, torch.tensor(window[1:])[:, None]).double().sum().item()
+        count += len(window) - 1
+        if reference is not None:
+            exact = log_probabilities(reference, window)
+            kl += (exact.double().exp() * (exact.double() - logp.double())).sum().item()
+            top1 += (exact.argmax(-1) == logp.argmax(-1)).sum().item()
+    result = {"ppl": math.exp(nll / count), "nll": nll / count, "tokens": count}
+    if reference is not None:
+        result |= {"kl": kl / count, "top1": top1 / count}
+    return result
