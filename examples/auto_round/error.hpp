@@ -38,7 +38,7 @@ tl::unexpected<error> forward_error(T&& r) {
   return tl::unexpected<error>(std::forward<T>(r).error());
 }
 
-/// "message (file F, tensor T)", one line.
+/// "message (file F, tensor T)", one line. Names come from files of strangers: control characters, which could drive a terminal, become '?'.
 inline std::string describe(const error& e) {
   std::string s = e.message;
   if (!e.file.empty() || !e.tensor.empty()) {
@@ -47,6 +47,9 @@ inline std::string describe(const error& e) {
     if (!e.file.empty() && !e.tensor.empty()) s += ", ";
     if (!e.tensor.empty()) s += "tensor " + e.tensor;
     s += ")";
+  }
+  for (char& c : s) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
   }
   return s;
 }

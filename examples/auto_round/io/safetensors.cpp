@@ -6,10 +6,11 @@
 #include <charconv>
 #include <cstring>
 #include <new>
-#include <unordered_map>
+#include <unordered_set>
 
 #include "ar/view.hpp"
 #include "io/bytes.hpp"
+#include "io/extent_writer.hpp"
 #include "io/file.hpp"
 #include "io/json.hpp"
 #include "io/json_reader.hpp"
@@ -240,12 +241,7 @@ void sort_as_reference(std::vector<tensor_decl>& tensors) {
 }
 
 struct safetensors_writer::impl {
-  struct extent {
-    std::uint64_t offset = 0, size = 0, written = 0;
-  };
-  std::string path;
-  output_file file;
-  std::unordered_map<std::string, extent> extents;
+  extent_writer extents;
 };
 
 safetensors_writer::safetensors_writer() = default;
@@ -254,11 +250,11 @@ safetensors_writer& safetensors_writer::operator=(safetensors_writer&&) noexcept
 safetensors_writer::~safetensors_writer() = default;
 
 result<safetensors_writer> safetensors_writer::create(const std::string& path, std::vector<tensor_decl> tensors, const std::map<std::string, std::string>& metadata) {
-  std::unordered_map<std::string, impl::extent> extents;
+  std::unordered_set<std::string_view> names;
   std::uint64_t data_bytes = 0;
   for (const tensor_decl& t : tensors) {
     const std::uint64_t size = t.bytes();
-    if (t.name == "__metadata__" || size == UINT64_MAX || !extents.emplace(t.name, impl::extent{data_bytes, size, 0}).second || !ar::checked_add(data_bytes, size, data_bytes)) {
+    if (t.name == "__metadata__" || size == UINT64_MAX || !names.insert(t.name).second || !ar::checked_add(data_bytes, size, data_bytes)) {
       return fail(error_kind::internal, "a tensor to be written has a reserved name, a name that is taken, or an impossible shape", path, t.name);
     }
   }
@@ -266,38 +262,23 @@ result<safetensors_writer> safetensors_writer::create(const std::string& path, s
   if (head.size() - sizeof(std::uint64_t) > kMostHeaderBytes) {
     return fail(error_kind::output, "the header would be longer than readers accept; write more and smaller shards", path);
   }
-  for (auto& [name, e] : extents) e.offset += head.size();
   result<output_file> file = output_file::create(path);
   if (!file) return forward_error(file);
   if (const result<void> r = file->write_at(0, std::as_bytes(std::span(head))); !r) return forward_error(r);
   safetensors_writer writer;
-  writer.impl_ = std::make_unique<impl>(impl{path, std::move(*file), std::move(extents)});
+  writer.impl_ = std::make_unique<impl>(impl{extent_writer(path, std::move(*file))});
+  std::uint64_t offset = head.size();
+  for (const tensor_decl& t : tensors) {
+    writer.impl_->extents.declare(t.name, offset, t.bytes());
+    offset += t.bytes();
+  }
   return writer;
 }
 
 result<void> safetensors_writer::write(const std::string& name, std::span<const std::byte> data, std::uint64_t offset_bytes) {
-  const auto found = impl_->extents.find(name);
-  if (found == impl_->extents.end()) return fail(error_kind::internal, "a tensor is written that was not declared", impl_->path, name);
-  impl::extent& e = found->second;
-  std::uint64_t end = 0, written = 0;
-  if (!ar::checked_add(offset_bytes, data.size(), end) || end > e.size || !ar::checked_add(e.written, data.size(), written) || written > e.size) {
-    return fail(error_kind::internal, "more data is written than the tensor was declared to have", impl_->path, name);
-  }
-  if (result<void> r = impl_->file.write_at(e.offset + offset_bytes, data); !r) {
-    r.error().tensor = name;
-    return r;
-  }
-  e.written = written;
-  return {};
+  return impl_->extents.write(name, data, offset_bytes);
 }
 
-result<void> safetensors_writer::finish() {
-  for (const auto& [name, e] : impl_->extents) {
-    if (e.written != e.size) {
-      return fail(error_kind::internal, "only " + std::to_string(e.written) + " of " + std::to_string(e.size) + " bytes of a tensor were written", impl_->path, name);
-    }
-  }
-  return impl_->file.finish();
-}
+result<void> safetensors_writer::finish() { return impl_->extents.finish(); }
 
 }  // namespace auto_round::io
