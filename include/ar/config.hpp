@@ -8,10 +8,14 @@
 #define AR_FN
 #endif
 
+// AR_INLINE is for one-line functions of types that units with different -march flags share: no copy of them may be left for the linker to
+// choose, because it could hold instructions that the other unit's machine does not have.
+#define AR_INLINE [[gnu::always_inline]]
+
 // AR_NO_HIGHWAY (user-set): no dependency at all, scalar code only (embedded, freestanding).
 
-// AR_ABI names the instruction set that this translation unit is compiled for. It is part of the mangled name of every template that
-// contains vector code, so that two units with different -march flags link without violating the one-definition rule.
+// AR_ABI names the instruction set that this translation unit is compiled for. It is an inline namespace, and so part of the mangled name, of
+// every function that does arithmetic: two units with different -march flags link without violating the one-definition rule.
 #if defined(AR_NO_HIGHWAY)
 #define AR_ABI abi_scalar
 #elif defined(__AVX512BF16__) && defined(__AVX512VBMI2__)

@@ -5,17 +5,19 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "ar/config.hpp"
+
 namespace ar {
 
 /// Computes a*b into `out`; false (and `out` unchanged) if the product does not fit.
-[[nodiscard]] constexpr bool checked_mul(std::uint64_t a, std::uint64_t b, std::uint64_t& out) noexcept {
+[[nodiscard]] AR_INLINE constexpr bool checked_mul(std::uint64_t a, std::uint64_t b, std::uint64_t& out) noexcept {
   if (a != 0 && b > UINT64_MAX / a) return false;
   out = a * b;
   return true;
 }
 
 /// Computes a+b into `out`; false (and `out` unchanged) if the sum does not fit.
-[[nodiscard]] constexpr bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t& out) noexcept {
+[[nodiscard]] AR_INLINE constexpr bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t& out) noexcept {
   if (b > UINT64_MAX - a) return false;
   out = a + b;
   return true;
@@ -30,21 +32,21 @@ struct matrix_view {
   std::size_t stride = 0;
 
   constexpr matrix_view() = default;
-  constexpr matrix_view(T* p, std::size_t r, std::size_t c) noexcept : data(p), rows(r), cols(c), stride(c) {}
-  constexpr matrix_view(T* p, std::size_t r, std::size_t c, std::size_t s) noexcept : data(p), rows(r), cols(c), stride(s) {}
+  AR_INLINE constexpr matrix_view(T* p, std::size_t r, std::size_t c) noexcept : data(p), rows(r), cols(c), stride(c) {}
+  AR_INLINE constexpr matrix_view(T* p, std::size_t r, std::size_t c, std::size_t s) noexcept : data(p), rows(r), cols(c), stride(s) {}
 
   /// A view of mutable elements converts to a view of const ones.
   template <class U>
     requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
-  constexpr matrix_view(matrix_view<U> o) noexcept : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
+  AR_INLINE constexpr matrix_view(matrix_view<U> o) noexcept : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
 
-  constexpr T* row(std::size_t r) const noexcept { return data + r * stride; }
-  constexpr T& operator()(std::size_t r, std::size_t c) const noexcept { return data[r * stride + c]; }
-  constexpr std::size_t size() const noexcept { return rows * cols; }
-  constexpr bool contiguous() const noexcept { return stride == cols; }
+  AR_INLINE constexpr T* row(std::size_t r) const noexcept { return data + r * stride; }
+  AR_INLINE constexpr T& operator()(std::size_t r, std::size_t c) const noexcept { return data[r * stride + c]; }
+  AR_INLINE constexpr std::size_t size() const noexcept { return rows * cols; }
+  AR_INLINE constexpr bool contiguous() const noexcept { return stride == cols; }
 };
 
 /// ceil(a / b) for b > 0, without overflow.
-constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0); }
+AR_INLINE constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0); }
 
 }  // namespace ar

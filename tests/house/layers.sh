@@ -12,7 +12,7 @@ lib_rank() {
     ar/version.hpp|ar/config.hpp|ar/errc.hpp|ar/view.hpp|ar/numeric/*) echo 0 ;;
     ar/detail/*) echo 1 ;;
     ar/dtype/*|ar/codec/*) echo 2 ;;
-    ar/scheme.hpp|ar/quantize.hpp|ar/tune.hpp|ar/search.hpp|ar/pack.hpp|ar/gguf.hpp) echo 3 ;;
+    ar/scheme.hpp|ar/data_types.hpp|ar/quantize.hpp|ar/tune.hpp|ar/search.hpp|ar/pack.hpp|ar/gguf.hpp) echo 3 ;;
     ar/dispatch.hpp) echo 4 ;;
     ar/ar.hpp) echo 5 ;;
     *) echo "?" ;;
@@ -66,7 +66,7 @@ only 'Eigen/|oneapi/|dnnl' 'examples/auto_round/model/linalg[a-z_]*\.(cpp|hpp)' 
 only 'nlohmann/' 'examples/auto_round/io/json\.cpp' "only io/json sees the JSON library"
 only 'CLI/' 'examples/auto_round/(main\.cpp|command/[a-z_]+\.(cpp|hpp))' "only main and command see CLI11"
 only 'pcre2' 'examples/auto_round/text/[a-z_]+\.cpp' "only text sees PCRE2"
-only 'iostream|fstream|sstream|thread|mutex|vector|string|memory|stdexcept|functional|map' 'examples/.*' "include/ar uses no heap, threads or streams"
+only '(iostream|fstream|sstream|thread|mutex|vector|string|memory|stdexcept|functional|map)>' 'examples/.*' "include/ar uses no heap, threads or streams"
 
 if grep -rnE '\b(throw|new|malloc|dynamic_cast|typeid)\b' include --include='*.hpp' --include='*.h' | grep -vE '^[^:]+:[0-9]+: *(//|\*)' | grep -vE '//.*\b(throw|new|malloc)\b'; then
   complain "include/ar: no exceptions, no heap, no RTTI"

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "ar/config.hpp"
 #include "ar/numeric/real.hpp"
 
 namespace ar {
@@ -18,15 +19,15 @@ inline constexpr int dynamic = INT_MIN;
 template <int N>
 struct extent {
   constexpr extent() = default;
-  constexpr explicit extent(int) noexcept {}
-  static constexpr int value() noexcept { return N; }
+  AR_INLINE constexpr explicit extent(int) noexcept {}
+  AR_INLINE static constexpr int value() noexcept { return N; }
 };
 template <>
 struct extent<dynamic> {
-  int n = 0;
+  int number = 0;
   constexpr extent() = default;
-  constexpr explicit extent(int v) noexcept : n(v) {}
-  constexpr int value() const noexcept { return n; }
+  AR_INLINE constexpr explicit extent(int v) noexcept : number(v) {}
+  AR_INLINE constexpr int value() const noexcept { return number; }
 };
 
 /// Values per group along a row: N > 0; -1 = the whole row; 0 = the whole tensor; dynamic = chosen at run time, `group<dynamic>{64}`.
@@ -35,7 +36,7 @@ template <int N = dynamic>
 struct group : extent<N> {
   static_assert(N > 0 || N == -1 || N == 0 || N == dynamic, "ar: a group size is positive, -1 (row), 0 (tensor) or ar::dynamic");
   constexpr group() = default;
-  constexpr explicit group(int n) noexcept : extent<N>(n) {}
+  AR_INLINE constexpr explicit group(int values) noexcept : extent<N>(values) {}
 };
 group(int) -> group<dynamic>;
 
@@ -108,9 +109,9 @@ struct scheme {
   [[no_unique_address]] Group grouping{};
 
   constexpr scheme() = default;
-  constexpr scheme(Type t, Group g) noexcept : type(t), grouping(g) {}
-  constexpr explicit scheme(Group g) noexcept : grouping(g) {}
-  constexpr int group_size() const noexcept { return grouping.value(); }
+  AR_INLINE constexpr scheme(Type t, Group g) noexcept : type(t), grouping(g) {}
+  AR_INLINE constexpr explicit scheme(Group g) noexcept : grouping(g) {}
+  AR_INLINE constexpr int group_size() const noexcept { return grouping.value(); }
 };
 
 }  // namespace ar

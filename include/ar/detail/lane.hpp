@@ -11,6 +11,7 @@
 #include "ar/numeric/half.hpp"
 
 namespace ar {
+inline namespace AR_ABI {
 
 /// Stores lanes to consecutive floats, aligned or not.
 AR_FN constexpr void lane_store(float x, float* p) noexcept { *p = x; }
@@ -98,4 +99,5 @@ AR_FN constexpr float lane_round_bf16(float a) noexcept { return round_to_bf16(a
 static_assert(lane_round(0.5f) == 0.0f && lane_round(1.5f) == 2.0f && lane_round(2.5f) == 2.0f && lane_round(-3.5f) == -4.0f);
 static_assert(lane_floor(-0.5f) == -1.0f && lane_trunc(-1.9f) == -1.0f && lane_sqrt(2.0f) == 1.41421354f);
 
+}  // namespace AR_ABI
 }  // namespace ar

@@ -8,6 +8,7 @@
 #include "ar/config.hpp"
 
 namespace ar {
+inline namespace AR_ABI {
 
 /// Bits of the half nearest to `f`, ties to even. Overflow gives infinity, NaN gives a quiet NaN (0x7E00) with the sign kept.
 AR_FN constexpr std::uint16_t f16_from_f32(float f) noexcept {
@@ -60,4 +61,5 @@ static_assert(f16_from_f32(1.0f) == 0x3C00 && f16_from_f32(65520.0f) == 0x7C00 &
 static_assert(f16_from_f32(0x1p-24f) == 1 && f16_from_f32(0x1p-25f) == 0 && f16_from_f32(0x1.8p-25f) == 1);
 static_assert(bf16_from_f32(1.0f) == 0x3F80 && bf16_from_f32(0x1.01p0f) == 0x3F80 && bf16_from_f32(0x1.03p0f) == 0x3F82);
 
+}  // namespace AR_ABI
 }  // namespace ar
