@@ -9,11 +9,13 @@
 
 #include "ar/dtype/int_asym.hpp"
 #include "ar/dtype/int_sym.hpp"
+#include "ar/dtype/int_sym_gptq.hpp"
 
 /// AR_FOR_EACH_DATA_TYPE(X) expands to X(<file stem>) for each; the header of that stem defines the list <stem>_types of its instances.
 #undef AR_FOR_EACH_DATA_TYPE
 #define AR_FOR_EACH_DATA_TYPE(X) \
   X(int_asym)                    \
-  X(int_sym)
+  X(int_sym)                     \
+  X(int_sym_gptq)
 
 #endif
