@@ -1,0 +1,123 @@
+// Configuration objects of auto_round checkpoints. Source: auto-round 0.16.1, export_to_autoround; formats checked against real exports.
+#include "export/export_auto_round_config.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+namespace auto_round::exporting {
+namespace {
+
+constexpr int unquantized_bits = 16;
+constexpr std::int64_t default_iters = 200;
+
+io::json kept_entry(const std::string& type) {
+  io::json entry = io::json::object{};
+  entry.set("bits", unquantized_bits).set("data_type", type);
+  return entry;
+}
+
+/// "model.layers." -> "model.layers".
+std::string block_list_name(const job& run) {
+  std::string name = run.spec->block_prefix;
+  if (name.ends_with('.')) name.pop_back();
+  return name;
+}
+
+bool matches(const std::string& layer, const std::string& pattern) { return layer.find(pattern) != std::string::npos; }
+
+/// A layer quantized otherwise than the model: only the keys that differ inside the blocks, all of them outside (loaders skip what is unlisted).
+io::json differing_keys(const layer_decision& layer, const ar::scheme_fields& whole) {
+  io::json entry = io::json::object{};
+  const bool all = layer.block < 0;
+  if (all || layer.scheme.bits != whole.bits) entry.set("bits", layer.scheme.bits);
+  if (all || layer.scheme.group_size != whole.group_size) entry.set("group_size", layer.scheme.group_size);
+  if (all || layer.scheme.sym != whole.sym) entry.set("sym", layer.scheme.sym);
+  if (all || layer.scheme.data_type != whole.data_type) entry.set("data_type", layer.scheme.data_type);
+  return entry;
+}
+
+/// Layers that differ from the model's scheme: first those named by ignore patterns in the patterns' order, then the others in module order, then
+/// the patterns themselves as regular expressions.
+io::json extra_config(const job& run) {
+  io::json extra = io::json::object{};
+  for (const std::string& pattern : run.ignore_patterns) {
+    const auto exact = std::find_if(run.layers.begin(), run.layers.end(), [&](const layer_decision& l) { return l.name == pattern; });
+    if (exact != run.layers.end()) {
+      extra.set(exact->name, kept_entry(exact->kept_type));
+      continue;
+    }
+    for (const layer_decision& layer : run.layers) {
+      if (!layer.quantize && matches(layer.name, pattern)) extra.set(layer.name, kept_entry(layer.kept_type));
+    }
+  }
+  for (const layer_decision& layer : run.layers) {
+    if (extra.find(layer.name) != nullptr) continue;
+    if (layer.quantize) {
+      io::json entry = differing_keys(layer, run.scheme);
+      if (!entry.members().empty()) extra.set(layer.name, std::move(entry));
+    } else if (layer.block >= 0) {
+      extra.set(layer.name, kept_entry(layer.kept_type));
+    }
+  }
+  for (const std::string& pattern : run.ignore_patterns) {
+    const bool is_layer = std::any_of(run.layers.begin(), run.layers.end(), [&](const layer_decision& l) { return l.name == pattern; });
+    if (!is_layer) extra.set(exported_regex(pattern), kept_entry("float"));
+  }
+  return extra;
+}
+
+io::json model_free_config(const job& run) {
+  io::json q = io::json::object{};
+  q.set("quant_method", "auto-round").set("packing_format", packing_format(run)).set("bits", run.scheme.bits).set("group_size", run.scheme.group_size);
+  q.set("sym", run.scheme.sym).set("data_type", run.scheme.data_type).set("iters", 0).set("model_free", true);
+  q.set("autoround_version", autoround_version).set("block_name_to_quantize", block_list_name(run));
+  io::json extra = io::json::object{};
+  for (const layer_decision& layer : run.layers) {
+    if (!layer.quantize) extra.set(layer.name, kept_entry("float"));
+  }
+  if (!extra.members().empty()) q.set("extra_config", std::move(extra));
+  return q;
+}
+
+}  // namespace
+
+std::string packing_format(const job& run) { return run.scheme.sym ? "auto_round:auto_gptq" : "auto_round"; }
+
+std::string exported_regex(const std::string& pattern) {
+  std::string out = ".*";
+  for (const char c : pattern) {
+    if (c == '.') out += '\\';
+    out += c;
+  }
+  return out + ".*";
+}
+
+io::json auto_round_config(const job& run) {
+  if (run.model_free) return model_free_config(run);
+  const bool tuned = run.how == method::signround;
+  io::json q = io::json::object{};
+  q.set("bits", run.scheme.bits).set("data_type", run.scheme.data_type).set("group_size", run.scheme.group_size).set("sym", run.scheme.sym);
+  if (tuned && !run.enable_minmax_tuning) q.set("enable_minmax_tuning", false);
+  if (!tuned || !run.enable_quanted_input) q.set("enable_quanted_input", false);
+  if (tuned && run.gradient_accumulate_steps != 1) q.set("gradient_accumulate_steps", run.gradient_accumulate_steps);
+  if (tuned && run.iters != default_iters) q.set("iters", run.iters);
+  const double default_lr = run.iters > 0 ? 1.0 / static_cast<double>(run.iters) : 5e-3;
+  if (tuned && run.lr > 0 && run.lr != default_lr) q.set("lr", run.lr);
+  if (tuned && run.minmax_lr > 0 && run.minmax_lr != default_lr) q.set("minmax_lr", run.minmax_lr);
+  if (run.scale_dtype != "float16") q.set("scale_dtype", "torch." + run.scale_dtype);
+  q.set("autoround_version", autoround_version).set("block_name_to_quantize", block_list_name(run));
+  q.set("quant_method", "auto-round").set("packing_format", packing_format(run));
+  io::json extra = extra_config(run);
+  if (!extra.members().empty()) q.set("extra_config", std::move(extra));
+  return q;
+}
+
+std::string config_text(const job& run, const io::json* quantization_config) {
+  io::json config = run.source->config();
+  config.erase("quantization_config");
+  if (quantization_config != nullptr) config.set("quantization_config", *quantization_config);
+  return io::dump(config, {.indent = 2, .sort_keys = !run.model_free}) + (run.model_free ? "" : "\n");
+}
+
+}  // namespace auto_round::exporting

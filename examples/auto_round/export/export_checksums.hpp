@@ -1,0 +1,27 @@
+// SHA256SUMS: lets `auto-round verify`, or sha256sum -c, find a flipped bit in a finished folder.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+
+namespace auto_round::exporting {
+
+inline constexpr const char* checksums_name = "SHA256SUMS";
+
+std::string sha256_hex(std::span<const std::byte> data);  ///< FIPS 180-4, lower-case hexadecimal
+
+std::uint64_t checksums_size(const std::vector<std::string>& names);  ///< bytes of the file for these names
+
+/// Writes DIR/SHA256SUMS over the named files, in the given order, as sha256sum prints it.
+result<void> write_checksums(const std::string& directory, const std::vector<std::string>& names);
+
+/// Recomputes every line. error_kind::verification names the first file that is missing or differs. Returns the number of files checked; 0 if the
+/// folder has no SHA256SUMS.
+result<std::size_t> check_checksums(const std::string& directory);
+
+}  // namespace auto_round::exporting

@@ -1,0 +1,137 @@
+// What an export format is: each export/<name>.cpp defines `const export_format export_<name>`; the list of formats is generated from the folder.
+// An exporter knows tensor names, configuration keys and codecs; it does no arithmetic on weights beyond packing them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ar/scheme.hpp"
+#include "error.hpp"
+#include "io/checkpoint_dir.hpp"
+#include "io/json.hpp"
+#include "model/decoder.hpp"
+#include "model/spec.hpp"
+#include "tune/layer.hpp"
+
+namespace auto_round::exporting {
+
+/// What was decided about one linear layer (or, for GGUF, the embedding).
+struct layer_decision {
+  std::string name;                 ///< checkpoint name without ".weight"
+  std::uint64_t rows = 0, cols = 0; ///< out_features, in_features
+  std::int64_t block = -1;          ///< number of its decoder block; -1: outside the blocks (lm_head, embedding)
+  int linear = -1;                  ///< index into model_spec::linears; -1 outside the blocks
+  bool quantize = false;
+  ar::scheme_fields scheme;         ///< resolved; meaningful if quantize
+  std::string reason;               ///< why it is not quantized, for people
+  std::string kept_type;            ///< data_type that configuration files give to a layer kept in 16 bits: "fp" (shape rule), "float" (ignored)
+};
+
+enum class method { rtn, signround };
+
+/// One run: everything an exporter may want to know before the first weight is read.
+struct job {
+  const io::checkpoint_dir* source = nullptr;
+  const model::model_spec* spec = nullptr;
+  std::string gguf_architecture;              ///< architecture::gguf_name
+  std::string model_name;                     ///< last component of the source's path
+  std::string format;                         ///< as the user wrote it, lower case: "auto_round", "gguf:q4_k_s"
+  ar::scheme_fields scheme;                   ///< model-wide, resolved
+  std::vector<layer_decision> layers;         ///< blocks in order, layers in module order, then those outside the blocks
+  std::vector<std::string> ignore_patterns;   ///< --ignore_layers, in order, as written
+  method how = method::rtn;
+  bool model_free = false;                    ///< the original would take its shard-wise route: other configuration keys, biases keep their type
+  std::int64_t iters = 200;
+  double lr = 0, minmax_lr = 0;               ///< 0: the default, 1 / iters
+  std::int64_t gradient_accumulate_steps = 1;
+  bool enable_minmax_tuning = true, enable_quanted_input = true;
+  std::string scale_dtype = "float16";        ///< torch's name: float16, bfloat16, float32
+  std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
+};
+
+enum class action { quantize, keep, convert, drop };
+const char* name_of(action a);  ///< "quantize", ...
+
+/// One tensor of the source and what becomes of it; a packed layer's codes, scales and zero points are one entry.
+struct tensor_plan {
+  std::string name;                  ///< in the source
+  std::string output_name;           ///< in the output, for people; empty if dropped
+  std::vector<std::uint64_t> shape;  ///< in the source
+  std::string source_type;           ///< "BF16"
+  std::uint64_t source_bytes = 0;
+  action what = action::keep;
+  std::string output_type;           ///< "W4 g128 sym", "Q4_K", "F16"
+  std::uint64_t output_bytes = 0;    ///< data without headers
+  std::string note;                  ///< the reason, where one is worth a word
+};
+
+struct file_plan {
+  std::string name;         ///< inside the output folder
+  std::uint64_t bytes = 0;  ///< exact
+};
+
+/// What will be written; exact to the byte, known before any weight is read.
+struct output_plan {
+  std::vector<tensor_plan> tensors;  ///< every tensor of the source once, then what the output adds (source_type empty)
+  std::vector<file_plan> files;
+  std::uint64_t total_bytes() const;              ///< of all files
+  std::uint64_t weight_bytes() const;             ///< output_bytes of all tensors
+  double bits_per_weight() const;                 ///< weight_bytes() * 8 / elements of the source tensors that are stored
+  double bits_per_quantized_weight() const;       ///< the same over quantized tensors only; 0 if there are none
+  std::size_t quantized_layers() const;
+};
+
+/// One export of one run. Calls come in the order below, add() once for each layer with `quantize`, from one thread at a time.
+class exporter {
+ public:
+  virtual ~exporter() = default;
+  virtual const output_plan& plan() const = 0;
+  virtual result<void> begin(const std::string& directory) = 0;       ///< creates the files; `directory` exists and is empty
+  virtual result<void> add(const tune::quantized_layer& layer) = 0;
+  /// Writes all other tensors, the index, configuration and side files, and closes everything.
+  virtual result<void> finish() = 0;
+  /// Digest (export_digest.hpp) of the dequantized weight that each added layer should have when it is read back, by tensor name.
+  virtual const std::vector<std::pair<std::string, std::uint64_t>>& expected() const = 0;
+};
+
+/// A finished checkpoint opened for reading: weights as floats under the source's names, and what inspect and verify print.
+class stored_model : public model::weight_source {
+ public:
+  struct entry {
+    std::string name;                  ///< source name; the file's name if it has none
+    std::string type;                  ///< "BF16", "W4 g128 sym", "Q4_K"
+    std::vector<std::uint64_t> shape;  ///< of the weight, not of its packed words
+    std::uint64_t bytes = 0;
+    bool quantized = false;
+    std::string file;
+  };
+  virtual std::string format() const = 0;                       ///< "safetensors", "auto_round (GPTQ words)", "gguf"
+  virtual std::vector<entry> entries() const = 0;               ///< each weight once
+  virtual std::uint64_t file_bytes() const = 0;                 ///< of the weight files
+  virtual std::string tokenizer_directory() const = 0;          ///< where tokenizer.json is expected
+  /// What reading weights does not find: configuration and tensors contradict each other, tensors that belong to nothing, weights stored twice.
+  virtual result<void> check() const = 0;
+};
+
+struct export_format {
+  std::string_view name;                          ///< the file's stem
+  std::span<const std::string_view> spellings;    ///< what users type: "auto_round"; "gguf:q4_0", "gguf:q8_0", ...
+  /// The scheme that the spelling itself prescribes (GGUF), or null.
+  const ar::scheme_fields* (*own_scheme)(std::string_view spelling);
+  /// Adjusts schemes and decisions to the format (type mix, embeddings) and refuses what it cannot store (error_kind::unsupported).
+  result<void> (*decide)(job&);
+  result<std::unique_ptr<exporter>> (*make)(const job&);
+  /// Opens a finished checkpoint (folder or file); a null pointer if it is of another format.
+  result<std::unique_ptr<stored_model>> (*open)(const std::string& path);
+};
+
+std::span<const export_format* const> all();
+const export_format* find(std::string_view spelling);  ///< by user's spelling, lower case; null if unknown
+/// Opens whatever lies at `path`: a folder of one of our formats, a float checkpoint, or a GGUF file.
+result<std::unique_ptr<stored_model>> open_model(const std::string& path);
+
+}  // namespace auto_round::exporting

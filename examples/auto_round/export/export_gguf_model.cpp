@@ -1,0 +1,215 @@
+// A GGUF file of a LLaMA-like model as weight source. What config.json says elsewhere is read from the metadata.
+#include "export/export_gguf_model.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <optional>
+#include <unordered_map>
+
+#include "arch/architecture.hpp"
+#include "export/export_gguf_blocks.hpp"
+#include "export/export_gguf_types.hpp"
+#include "export/export_inventory.hpp"
+#include "io/file.hpp"
+
+namespace auto_round::exporting {
+namespace {
+
+std::optional<double> number(const io::gguf_contents& c, const std::string& key) {
+  const io::gguf_value* v = c.find(key);
+  if (v == nullptr) return std::nullopt;
+  return std::visit(
+      [](const auto& x) -> std::optional<double> {
+        if constexpr (std::is_arithmetic_v<std::decay_t<decltype(x)>>) {
+          return static_cast<double>(x);
+        } else {
+          return std::nullopt;
+        }
+      },
+      *v);
+}
+
+std::string text(const io::gguf_contents& c, const std::string& key) {
+  const io::gguf_value* v = c.find(key);
+  return v != nullptr && std::holds_alternative<std::string>(*v) ? std::get<std::string>(*v) : std::string();
+}
+
+/// The metadata in the words of config.json, so that the architecture's own reader checks it.
+result<io::json> config_from_metadata(const io::gguf_contents& c, const std::string& file) {
+  const std::string name = text(c, "general.architecture");
+  const arch::architecture* found = nullptr;
+  for (const arch::architecture* a : arch::all()) {
+    if (a->gguf_name == name) found = a;
+  }
+  if (found == nullptr) return fail(error_kind::unsupported, fmt::format("the GGUF file holds architecture \"{}\", which cannot be run", name), file);
+  io::json config = io::json::object{};
+  config.set("architectures", io::json::array{found->model_classes.front()}).set("model_type", found->name);
+  const auto copy = [&](const char* to, const std::string& key, bool integer) -> result<void> {
+    const auto v = number(c, name + "." + key);
+    if (!v || !std::isfinite(*v)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.{}", name, key), file);
+    if (integer && (std::abs(*v) > 1e15 || *v != std::floor(*v))) return fail(error_kind::input, fmt::format("{}.{} is no sensible integer", name, key), file);
+    config.set(to, integer ? io::json(static_cast<std::int64_t>(*v)) : io::json(*v));
+    return {};
+  };
+  struct field {
+    const char *to, *key;
+    bool integer;
+  };
+  for (const field& f : {field{"hidden_size", "embedding_length", true}, field{"intermediate_size", "feed_forward_length", true},
+                         field{"num_hidden_layers", "block_count", true}, field{"num_attention_heads", "attention.head_count", true},
+                         field{"num_key_value_heads", "attention.head_count_kv", true}, field{"max_position_embeddings", "context_length", true},
+                         field{"vocab_size", "vocab_size", true}, field{"rms_norm_eps", "attention.layer_norm_rms_epsilon", false},
+                         field{"rope_theta", "rope.freq_base", false}}) {
+    if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
+  }
+  if (number(c, name + ".attention.key_length")) {
+    if (auto r = copy("head_dim", "attention.key_length", true); !r) return forward_error(r);
+  }
+  config.set("hidden_act", "silu");
+  bool has_head = false, attention_bias = false, mlp_bias = false;
+  for (const io::gguf_tensor_ref& t : c.tensors) {
+    has_head |= t.name == "output.weight";
+    attention_bias |= t.name == "blk.0.attn_q.bias";
+    mlp_bias |= t.name == "blk.0.ffn_up.bias";
+  }
+  config.set("tie_word_embeddings", !has_head).set("attention_bias", attention_bias).set("mlp_bias", mlp_bias);
+  return config;
+}
+
+class gguf_model final : public stored_model {
+ public:
+  explicit gguf_model(io::mapped_file file) : file_(std::move(file)) {}
+
+  result<void> open() {
+    auto contents = io::parse_gguf(file_.bytes(), file_.path());
+    if (!contents) return forward_error(contents);
+    contents_ = std::move(*contents);
+    auto config = config_from_metadata(contents_, file_.path());
+    if (!config) return forward_error(config);
+    auto spec = arch::read_spec(*config, file_.path());
+    if (!spec) return forward_error(spec);
+    spec_ = std::move(*spec);
+    for (const io::gguf_tensor_ref& t : contents_.tensors) by_name_[t.name] = &t;
+    if (auto r = read_rope_factors(); !r) return r;
+    for (const required_tensor& need : required_tensors(spec_)) {
+      const io::gguf_tensor_ref* t = find(need.name);
+      if (t == nullptr) return fail(error_kind::input, "a tensor that the metadata calls for is missing", file_.path(), gguf_name(spec_, need.name));
+      std::vector<std::uint64_t> shape(t->ne.rbegin(), t->ne.rend());
+      if (shape != need.shape) {
+        return fail(error_kind::input, fmt::format("the tensor has shape {}, but the metadata calls for {}", shape_text(shape), shape_text(need.shape)),
+                    file_.path(), t->name);
+      }
+      if (!can_decode(t->type)) {
+        return fail(error_kind::unsupported,
+                    fmt::format("tensor type {} cannot be read so far", io::gguf_type_info(static_cast<std::uint32_t>(t->type)).name), file_.path(), t->name);
+      }
+    }
+    return {};
+  }
+
+  const model::model_spec& spec() const override { return spec_; }
+  bool has(const std::string& name) const override { return find(name) != nullptr; }
+
+  result<void> read(const std::string& name, std::span<float> out) const override {
+    const io::gguf_tensor_ref* t = find(name);
+    if (t == nullptr) return fail(error_kind::input, "the GGUF file has no such tensor", file_.path(), name);
+    const std::size_t cols = static_cast<std::size_t>(t->ne.empty() ? 0 : t->ne[0]);
+    if (cols == 0 || out.size() % cols != 0) return fail(error_kind::input, "the tensor has an unexpected number of values", file_.path(), t->name);
+    const std::size_t rows = out.size() / cols;
+    const std::uint64_t heads = permuted_heads(spec_, name);
+    if (heads == 0) {
+      if (auto r = decode_gguf(t->type, t->data, rows, cols, out); !r) return r;
+    } else {
+      std::vector<float> stored(out.size());
+      if (auto r = decode_gguf(t->type, t->data, rows, cols, stored); !r) return r;
+      // A bias is one row of "cols" values; its elements are the rows that are permuted.
+      const std::size_t n = t->ne.size() == 1 ? cols : rows, width = t->ne.size() == 1 ? 1 : cols;
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::size_t to = static_cast<std::size_t>(permuted_row(i, n, heads));
+        std::copy_n(stored.begin() + static_cast<std::ptrdiff_t>(i * width), width, out.begin() + static_cast<std::ptrdiff_t>(to * width));
+      }
+    }
+    for (const float v : out) {
+      if (!std::isfinite(v)) return fail(error_kind::input, "the tensor holds NaN or infinity; the file is damaged", file_.path(), t->name);
+    }
+    return {};
+  }
+
+  std::string format() const override { return "gguf"; }
+  std::string tokenizer_directory() const override { return std::filesystem::path(file_.path()).parent_path().string(); }
+  std::uint64_t file_bytes() const override { return file_.bytes().size(); }
+
+  std::vector<entry> entries() const override {
+    std::unordered_map<std::string, std::string> source_names;
+    for (const required_tensor& need : required_tensors(spec_)) source_names[gguf_name(spec_, need.name)] = need.name;
+    std::vector<entry> all;
+    for (const io::gguf_tensor_ref& t : contents_.tensors) {
+      const auto known = source_names.find(t.name);
+      const char* type = io::gguf_type_info(static_cast<std::uint32_t>(t.type)).name;
+      all.push_back({known != source_names.end() ? known->second : t.name, type, {t.ne.rbegin(), t.ne.rend()}, t.data.size(), scheme_of(t.type) != nullptr,
+                     file_.path()});
+    }
+    return all;
+  }
+
+  result<void> check() const override { return {}; }  // the header was checked in full when the file was opened
+
+ private:
+  const io::gguf_tensor_ref* find(const std::string& name) const {
+    const auto at = by_name_.find(gguf_name(spec_, name));
+    return at == by_name_.end() ? nullptr : at->second;
+  }
+
+  /// rope_freqs.weight divides each frequency: the same as longrope with one list for all lengths and no attention factor.
+  result<void> read_rope_factors() {
+    const auto at = by_name_.find("rope_freqs.weight");
+    if (at == by_name_.end()) return {};
+    const io::gguf_tensor_ref& t = *at->second;
+    std::vector<float> factors(static_cast<std::size_t>(spec_.head_dim / 2));
+    if (t.type != io::gguf_type::f32 || t.data.size() != factors.size() * sizeof(float)) {
+      return fail(error_kind::input, "the rope factors have an unexpected type or length", file_.path(), t.name);
+    }
+    if (auto r = decode_gguf(t.type, t.data, 1, factors.size(), factors); !r) return r;
+    for (const float f : factors) {
+      if (!(f > 0) || !std::isfinite(f)) return fail(error_kind::input, "the rope factors are not positive numbers", file_.path(), t.name);
+    }
+    spec_.rope.type = model::rope_spec::kind::longrope;
+    spec_.rope.short_factor.assign(factors.begin(), factors.end());
+    spec_.rope.long_factor = spec_.rope.short_factor;
+    spec_.rope.attention_factor = 1.0;
+    spec_.rope.original_max_position = spec_.max_position_embeddings;
+    return {};
+  }
+
+  io::mapped_file file_;
+  io::gguf_contents contents_;
+  model::model_spec spec_;
+  std::unordered_map<std::string, const io::gguf_tensor_ref*> by_name_;
+};
+
+}  // namespace
+
+result<std::unique_ptr<stored_model>> open_gguf(const std::string& path) {
+  std::string file = path;
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec)) {
+    file.clear();
+    for (const auto& e : std::filesystem::directory_iterator(path, ec)) {
+      if (e.path().extension() != ".gguf") continue;
+      if (!file.empty()) return fail(error_kind::usage, "the folder holds several GGUF files; name one of them", path);
+      file = e.path().string();
+    }
+    if (file.empty()) return std::unique_ptr<stored_model>();
+  } else if (!path.ends_with(".gguf")) {
+    return std::unique_ptr<stored_model>();
+  }
+  auto mapped = io::mapped_file::open(file);
+  if (!mapped) return forward_error(mapped);
+  auto model = std::make_unique<gguf_model>(std::move(*mapped));
+  if (auto r = model->open(); !r) return forward_error(r);
+  return std::unique_ptr<stored_model>(std::move(model));
+}
+
+}  // namespace auto_round::exporting

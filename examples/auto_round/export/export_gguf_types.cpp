@@ -1,0 +1,121 @@
+// Type mixes, names and row orders of GGUF files.
+#include "export/export_gguf_types.hpp"
+
+#include <array>
+#include <utility>
+
+namespace auto_round::exporting {
+namespace {
+
+using io::gguf_type;
+
+// general.file_type: llama.h, enum llama_ftype.
+constexpr std::array recipes = {
+    gguf_recipe{"gguf:q4_0", "GGUF:Q4_0", "Q4_0", gguf_type::q4_0, 2},
+    gguf_recipe{"gguf:q8_0", "GGUF:Q8_0", "Q8_0", gguf_type::q8_0, 7},
+    gguf_recipe{"gguf:q4_k_s", "GGUF:Q4_K_S", "Q4_K_S", gguf_type::q4_k, 14},
+};
+
+constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = {{{gguf_type::q4_0, "GGUF:Q4_0"},
+                                                                                  {gguf_type::q4_1, "GGUF:Q4_1"},
+                                                                                  {gguf_type::q5_0, "GGUF:Q5_0"},
+                                                                                  {gguf_type::q5_1, "GGUF:Q5_1"},
+                                                                                  {gguf_type::q8_0, "GGUF:Q8_0"},
+                                                                                  {gguf_type::q2_k, "GGUF:Q2_K_S"},
+                                                                                  {gguf_type::q3_k, "GGUF:Q3_K_S"},
+                                                                                  {gguf_type::q4_k, "GGUF:Q4_K_S"},
+                                                                                  {gguf_type::q5_k, "GGUF:Q5_K_S"},
+                                                                                  {gguf_type::q6_k, "GGUF:Q6_K"}}};
+
+/// HF module name inside a block -> GGUF name inside blk.N.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 9> block_names = {{{"self_attn.q_proj", "attn_q"},
+                                                                                       {"self_attn.k_proj", "attn_k"},
+                                                                                       {"self_attn.v_proj", "attn_v"},
+                                                                                       {"self_attn.o_proj", "attn_output"},
+                                                                                       {"mlp.gate_proj", "ffn_gate"},
+                                                                                       {"mlp.up_proj", "ffn_up"},
+                                                                                       {"mlp.down_proj", "ffn_down"},
+                                                                                       {"input_layernorm", "attn_norm"},
+                                                                                       {"post_attention_layernorm", "ffn_norm"}}};
+
+constexpr std::uint64_t k_block = 256, small_block = 32;
+
+/// A 70B-class model shares few value heads among many query heads: llama.cpp spends more bits on them.
+bool is_70b_class(const model::model_spec& spec) {
+  return spec.architecture == "llama" && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads;
+}
+
+gguf_type linear_type(const gguf_recipe& recipe, const model::model_spec& spec, int linear, std::int64_t block) {
+  constexpr std::int64_t first_value_layers = 4;
+  if (recipe.spelling != "gguf:q4_k_s") return recipe.base;
+  if (linear == spec.v) return block < first_value_layers || is_70b_class(spec) ? gguf_type::q5_k : recipe.base;
+  if (linear == spec.down) return block < spec.num_layers / 8 ? gguf_type::q5_k : recipe.base;
+  return recipe.base;
+}
+
+gguf_type fall_back(gguf_type type, std::uint64_t cols) {
+  const std::uint64_t block = io::gguf_type_info(static_cast<std::uint32_t>(type)).block_elements;
+  if (block == k_block && cols % k_block != 0) type = type == gguf_type::q6_k ? gguf_type::q8_0 : gguf_type::q5_0;
+  return cols % small_block != 0 ? gguf_type::f16 : type;
+}
+
+}  // namespace
+
+const gguf_recipe* find_gguf_recipe(std::string_view spelling) {
+  for (const gguf_recipe& r : recipes) {
+    if (r.spelling == spelling) return &r;
+  }
+  return nullptr;
+}
+
+io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spec& spec, gguf_role role, int linear, std::int64_t block,
+                               std::uint64_t cols) {
+  const bool as_head = role == gguf_role::head || (role == gguf_role::embedding && spec.tie_word_embeddings);
+  const gguf_type wanted = as_head                      ? (recipe.base == gguf_type::q8_0 ? gguf_type::q8_0 : gguf_type::q6_k)
+                           : role == gguf_role::linear ? linear_type(recipe, spec, linear, block)
+                                                       : recipe.base;
+  return fall_back(wanted, cols);
+}
+
+const ar::scheme_fields* scheme_of(io::gguf_type type) {
+  for (const auto& [t, preset] : type_presets) {
+    if (t == type) return ar::find_preset(preset);
+  }
+  return nullptr;
+}
+
+std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme) {
+  for (const auto& [t, preset] : type_presets) {
+    if (ar::same_scheme(*ar::find_preset(preset), scheme)) return t;
+  }
+  return std::nullopt;
+}
+
+std::string gguf_name(const model::model_spec& spec, const std::string& name) {
+  if (name == spec.embed_name) return "token_embd.weight";
+  if (name == spec.final_norm_name) return "output_norm.weight";
+  if (name == spec.head_name) return "output.weight";
+  if (!name.starts_with(spec.block_prefix)) return {};
+  const std::size_t number = spec.block_prefix.size(), after = name.find('.', number), suffix = name.rfind('.');
+  if (after == std::string::npos || suffix <= after) return {};
+  const std::string_view module = std::string_view(name).substr(after + 1, suffix - after - 1);
+  for (const auto& [hf, gguf] : block_names) {
+    if (module == hf) return "blk." + name.substr(number, after - number) + "." + std::string(gguf) + name.substr(suffix);
+  }
+  return {};
+}
+
+std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t heads) {
+  if (heads == 0) return i;
+  const std::uint64_t head_rows = rows / heads, in_head = i % head_rows;
+  return i - in_head + in_head % 2 * (head_rows / 2) + in_head / 2;
+}
+
+std::uint64_t permuted_heads(const model::model_spec& spec, const std::string& name) {
+  if (spec.architecture != "llama" || !name.starts_with(spec.block_prefix)) return 0;
+  if (name.find(".self_attn.q_proj.") != std::string::npos) return static_cast<std::uint64_t>(spec.num_heads);
+  if (name.find(".self_attn.k_proj.") != std::string::npos) return static_cast<std::uint64_t>(spec.num_kv_heads);
+  return 0;
+}
+
+}  // namespace auto_round::exporting

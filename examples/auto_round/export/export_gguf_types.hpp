@@ -1,0 +1,46 @@
+// Which GGUF type each tensor gets, and what it is called there. Source: auto-round 0.16.1, export_to_gguf (rules of llama.cpp's llama-quant).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "ar/scheme.hpp"
+#include "io/gguf.hpp"
+#include "model/spec.hpp"
+
+namespace auto_round::exporting {
+
+/// A file type that can be asked for.
+struct gguf_recipe {
+  std::string_view spelling;  ///< "gguf:q4_k_s"
+  std::string_view preset;    ///< name in ar::presets: "GGUF:Q4_K_S"
+  std::string_view label;     ///< in the file's name: "Q4_K_S"
+  io::gguf_type base;
+  std::uint32_t file_type;    ///< general.file_type
+};
+const gguf_recipe* find_gguf_recipe(std::string_view spelling);
+
+enum class gguf_role { linear, head, embedding };
+
+/// Type of a 2-D weight. `linear` is its index in the block (ignored unless role is linear), `block` its number; with tied embeddings the embedding
+/// gets the type of the head. Columns that are no multiple of the block length fall back: K types to q5_0 or q8_0, those to F16.
+io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spec& spec, gguf_role role, int linear, std::int64_t block,
+                               std::uint64_t cols);
+
+/// The preset of a quantized type, or null for F32, F16 and types that nothing quantizes to.
+const ar::scheme_fields* scheme_of(io::gguf_type type);
+/// The inverse; nothing if no GGUF type stores such a scheme.
+std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme);
+
+/// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; empty if the name has no place in a GGUF file.
+std::string gguf_name(const model::model_spec& spec, const std::string& name);
+
+/// Q and K rows of LLaMA-family models are stored pair by pair instead of half by half. Row i of the stored tensor is row permuted_row() of the
+/// source; `heads` is 0 for tensors that keep their order.
+std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t heads);
+/// Heads by which the rows of this tensor are permuted; 0: none.
+std::uint64_t permuted_heads(const model::model_spec& spec, const std::string& name);
+
+}  // namespace auto_round::exporting

@@ -1,0 +1,55 @@
+// Required tensors of a decoder-only model.
+#include "export/export_inventory.hpp"
+
+#include <fmt/format.h>
+
+namespace auto_round::exporting {
+namespace {
+
+bool is_float(io::dtype t) { return t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16 || t == io::dtype::f64; }
+
+}  // namespace
+
+std::string shape_text(const std::vector<std::uint64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+std::vector<required_tensor> required_tensors(const model::model_spec& spec) {
+  const auto u = [](std::int64_t v) { return static_cast<std::uint64_t>(v); };
+  std::vector<required_tensor> all;
+  all.push_back({spec.embed_name, {u(spec.vocab_size), u(spec.hidden_size)}});
+  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
+    const std::string prefix = spec.block_prefix + std::to_string(l) + ".";
+    all.push_back({prefix + spec.input_norm_name, {u(spec.hidden_size)}});
+    all.push_back({prefix + spec.post_attention_norm_name, {u(spec.hidden_size)}});
+    for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      const model::linear_desc& d = spec.linears[i];
+      const std::string name = spec.linear_name(l, static_cast<int>(i));
+      all.push_back({name + ".weight", {u(d.out_features), u(d.in_features)}, true});
+      if (d.bias) all.push_back({name + ".bias", {u(d.out_features)}});
+    }
+  }
+  all.push_back({spec.final_norm_name, {u(spec.hidden_size)}});
+  if (!spec.tie_word_embeddings) all.push_back({spec.head_name, {u(spec.vocab_size), u(spec.hidden_size)}, true});
+  return all;
+}
+
+result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, bool packed_ok) {
+  for (const required_tensor& need : required_tensors(spec)) {
+    const io::tensor_ref* t = source.find(need.name);
+    if (t == nullptr) {
+      if (packed_ok && need.linear) continue;
+      return fail(error_kind::input, "a tensor that config.json calls for is missing; the download may be incomplete", source.path(), need.name);
+    }
+    const std::string& file = source.files()[t->file];
+    if (t->shape != need.shape) {
+      return fail(error_kind::input, fmt::format("the tensor has shape {}, but config.json calls for {}", shape_text(t->shape), shape_text(need.shape)), file,
+                  need.name);
+    }
+    if (!is_float(t->type)) {
+      return fail(error_kind::unsupported, fmt::format("the weight has type {}; only F32, F16, BF16 and F64 weights can be quantized", io::name_of(t->type)),
+                  file, need.name);
+    }
+  }
+  return {};
+}
+
+}  // namespace auto_round::exporting

@@ -1,0 +1,29 @@
+// The tensors that a model must have, with their shapes: checked before any work, on what we read and on what we wrote.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "io/checkpoint_dir.hpp"
+#include "model/spec.hpp"
+
+namespace auto_round::exporting {
+
+struct required_tensor {
+  std::string name;
+  std::vector<std::uint64_t> shape;
+  bool linear = false;  ///< the weight of a linear layer, which may be stored packed
+};
+
+/// Everything that the forward pass reads: embedding, norms, linear weights and biases, head (unless tied).
+std::vector<required_tensor> required_tensors(const model::model_spec& spec);
+
+/// error_kind::input naming file and tensor if a required tensor is missing, has another shape or no floating type. `packed_ok`: a linear weight may
+/// be missing.
+result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, bool packed_ok = false);
+
+std::string shape_text(const std::vector<std::uint64_t>& shape);  ///< "[256, 1024]"
+
+}  // namespace auto_round::exporting

@@ -1,0 +1,60 @@
+// What all exporters to a Hugging Face folder share: the order of tensors, copying what is not quantized, and the plan of it all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "export/export_folder.hpp"
+#include "export/export_format.hpp"
+
+namespace auto_round::exporting {
+
+/// Names of all tensors of the source in writing order: blocks in order (norms, then the linear layers in module order), embedding, final norm,
+/// head, and whatever else there is.
+std::vector<std::string> writing_order(const io::checkpoint_dir& source, const model::model_spec& spec);
+
+/// Integer weight-only schemes leave layers in 16 bits whose rows or columns are no multiple of 32.
+void apply_multiple_of_32_rule(job& run);
+
+class safetensors_exporter : public exporter {
+ public:
+  const output_plan& plan() const final { return plan_; }
+  result<void> begin(const std::string& directory) final { return folder_.begin(directory); }
+  result<void> add(const tune::quantized_layer& layer) final;
+  result<void> finish() final;
+  const std::vector<std::pair<std::string, std::uint64_t>>& expected() const final { return expected_; }
+
+ protected:
+  /// One tensor of a packed layer.
+  struct part {
+    io::tensor_decl tensor;
+    std::vector<std::byte> data;
+  };
+
+  explicit safetensors_exporter(const job& run) : run_(run) {}
+  /// Fills folder and plan; called by the makers of the formats after construction. `texts` are the configuration files.
+  result<void> prepare(const std::vector<std::pair<std::string, std::string>>& texts);
+
+  virtual std::vector<io::tensor_decl> packed_tensors(const layer_decision& layer) const = 0;
+  virtual std::string packed_type(const layer_decision& layer) const = 0;  ///< for people
+  virtual result<std::vector<part>> pack(const tune::quantized_layer& layer) const = 0;
+  /// The weight as it must be read back.
+  virtual std::vector<float> read_back(const tune::quantized_layer& layer) const = 0;
+  virtual io::dtype bias_type(io::dtype source) const { return source; }  ///< of the bias of a packed layer
+
+  const job run_;
+
+ private:
+  result<void> copy(const io::tensor_ref& tensor, io::dtype to);
+
+  checkpoint_folder folder_;
+  output_plan plan_;
+  std::vector<std::pair<std::string, std::uint64_t>> expected_;
+  std::vector<std::pair<const io::tensor_ref*, io::dtype>> copies_;
+};
+
+}  // namespace auto_round::exporting

@@ -1,0 +1,263 @@
+// The gguf formats: one file that llama.cpp runs, with its metadata, tokenizer and type mix.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <numbers>
+#include <unordered_map>
+
+#include "ar/numeric/half.hpp"
+#include "export/export_checksums.hpp"
+#include "export/export_folder.hpp"
+#include "export/export_format.hpp"
+#include "export/export_gguf_blocks.hpp"
+#include "export/export_gguf_metadata.hpp"
+#include "export/export_gguf_model.hpp"
+#include "export/export_gguf_types.hpp"
+#include "export/export_safetensors.hpp"
+#include "io/file.hpp"
+
+namespace auto_round::exporting {
+namespace {
+
+constexpr std::array<std::string_view, 3> spellings = {"gguf:q4_0", "gguf:q8_0", "gguf:q4_k_s"};
+
+const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<std::uint32_t>(t)).name; }
+
+/// The weight's name without ".weight".
+std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
+
+/// Factors of llama3's frequency scaling, as llama.cpp stores them; in float, as the converter computes them.
+std::vector<float> rope_factors(const model::rope_spec& rope, std::int64_t head_dim) {
+  const auto f = [](double v) { return static_cast<float>(v); };
+  const float low_wavelength = f(static_cast<double>(rope.original_max_position) / rope.low_freq_factor);
+  const float high_wavelength = f(static_cast<double>(rope.original_max_position) / rope.high_freq_factor);
+  std::vector<float> factors;
+  for (std::int64_t i = 0; i < head_dim; i += 2) {
+    const float frequency = 1.0f / std::pow(f(rope.theta), f(static_cast<double>(i)) / f(static_cast<double>(head_dim)));
+    const float wavelength = f(2 * std::numbers::pi) / frequency;
+    if (wavelength < high_wavelength) {
+      factors.push_back(1.0f);
+    } else if (wavelength > low_wavelength) {
+      factors.push_back(f(rope.factor));
+    } else {
+      const float smooth = (f(static_cast<double>(rope.original_max_position)) / wavelength - f(rope.low_freq_factor)) /
+                           (f(rope.high_freq_factor) - f(rope.low_freq_factor));
+      factors.push_back(1.0f / ((1.0f - smooth) / f(rope.factor) + smooth));
+    }
+  }
+  return factors;
+}
+
+/// Source names in the order of the file: per block its linear layers, then its norms; then embedding, final norm and head.
+std::vector<std::string> file_order(const io::checkpoint_dir& source, const model::model_spec& spec) {
+  std::vector<std::string> order;
+  const auto add = [&](const std::string& name) {
+    if (source.find(name) != nullptr) order.push_back(name);
+  };
+  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
+    for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      add(spec.linear_name(l, static_cast<int>(i)) + ".weight");
+      add(spec.linear_name(l, static_cast<int>(i)) + ".bias");
+    }
+    const std::string prefix = spec.block_prefix + std::to_string(l) + ".";
+    add(prefix + spec.input_norm_name);
+    add(prefix + spec.post_attention_norm_name);
+  }
+  add(spec.embed_name);
+  add(spec.final_norm_name);
+  if (!spec.tie_word_embeddings) add(spec.head_name);
+  return order;
+}
+
+class gguf_exporter final : public exporter {
+ public:
+  explicit gguf_exporter(const job& run) : run_(run) {}
+
+  result<void> prepare() {
+    const gguf_recipe& recipe = *find_gguf_recipe(run_.format);
+    std::unordered_map<std::string, const layer_decision*> decisions;
+    for (const layer_decision& layer : run_.layers) decisions[layer.name + ".weight"] = &layer;
+    std::uint64_t parameters = 0;
+    std::unordered_map<std::string, bool> placed;
+    for (const std::string& name : file_order(*run_.source, *run_.spec)) {
+      if (name == run_.spec->embed_name && run_.spec->rope.type == model::rope_spec::kind::llama3) add_rope_factors();
+      const io::tensor_ref& t = *run_.source->find(name);
+      const auto decision = decisions.find(name);
+      const bool quantize = decision != decisions.end() && decision->second->quantize;
+      // Matrices that are not quantized are stored in half precision, everything else in float.
+      io::gguf_type type = t.shape.size() == 2 ? io::gguf_type::f16 : io::gguf_type::f32;
+      if (quantize) {
+        const auto stored_as = gguf_type_of(decision->second->scheme);
+        if (!stored_as) return fail(error_kind::internal, "a layer has a scheme that GGUF cannot store", {}, name);
+        type = *stored_as;
+      }
+      declare(t, gguf_name(*run_.spec, name), type, quantize ? action::quantize : action::convert,
+              decision != decisions.end() ? decision->second->reason : std::string());
+      placed[name] = true;
+      parameters += t.elements();
+    }
+    for (const io::tensor_ref& t : run_.source->tensors()) {
+      if (!placed[t.name]) {
+        plan_.tensors.push_back({t.name, {}, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), action::drop, {}, 0,
+                                 t.name == run_.spec->head_name ? "tied to " + run_.spec->embed_name : "llama.cpp computes it or has no use for it"});
+      }
+    }
+    parameters += rope_.size();
+
+    auto sources = read_gguf_sources(run_.source->path(), run_.source->config());
+    if (!sources) return forward_error(sources);
+    auto metadata = build_gguf_metadata({run_.gguf_architecture, run_.model_name, parameters, recipe.file_type}, *run_.spec, *sources);
+    if (!metadata) return forward_error(metadata);
+    metadata_ = std::move(*metadata);
+    file_name_ = fmt::format("{}-{}-{}.gguf", run_.model_name, size_label(parameters), recipe.label);
+    plan_.files.push_back({file_name_, io::gguf_size(metadata_, declared_)});
+    return plan_companions();
+  }
+
+  const output_plan& plan() const override { return plan_; }
+  const std::vector<std::pair<std::string, std::uint64_t>>& expected() const override { return expected_; }
+
+  result<void> begin(const std::string& directory) override {
+    directory_ = directory;
+    auto writer = io::gguf_writer::create(directory + "/" + file_name_, metadata_, declared_);
+    if (!writer) return forward_error(writer);
+    writer_ = std::make_unique<io::gguf_writer>(std::move(*writer));
+    return {};
+  }
+
+  result<void> add(const tune::quantized_layer& layer) override {
+    const std::string name = layer.name + ".weight";
+    const auto type = gguf_type_of(layer.scheme);
+    if (!type) return fail(error_kind::internal, "a layer arrives in a scheme that GGUF cannot store", {}, name);
+    const std::uint64_t heads = permuted_heads(*run_.spec, name);
+    auto bytes = pack_gguf(layer, *type, heads);
+    if (!bytes) return forward_error(bytes);
+    auto expected = decoded_digest(*type, *bytes, layer.rows, layer.cols, heads);
+    if (!expected) return forward_error(expected);
+    expected_.emplace_back(name, *expected);
+    return writer_->write(gguf_name(*run_.spec, name), *bytes);
+  }
+
+  result<void> finish() override {
+    for (const auto& [tensor, type] : converted_) {
+      if (auto r = convert(*tensor, type); !r) return r;
+      run_.source->release(*tensor);
+    }
+    if (!rope_.empty()) {
+      if (auto r = writer_->write("rope_freqs.weight", std::as_bytes(std::span<const float>(rope_))); !r) return r;
+    }
+    if (auto r = writer_->finish(); !r) return r;
+    std::vector<std::string> names = {file_name_};
+    for (const std::string& name : companions_) {
+      if (auto r = io::copy_file_durably(run_.source->path() + "/" + name, directory_ + "/" + name); !r) return r;
+      names.push_back(name);
+    }
+    return write_checksums(directory_, names);
+  }
+
+ private:
+  void declare(const io::tensor_ref& t, const std::string& name, io::gguf_type type, action what, const std::string& note) {
+    declared_.push_back({name, type, {t.shape.rbegin(), t.shape.rend()}});
+    plan_.tensors.push_back({t.name, name, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), what, type_name(type), declared_.back().bytes(), note});
+    if (what == action::convert) converted_.emplace_back(&t, type);
+    const bool same = (type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16);
+    if (same) plan_.tensors.back().what = action::keep;
+  }
+
+  void add_rope_factors() {
+    rope_ = rope_factors(run_.spec->rope, run_.spec->head_dim);
+    declared_.push_back({"rope_freqs.weight", io::gguf_type::f32, {rope_.size()}});
+    plan_.tensors.push_back({"rope_freqs.weight", "rope_freqs.weight", {rope_.size()}, {}, 0, action::convert, "F32", rope_.size() * sizeof(float),
+                             "frequency factors of llama3 rope scaling, computed from config.json"});
+  }
+
+  /// Tokenizer files lie beside the file so that this program can evaluate it; llama.cpp reads the metadata.
+  result<void> plan_companions() {
+    std::vector<std::string> names = {file_name_};
+    for (const std::string& name : run_.source->side_files()) {
+      if (!is_companion_file(name) || !(name.starts_with("tokenizer") || name.starts_with("LICENSE") || name.starts_with("NOTICE"))) continue;
+      std::error_code ec;
+      const std::uint64_t bytes = std::filesystem::file_size(run_.source->path() + "/" + name, ec);
+      if (ec) return fail(error_kind::input, "cannot read a file beside the model: " + ec.message(), run_.source->path() + "/" + name);
+      companions_.push_back(name);
+      names.push_back(name);
+      plan_.files.push_back({name, bytes});
+    }
+    plan_.files.push_back({checksums_name, checksums_size(names)});
+    return {};
+  }
+
+  result<void> convert(const io::tensor_ref& t, io::gguf_type type) {
+    auto values = io::read_f32(t);
+    if (!values) return forward_error(values);
+    const std::uint64_t heads = permuted_heads(*run_.spec, t.name);
+    const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : values->size() / rows;
+    std::vector<float> ordered(values->size());
+    for (std::size_t i = 0; i < rows; ++i) {
+      const auto from = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width);
+      std::copy_n(values->begin() + from, width, ordered.begin() + static_cast<std::ptrdiff_t>(i * width));
+    }
+    const std::string name = gguf_name(*run_.spec, t.name);
+    if (type == io::gguf_type::f32) return writer_->write(name, std::as_bytes(std::span<const float>(ordered)));
+    std::vector<std::uint16_t> halves(ordered.size());
+    std::transform(ordered.begin(), ordered.end(), halves.begin(), ar::f16_from_f32);
+    return writer_->write(name, std::as_bytes(std::span<const std::uint16_t>(halves)));
+  }
+
+  const job run_;
+  output_plan plan_;
+  std::string file_name_, directory_;
+  io::gguf_metadata metadata_;
+  std::vector<io::gguf_tensor_decl> declared_;
+  std::vector<std::pair<const io::tensor_ref*, io::gguf_type>> converted_;
+  std::vector<float> rope_;
+  std::vector<std::string> companions_;
+  std::unique_ptr<io::gguf_writer> writer_;
+  std::vector<std::pair<std::string, std::uint64_t>> expected_;
+};
+
+const ar::scheme_fields* own_scheme(std::string_view spelling) {
+  const gguf_recipe* recipe = find_gguf_recipe(spelling);
+  return recipe == nullptr ? nullptr : ar::find_preset(recipe->preset);
+}
+
+/// Every matrix gets the type of the mix; head and embedding are quantized too.
+result<void> decide(job& run) {
+  const gguf_recipe& recipe = *find_gguf_recipe(run.format);
+  const model::model_spec& spec = *run.spec;
+  layer_decision embedding;
+  embedding.name = stem(spec.embed_name);
+  embedding.rows = static_cast<std::uint64_t>(spec.vocab_size);
+  embedding.cols = static_cast<std::uint64_t>(spec.hidden_size);
+  run.layers.push_back(embedding);
+  for (layer_decision& layer : run.layers) {
+    if (!layer.kept_type.empty()) continue;  // the user wants it as it is
+    const gguf_role role = layer.block >= 0                   ? gguf_role::linear
+                           : layer.name == embedding.name ? gguf_role::embedding
+                                                              : gguf_role::head;
+    const io::gguf_type type = choose_gguf_type(recipe, spec, role, layer.linear, layer.block, layer.cols);
+    const ar::scheme_fields* scheme = scheme_of(type);
+    layer.quantize = scheme != nullptr;
+    layer.reason = scheme != nullptr ? std::string() : fmt::format("{} columns are no multiple of 32", layer.cols);
+    if (scheme != nullptr) layer.scheme = *scheme;
+  }
+  run.scale_dtype = "float32";
+  return {};
+}
+
+result<std::unique_ptr<exporter>> make(const job& run) {
+  auto e = std::make_unique<gguf_exporter>(run);
+  if (auto r = e->prepare(); !r) return forward_error(r);
+  return std::unique_ptr<exporter>(std::move(e));
+}
+
+}  // namespace
+
+extern const export_format export_gguf;
+const export_format export_gguf = {"gguf", spellings, own_scheme, decide, make, open_gguf};
+
+}  // namespace auto_round::exporting
