@@ -17,8 +17,8 @@ class byte_reader {
  public:
   explicit byte_reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
-  std::uint64_t at() const { return at_; }                      ///< bytes read so far
-  std::uint64_t left() const { return bytes_.size() - at_; }    ///< bytes not read yet
+  std::uint64_t at() const { return at_; }                    ///< bytes read so far
+  std::uint64_t left() const { return bytes_.size() - at_; }  ///< bytes not read yet
 
   /// The next `n` bytes; false, and nothing read, if fewer are left.
   [[nodiscard]] bool take(std::uint64_t n, std::span<const std::byte>& out) {
@@ -30,8 +30,7 @@ class byte_reader {
 
   /// The next sizeof(T) bytes as a little-endian number.
   template <class T>
-    requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
-  [[nodiscard]] bool number(T& out) {
+  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) [[nodiscard]] bool number(T& out) {
     std::span<const std::byte> raw;
     if (!take(sizeof(T), raw)) return false;
     std::memcpy(&out, raw.data(), sizeof(T));

@@ -15,8 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMostConfigBytes = std::uint64_t{16} << 20;
-constexpr std::uint64_t kMostIndexBytes = 100'000'000;
+constexpr json_limits kConfigLimits = {std::uint64_t{16} << 20, 1'000'000};
+constexpr json_limits kIndexLimits = {100'000'000, 1'000'000};
 constexpr std::size_t kMostShards = 10'000;  // each is one memory map; Linux grants 65,530
 constexpr char kConfig[] = "config.json";
 constexpr char kSingle[] = "model.safetensors";
@@ -49,7 +49,8 @@ bool has_suffix(const std::string& name, std::string_view suffix) {
 
 /// Weights in any format: not to be copied beside quantized ones.
 bool is_weight_file(const std::string& name) {
-  for (const char* suffix : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt"}) {
+  for (const char* suffix :
+       {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt"}) {
     if (has_suffix(name, suffix)) return true;
   }
   return false;
@@ -57,12 +58,17 @@ bool is_weight_file(const std::string& name) {
 
 tl::unexpected<error> no_weights(const std::string& dir, const std::vector<folder_entry>& entries) {
   const auto any = [&](auto matches) { return std::any_of(entries.begin(), entries.end(), [&](const folder_entry& e) { return matches(e.name); }); };
-  if (any([](const std::string& n) { return has_suffix(n, ".bin") || has_suffix(n, ".pt") || has_suffix(n, ".pth") || has_suffix(n, ".ckpt") || has_suffix(n, ".bin.index.json"); })) {
-    return fail(error_kind::unsupported,
-                "the weights are PyTorch pickles, which can run code when read; convert them to safetensors first (transformers: model.save_pretrained(dir))", dir);
+  if (any([](const std::string& n) {
+        return has_suffix(n, ".bin") || has_suffix(n, ".pt") || has_suffix(n, ".pth") || has_suffix(n, ".ckpt") || has_suffix(n, ".bin.index.json");
+      })) {
+    return fail(
+        error_kind::unsupported,
+        "the weights are PyTorch pickles, which can run code when read; convert them to safetensors first (transformers: model.save_pretrained(dir))",
+        dir);
   }
   if (any([](const std::string& n) { return has_suffix(n, ".gguf"); })) {
-    return fail(error_kind::unsupported, "the folder holds GGUF files; give the float checkpoint (config.json and model.safetensors) they were made from", dir);
+    return fail(error_kind::unsupported,
+                "the folder holds GGUF files; give the float checkpoint (config.json and model.safetensors) they were made from", dir);
   }
   return fail(error_kind::input, "the folder holds neither model.safetensors nor model.safetensors.index.json", dir);
 }
@@ -74,7 +80,7 @@ struct index_contents {
 };
 
 result<index_contents> read_index(const std::string& path) {
-  const result<json> index = read_json(path, kMostIndexBytes);
+  const result<json> index = read_json(path, kIndexLimits);
   if (!index) return forward_error(index);
   const json& map = index->at("weight_map");
   if (!map.is_object() || map.members().empty()) return fail(error_kind::input, "the index has no weight_map, or an empty one", path);
@@ -83,9 +89,16 @@ result<index_contents> read_index(const std::string& path) {
   for (const auto& [tensor, value] : map.members()) {
     const std::string& shard = value.as_string();
     // A plain name: a path would let a downloaded index point at any file of the machine.
-    const bool plain = !shard.empty() && shard != "." && shard != ".." && shard.size() <= 255 && shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-    if (!plain) return fail(error_kind::input, "the index names " + dump(value.is_string() ? json(shard.substr(0, 200)) : value, {-2}).substr(0, 300) + " as a shard; only plain file names are accepted", path, tensor);
-    if (!has_suffix(shard, ".safetensors")) return fail(error_kind::unsupported, "the index names " + dump(json(shard), {-2}) + " as a shard; only safetensors files can be read", path, tensor);
+    const bool plain = !shard.empty() && shard != "." && shard != ".." && shard.size() <= 255 &&
+                       shard.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+    if (!plain)
+      return fail(error_kind::input,
+                  "the index names " + dump(value.is_string() ? json(shard.substr(0, 200)) : value, {-2}).substr(0, 300) +
+                      " as a shard; only plain file names are accepted",
+                  path, tensor);
+    if (!has_suffix(shard, ".safetensors"))
+      return fail(error_kind::unsupported, "the index names " + dump(json(shard), {-2}) + " as a shard; only safetensors files can be read", path,
+                  tensor);
     auto at = std::lower_bound(known.begin(), known.end(), shard, [](const auto& k, const std::string& s) { return k.first < s; });
     if (at == known.end() || at->first != shard) {
       if (known.size() == kMostShards) return fail(error_kind::input, "the index names more than " + std::to_string(kMostShards) + " shards", path);
@@ -100,8 +113,8 @@ result<index_contents> read_index(const std::string& path) {
 }  // namespace
 
 struct checkpoint_dir::impl {
-  std::vector<mapped_file> maps;                                    // in the order of files_
-  std::vector<std::pair<std::string_view, std::size_t>> by_name;    // sorted; the views point into tensors_
+  std::vector<mapped_file> maps;                                  // in the order of files_
+  std::vector<std::pair<std::string_view, std::size_t>> by_name;  // sorted; the views point into tensors_
 };
 
 checkpoint_dir::checkpoint_dir() : impl_(std::make_unique<impl>()) {}
@@ -122,13 +135,15 @@ result<checkpoint_dir> checkpoint_dir::open(const std::string& dir) {
 result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
   const result<std::vector<folder_entry>> entries = list_folder(dir);
   if (!entries) return forward_error(entries);
-  const auto there = [&](std::string_view name) { return std::any_of(entries->begin(), entries->end(), [&](const folder_entry& e) { return e.name == name; }); };
+  const auto there = [&](std::string_view name) {
+    return std::any_of(entries->begin(), entries->end(), [&](const folder_entry& e) { return e.name == name; });
+  };
   const auto inside = [&](const std::string& name) { return (fs::absolute(dir) / name).string(); };
 
   checkpoint_dir c;
   c.path_ = dir;
   if (!there(kConfig)) return fail(error_kind::input, "the model folder has no config.json", dir);
-  result<json> config = read_json(inside(kConfig), kMostConfigBytes);
+  result<json> config = read_json(inside(kConfig), kConfigLimits);
   if (!config) return forward_error(config);
   if (!config->is_object()) return fail(error_kind::input, "config.json is no JSON object", inside(kConfig));
   c.config_ = std::move(*config);
@@ -175,7 +190,10 @@ result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
   for (const auto& [name, shard] : index.tensors) {
     const tensor_ref* const t = c.find(name);
     if (t == nullptr || t->file != shard) {
-      return fail(error_kind::input, "the index says that the tensor is in this file, and it is " + (t == nullptr ? std::string("not there") : "in " + c.files_[t->file]), c.files_[shard], name);
+      return fail(
+          error_kind::input,
+          "the index says that the tensor is in this file, and it is " + (t == nullptr ? std::string("not there") : "in " + c.files_[t->file]),
+          c.files_[shard], name);
     }
   }
   if (!index.tensors.empty() && index.tensors.size() != c.tensors_.size()) {
@@ -183,7 +201,8 @@ result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
     for (const auto& entry : index.tensors) named.push_back(entry.first);
     std::sort(named.begin(), named.end());
     for (const tensor_ref& t : c.tensors_) {
-      if (!std::binary_search(named.begin(), named.end(), t.name)) return fail(error_kind::input, "the tensor is not named by the index " + inside(kIndex), c.files_[t.file], t.name);
+      if (!std::binary_search(named.begin(), named.end(), t.name))
+        return fail(error_kind::input, "the tensor is not named by the index " + inside(kIndex), c.files_[t.file], t.name);
     }
   }
 

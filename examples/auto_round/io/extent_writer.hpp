@@ -42,7 +42,8 @@ class extent_writer {
   result<void> finish() {
     for (const auto& [name, e] : extents_) {
       if (e.written != e.size) {
-        return fail(error_kind::internal, "only " + std::to_string(e.written) + " of " + std::to_string(e.size) + " bytes of a tensor were written", path_, name);
+        return fail(error_kind::internal, "only " + std::to_string(e.written) + " of " + std::to_string(e.size) + " bytes of a tensor were written",
+                    path_, name);
       }
     }
     return file_.finish();

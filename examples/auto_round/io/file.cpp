@@ -34,9 +34,7 @@ constexpr std::size_t kMostPerCall = std::size_t{1} << 30;  // Linux transfers a
 
 std::string reason(int code) { return std::generic_category().message(code); }
 
-tl::unexpected<error> fail_reading(const std::string& path, int code) {
-  return fail(error_kind::input, "cannot be read: " + reason(code), path);
-}
+tl::unexpected<error> fail_reading(const std::string& path, int code) { return fail(error_kind::input, "cannot be read: " + reason(code), path); }
 
 tl::unexpected<error> fail_writing(const std::string& what, const std::string& path, int code) {
   return fail(error_kind::output, what + ": " + reason(code), path);
@@ -70,7 +68,8 @@ result<opened_file> open_regular(const std::string& path) {
   if (fd.get() < 0) return fail_reading(path, errno);
   struct stat st = {};
   if (::fstat(fd.get(), &st) != 0) return fail_reading(path, errno);
-  if (!S_ISREG(st.st_mode)) return fail(error_kind::input, S_ISDIR(st.st_mode) ? "a file is expected and this is a folder" : "this is no regular file", path);
+  if (!S_ISREG(st.st_mode))
+    return fail(error_kind::input, S_ISDIR(st.st_mode) ? "a file is expected and this is a folder" : "this is no regular file", path);
   return opened_file{std::move(fd), static_cast<std::uint64_t>(st.st_size)};
 }
 
@@ -175,7 +174,8 @@ void discard_all() {
 extern "C" void on_signal(int number) {
   discard_all();
   if (number == SIGBUS) {
-    constexpr char kText[] = "error: an input file became shorter while it was read, or its disk failed; check the files of the model and run again\n";
+    constexpr char kText[] =
+        "error: an input file became shorter while it was read, or its disk failed; check the files of the model and run again\n";
     [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, kText, sizeof kText - 1);
     ::_exit(static_cast<int>(error_kind::input));
   }
@@ -291,7 +291,8 @@ result<void> output_file::write_at(std::uint64_t offset, std::span<const std::by
     const ssize_t put = ::pwrite(fd_, data.data(), std::min(data.size(), kMostPerCall), static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
-      return fail_writing(std::to_string(data.size()) + " bytes at byte " + std::to_string(offset) + " of the file cannot be written", path_, put < 0 ? errno : EIO);
+      return fail_writing(std::to_string(data.size()) + " bytes at byte " + std::to_string(offset) + " of the file cannot be written", path_,
+                          put < 0 ? errno : EIO);
     }
     data = data.subspan(static_cast<std::size_t>(put));
     offset += static_cast<std::uint64_t>(put);
@@ -363,8 +364,10 @@ result<output_dir> output_dir::begin(const std::string& path) {
   // Again if the run that we waited on finishes at this very moment.
   for (int attempt = 0; attempt < 10; ++attempt) {
     const fs::file_status status = fs::symlink_status(full, ec);
-    if (fs::exists(status) && !fs::is_directory(status)) return fail(error_kind::output, "the output folder's name is taken by something else; name another one", out);
-    if (fs::exists(status) && !is_empty_folder(out)) return fail(error_kind::output, "the output folder is not empty; name another one or empty it first", out);
+    if (fs::exists(status) && !fs::is_directory(status))
+      return fail(error_kind::output, "the output folder's name is taken by something else; name another one", out);
+    if (fs::exists(status) && !is_empty_folder(out))
+      return fail(error_kind::output, "the output folder is not empty; name another one or empty it first", out);
     const result<int> parents = create_parents(full);
     if (!parents) return forward_error(parents);
 
@@ -390,10 +393,12 @@ result<output_dir> output_dir::begin(const std::string& path) {
       return fail(error_kind::output, "another run is writing to this folder; wait for it or name another one", out);
     }
     struct stat opened = {}, named = {};
-    const bool same = ::fstat(folder.get(), &opened) == 0 && ::lstat(partial.c_str(), &named) == 0 && opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+    const bool same = ::fstat(folder.get(), &opened) == 0 && ::lstat(partial.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
+                      opened.st_ino == named.st_ino;
     struct stat lock_file = {};
     if (!same || ::fstat(lock.get(), &lock_file) != 0 || lock_file.st_nlink == 0) continue;
-    if (!empty_folder(folder.get(), true, 0)) return fail(error_kind::output, "what an earlier run left behind cannot be removed; remove it by hand", partial);
+    if (!empty_folder(folder.get(), true, 0))
+      return fail(error_kind::output, "what an earlier run left behind cannot be removed; remove it by hand", partial);
 
     output_dir d;
     d.path_ = out;
@@ -442,7 +447,10 @@ result<void> output_dir::require_space(std::uint64_t bytes) const {
   if (!ar::checked_add(bytes, bytes / 20, need)) need = UINT64_MAX;
   if (!ar::checked_mul(st.f_bavail, st.f_frsize, available)) available = UINT64_MAX;
   if (available >= need) return {};
-  return fail(error_kind::output, "the disk has " + std::to_string(available) + " bytes free and " + std::to_string(need) + " are needed; free some or name a folder elsewhere", path_);
+  return fail(
+      error_kind::output,
+      "the disk has " + std::to_string(available) + " bytes free and " + std::to_string(need) + " are needed; free some or name a folder elsewhere",
+      path_);
 }
 
 result<void> output_dir::commit() {
@@ -453,7 +461,8 @@ result<void> output_dir::commit() {
     const bool folder = it->is_directory(ec);
     if (folder) folders.push_back(it->path().string());
     if (!folder) {
-      if (const int code = sync_path(it->path().string(), false); code != 0) return fail_writing("the file cannot be brought to the disk", it->path().string(), code);
+      if (const int code = sync_path(it->path().string(), false); code != 0)
+        return fail_writing("the file cannot be brought to the disk", it->path().string(), code);
     }
   }
   if (ec) return fail_writing("the folder cannot be listed", partial_, ec.value());

@@ -29,6 +29,49 @@ constexpr std::uint32_t kDefaultAlignment = 32;
 constexpr std::uint32_t kMostAlignment = 1u << 20;
 constexpr char kAlignmentKey[] = "general.alignment";
 
+// Names, elements and bytes of a block: ggml.c of ggml 0.25.3. Ids that are not here never existed or were removed.
+struct tensor_type {
+  gguf_type id;
+  gguf_type_facts facts;
+};
+constexpr tensor_type kTensorTypes[] = {
+    {gguf_type::f32, {"F32", 1, 4}},
+    {gguf_type::f16, {"F16", 1, 2}},
+    {gguf_type::q4_0, {"Q4_0", 32, 18}},
+    {gguf_type::q4_1, {"Q4_1", 32, 20}},
+    {gguf_type::q5_0, {"Q5_0", 32, 22}},
+    {gguf_type::q5_1, {"Q5_1", 32, 24}},
+    {gguf_type::q8_0, {"Q8_0", 32, 34}},
+    {gguf_type::q8_1, {"Q8_1", 32, 36}},
+    {gguf_type::q2_k, {"Q2_K", 256, 84}},
+    {gguf_type::q3_k, {"Q3_K", 256, 110}},
+    {gguf_type::q4_k, {"Q4_K", 256, 144}},
+    {gguf_type::q5_k, {"Q5_K", 256, 176}},
+    {gguf_type::q6_k, {"Q6_K", 256, 210}},
+    {gguf_type::q8_k, {"Q8_K", 256, 292}},
+    {gguf_type::iq2_xxs, {"IQ2_XXS", 256, 66}},
+    {gguf_type::iq2_xs, {"IQ2_XS", 256, 74}},
+    {gguf_type::iq3_xxs, {"IQ3_XXS", 256, 98}},
+    {gguf_type::iq1_s, {"IQ1_S", 256, 50}},
+    {gguf_type::iq4_nl, {"IQ4_NL", 32, 18}},
+    {gguf_type::iq3_s, {"IQ3_S", 256, 110}},
+    {gguf_type::iq2_s, {"IQ2_S", 256, 82}},
+    {gguf_type::iq4_xs, {"IQ4_XS", 256, 136}},
+    {gguf_type::i8, {"I8", 1, 1}},
+    {gguf_type::i16, {"I16", 1, 2}},
+    {gguf_type::i32, {"I32", 1, 4}},
+    {gguf_type::i64, {"I64", 1, 8}},
+    {gguf_type::f64, {"F64", 1, 8}},
+    {gguf_type::iq1_m, {"IQ1_M", 256, 56}},
+    {gguf_type::bf16, {"BF16", 1, 2}},
+    {gguf_type::tq1_0, {"TQ1_0", 256, 54}},
+    {gguf_type::tq2_0, {"TQ2_0", 256, 66}},
+    {gguf_type::mxfp4, {"MXFP4", 32, 17}},
+    {gguf_type::nvfp4, {"NVFP4", 64, 36}},
+    {gguf_type::q1_0, {"Q1_0", 128, 18}},
+    {gguf_type::q2_0, {"Q2_0", 64, 18}},
+};
+
 constexpr std::uint32_t kStringType = 8, kArrayType = 9, kTypes = 13;
 static_assert(std::variant_size_v<gguf_value> == kTypes, "the index of an alternative is the type id of the file");
 
@@ -70,7 +113,8 @@ class gguf_parser {
     if (!reader_.text(4, magic) || magic != "GGUF") return bad("this is no GGUF file");
     if (!reader_.number(version)) return cut_short();
     if ((version & 0xFFFFu) == 0) return fail(error_kind::unsupported, "this is a big-endian GGUF file, or it is damaged", file_);
-    if (version != 2 && version != kVersion) return fail(error_kind::unsupported, "GGUF version " + std::to_string(version) + " cannot be read; 2 and 3 can", file_);
+    if (version != 2 && version != kVersion)
+      return fail(error_kind::unsupported, "GGUF version " + std::to_string(version) + " cannot be read; 2 and 3 can", file_);
     std::uint64_t tensors = 0, keys = 0;
     if (!reader_.number(tensors) || !reader_.number(keys)) return cut_short();
     if (tensors > kMostTensors) return bad("it claims " + std::to_string(tensors) + " tensors");
@@ -81,11 +125,15 @@ class gguf_parser {
       if (const result<void> r = read_pair(c.metadata); !r) return forward_error(r);
     }
     where_.clear();
-    if (const result<void> r = distinct(c.metadata, [](const auto& m) -> const std::string& { return m.first; }, "a metadata key appears twice: "); !r) return forward_error(r);
+    if (const result<void> r = distinct(
+            c.metadata, [](const auto& m) -> const std::string& { return m.first; }, "a metadata key appears twice: ");
+        !r)
+      return forward_error(r);
     std::uint64_t alignment = kDefaultAlignment;
     if (const gguf_value* const v = c.find(kAlignmentKey)) {
       const auto* const given = std::get_if<std::uint32_t>(v);
-      if (given == nullptr || *given == 0 || (*given & (*given - 1)) != 0 || *given > kMostAlignment) return bad("general.alignment is no power of two up to 1 MiB");
+      if (given == nullptr || *given == 0 || (*given & (*given - 1)) != 0 || *given > kMostAlignment)
+        return bad("general.alignment is no power of two up to 1 MiB");
       alignment = *given;
     }
 
@@ -95,7 +143,10 @@ class gguf_parser {
       if (const result<void> r = read_tensor(c.tensors, offset); !r) return forward_error(r);
       offsets.push_back(offset);
     }
-    if (const result<void> r = distinct(c.tensors, [](const auto& t) -> const std::string& { return t.name; }, "a tensor appears twice: "); !r) return forward_error(r);
+    if (const result<void> r = distinct(
+            c.tensors, [](const auto& t) -> const std::string& { return t.name; }, "a tensor appears twice: ");
+        !r)
+      return forward_error(r);
     return place(std::move(c), offsets, alignment);
   }
 
@@ -173,19 +224,32 @@ class gguf_parser {
       return gguf_value(std::make_shared<gguf_array>(std::move(*a)));
     };
     switch (type) {
-      case 0: return wrap(read_elements<std::uint8_t>(count));
-      case 1: return wrap(read_elements<std::int8_t>(count));
-      case 2: return wrap(read_elements<std::uint16_t>(count));
-      case 3: return wrap(read_elements<std::int16_t>(count));
-      case 4: return wrap(read_elements<std::uint32_t>(count));
-      case 5: return wrap(read_elements<std::int32_t>(count));
-      case 6: return wrap(read_elements<float>(count));
-      case 7: return wrap(read_elements<bool>(count));
-      case 8: return wrap(read_elements<std::string>(count));
-      case 10: return wrap(read_elements<std::uint64_t>(count));
-      case 11: return wrap(read_elements<std::int64_t>(count));
-      case 12: return wrap(read_elements<double>(count));
-      default: return bad("an array of elements of type " + std::to_string(type));
+      case 0:
+        return wrap(read_elements<std::uint8_t>(count));
+      case 1:
+        return wrap(read_elements<std::int8_t>(count));
+      case 2:
+        return wrap(read_elements<std::uint16_t>(count));
+      case 3:
+        return wrap(read_elements<std::int16_t>(count));
+      case 4:
+        return wrap(read_elements<std::uint32_t>(count));
+      case 5:
+        return wrap(read_elements<std::int32_t>(count));
+      case 6:
+        return wrap(read_elements<float>(count));
+      case 7:
+        return wrap(read_elements<bool>(count));
+      case 8:
+        return wrap(read_elements<std::string>(count));
+      case 10:
+        return wrap(read_elements<std::uint64_t>(count));
+      case 11:
+        return wrap(read_elements<std::int64_t>(count));
+      case 12:
+        return wrap(read_elements<double>(count));
+      default:
+        return bad("an array of elements of type " + std::to_string(type));
     }
   }
 
@@ -198,20 +262,34 @@ class gguf_parser {
 
   result<gguf_value> read_value(std::uint32_t type) {
     switch (type) {
-      case 0: return read_as<std::uint8_t>();
-      case 1: return read_as<std::int8_t>();
-      case 2: return read_as<std::uint16_t>();
-      case 3: return read_as<std::int16_t>();
-      case 4: return read_as<std::uint32_t>();
-      case 5: return read_as<std::int32_t>();
-      case 6: return read_as<float>();
-      case 7: return read_as<bool>();
-      case kStringType: return read_as<std::string>();
-      case kArrayType: return read_array();
-      case 10: return read_as<std::uint64_t>();
-      case 11: return read_as<std::int64_t>();
-      case 12: return read_as<double>();
-      default: return bad("a value of type " + std::to_string(type));
+      case 0:
+        return read_as<std::uint8_t>();
+      case 1:
+        return read_as<std::int8_t>();
+      case 2:
+        return read_as<std::uint16_t>();
+      case 3:
+        return read_as<std::int16_t>();
+      case 4:
+        return read_as<std::uint32_t>();
+      case 5:
+        return read_as<std::int32_t>();
+      case 6:
+        return read_as<float>();
+      case 7:
+        return read_as<bool>();
+      case kStringType:
+        return read_as<std::string>();
+      case kArrayType:
+        return read_array();
+      case 10:
+        return read_as<std::uint64_t>();
+      case 11:
+        return read_as<std::int64_t>();
+      case 12:
+        return read_as<double>();
+      default:
+        return bad("a value of type " + std::to_string(type));
     }
   }
 
@@ -258,9 +336,13 @@ class gguf_parser {
       gguf_tensor_ref& t = c.tensors[i];
       const std::uint64_t size = t.bytes();
       std::uint64_t begin = 0, end = 0;
-      if (offsets[i] != expected) return bad("the tensor is said to begin at byte " + std::to_string(offsets[i]) + " of the data and must begin at " + std::to_string(expected), t.name);
+      if (offsets[i] != expected)
+        return bad("the tensor is said to begin at byte " + std::to_string(offsets[i]) + " of the data and must begin at " + std::to_string(expected),
+                   t.name);
       if (!ar::checked_add(data_start, expected, begin) || !ar::checked_add(begin, size, end) || end > bytes_.size()) {
-        return bad("it is cut short: it has " + std::to_string(bytes_.size()) + " bytes and the tensor begins at byte " + std::to_string(begin) + " with " + std::to_string(size) + " bytes", t.name);
+        return bad("it is cut short: it has " + std::to_string(bytes_.size()) + " bytes and the tensor begins at byte " + std::to_string(begin) +
+                       " with " + std::to_string(size) + " bytes",
+                   t.name);
       }
       t.data = bytes_.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(size));
       if (!ar::checked_add(expected, size, expected) || !pad(expected, alignment, expected)) return bad("the shape is too large", t.name);
@@ -334,19 +416,25 @@ std::string build_header(const gguf_metadata& metadata, const std::vector<gguf_t
 
 /// Why a file with these contents would be refused by readers, ours or ggml's; empty if it would not.
 result<void> check_declarations(const gguf_metadata& metadata, const std::vector<gguf_tensor_decl>& tensors, const std::string& path) {
-  const auto bad = [&](const std::string& what, const std::string& tensor = {}) { return fail(error_kind::internal, "this GGUF file cannot be written: " + what, path, tensor); };
+  const auto bad = [&](const std::string& what, const std::string& tensor = {}) {
+    return fail(error_kind::internal, "this GGUF file cannot be written: " + what, path, tensor);
+  };
   std::unordered_map<std::string_view, int> seen;
   for (const auto& [key, value] : metadata) {
-    if (key.empty() || key.size() > kMostKeyBytes || ++seen[key] > 1) return bad("the metadata key " + quoted(key) + " is empty, too long or there twice");
-    if (const auto* const array = std::get_if<std::shared_ptr<gguf_array>>(&value); array != nullptr && *array == nullptr) return bad("the array of the metadata key " + quoted(key) + " is missing");
+    if (key.empty() || key.size() > kMostKeyBytes || ++seen[key] > 1)
+      return bad("the metadata key " + quoted(key) + " is empty, too long or there twice");
+    if (const auto* const array = std::get_if<std::shared_ptr<gguf_array>>(&value); array != nullptr && *array == nullptr)
+      return bad("the array of the metadata key " + quoted(key) + " is missing");
     const auto* const alignment = key == kAlignmentKey ? std::get_if<std::uint32_t>(&value) : nullptr;
-    if (key == kAlignmentKey && (alignment == nullptr || *alignment == 0 || (*alignment & (*alignment - 1)) != 0 || *alignment > kMostAlignment)) return bad("general.alignment is no power of two up to 1 MiB");
+    if (key == kAlignmentKey && (alignment == nullptr || *alignment == 0 || (*alignment & (*alignment - 1)) != 0 || *alignment > kMostAlignment))
+      return bad("general.alignment is no power of two up to 1 MiB");
   }
   seen.clear();
   std::uint64_t total = 0;
   for (const gguf_tensor_decl& t : tensors) {
     std::uint64_t size = 0;
-    if (t.name.empty() || t.name.size() > kMostNameBytes || ++seen[t.name] > 1) return bad("the name of a tensor is empty, longer than 63 bytes or there twice", t.name);
+    if (t.name.empty() || t.name.size() > kMostNameBytes || ++seen[t.name] > 1)
+      return bad("the name of a tensor is empty, longer than 63 bytes or there twice", t.name);
     if (const char* const problem = tensor_bytes(static_cast<std::uint32_t>(t.type), t.ne, size)) return bad(problem, t.name);
     if (!ar::checked_add(total, size, total) || !pad(total, alignment_of(metadata), total)) return bad("the shape is too large", t.name);
   }
@@ -356,42 +444,8 @@ result<void> check_declarations(const gguf_metadata& metadata, const std::vector
 }  // namespace
 
 gguf_type_facts gguf_type_info(std::uint32_t id) {
-  switch (static_cast<gguf_type>(id)) {
-    case gguf_type::f32: return {"F32", 1, 4};
-    case gguf_type::f16: return {"F16", 1, 2};
-    case gguf_type::q4_0: return {"Q4_0", 32, 18};
-    case gguf_type::q4_1: return {"Q4_1", 32, 20};
-    case gguf_type::q5_0: return {"Q5_0", 32, 22};
-    case gguf_type::q5_1: return {"Q5_1", 32, 24};
-    case gguf_type::q8_0: return {"Q8_0", 32, 34};
-    case gguf_type::q8_1: return {"Q8_1", 32, 36};
-    case gguf_type::q2_k: return {"Q2_K", 256, 84};
-    case gguf_type::q3_k: return {"Q3_K", 256, 110};
-    case gguf_type::q4_k: return {"Q4_K", 256, 144};
-    case gguf_type::q5_k: return {"Q5_K", 256, 176};
-    case gguf_type::q6_k: return {"Q6_K", 256, 210};
-    case gguf_type::q8_k: return {"Q8_K", 256, 292};
-    case gguf_type::iq2_xxs: return {"IQ2_XXS", 256, 66};
-    case gguf_type::iq2_xs: return {"IQ2_XS", 256, 74};
-    case gguf_type::iq3_xxs: return {"IQ3_XXS", 256, 98};
-    case gguf_type::iq1_s: return {"IQ1_S", 256, 50};
-    case gguf_type::iq4_nl: return {"IQ4_NL", 32, 18};
-    case gguf_type::iq3_s: return {"IQ3_S", 256, 110};
-    case gguf_type::iq2_s: return {"IQ2_S", 256, 82};
-    case gguf_type::iq4_xs: return {"IQ4_XS", 256, 136};
-    case gguf_type::i8: return {"I8", 1, 1};
-    case gguf_type::i16: return {"I16", 1, 2};
-    case gguf_type::i32: return {"I32", 1, 4};
-    case gguf_type::i64: return {"I64", 1, 8};
-    case gguf_type::f64: return {"F64", 1, 8};
-    case gguf_type::iq1_m: return {"IQ1_M", 256, 56};
-    case gguf_type::bf16: return {"BF16", 1, 2};
-    case gguf_type::tq1_0: return {"TQ1_0", 256, 54};
-    case gguf_type::tq2_0: return {"TQ2_0", 256, 66};
-    case gguf_type::mxfp4: return {"MXFP4", 32, 17};
-    case gguf_type::nvfp4: return {"NVFP4", 64, 36};
-    case gguf_type::q1_0: return {"Q1_0", 128, 18};
-    case gguf_type::q2_0: return {"Q2_0", 64, 18};
+  for (const auto& t : kTensorTypes) {
+    if (static_cast<std::uint32_t>(t.id) == id) return t.facts;
   }
   return {nullptr, 0, 0};
 }
@@ -446,7 +500,8 @@ result<gguf_writer> gguf_writer::create(const std::string& path, const gguf_meta
     const std::uint64_t size = t.bytes(), end = offset + size;
     places.emplace_back(offset, size);
     offset = (end + alignment - 1) & ~(alignment - 1);
-    if (const result<void> r = file->write_at(end, std::as_bytes(std::span(zeros)).first(static_cast<std::size_t>(offset - end))); !r) return forward_error(r);
+    if (const result<void> r = file->write_at(end, std::as_bytes(std::span(zeros)).first(static_cast<std::size_t>(offset - end))); !r)
+      return forward_error(r);
   }
   gguf_writer writer;
   writer.impl_ = std::make_unique<impl>(impl{extent_writer(path, std::move(*file))});

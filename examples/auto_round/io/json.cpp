@@ -15,8 +15,6 @@
 namespace auto_round::io {
 namespace {
 
-// A value costs 48 bytes or more while its text may cost two ("0,"). Real tokenizers hold about 2 million values.
-constexpr std::size_t kMostValues = 16'000'000;
 constexpr std::size_t kDeepest = 200;
 
 /// Python's repr of a finite float: the shortest digits that read back, as a decimal if 1e-4 <= |d| < 1e16, with an exponent otherwise.
@@ -77,8 +75,9 @@ const std::string* duplicate_key(const json::object& members) {
   return twice == keys.end() ? nullptr : *twice;
 }
 
-result<json> parse_tree(std::string_view text, const std::string& file) {
+result<json> parse_tree(std::string_view text, const std::string& file, std::size_t most_values) {
   const auto bad = [&](const std::string& what) { return fail(error_kind::input, "not valid JSON: " + what, file); };
+  const auto too_many = [&] { return bad("there are more than " + std::to_string(most_values) + " values"); };
   struct open_value {
     std::string key;  // its own key in the object around it
     json value;
@@ -98,13 +97,14 @@ result<json> parse_tree(std::string_view text, const std::string& file) {
         continue;
       case json_token::begin_object:
       case json_token::begin_array:
-        if (++values > kMostValues) return bad("there are more than " + std::to_string(kMostValues) + " values");
+        if (++values > most_values) return too_many();
         stack.push_back({std::move(key), token == json_token::begin_object ? json(json::object()) : json(json::array())});
         key.clear();
         continue;
       case json_token::end_object:
         if (const std::string* twice = duplicate_key(stack.back().value.members())) {
-          return bad("the key " + dump(json(twice->substr(0, 200)), {-2}) + " appears twice in the object that ends at byte " + std::to_string(reader.offset()));
+          return bad("the key " + dump(json(twice->substr(0, 200)), {-2}) + " appears twice in the object that ends at byte " +
+                     std::to_string(reader.offset()));
         }
         [[fallthrough]];
       case json_token::end_array:
@@ -126,7 +126,8 @@ result<json> parse_tree(std::string_view text, const std::string& file) {
       case json_token::end:
         break;
     }
-    if (++values > kMostValues) return bad("there are more than " + std::to_string(kMostValues) + " values");
+    const bool closed = token == json_token::end_object || token == json_token::end_array;  // counted when it was opened
+    if (!closed && ++values > most_values) return too_many();
     if (stack.empty()) {
       root = std::move(done);
     } else if (json& around = stack.back().value; around.is_array()) {
@@ -152,13 +153,27 @@ void dump_string(std::string& out, const std::string& s, bool ensure_ascii) {
     if (length <= 1) {
       ++at;
       switch (c) {
-        case '"': out += "\\\""; break;
-        case '\\': out += "\\\\"; break;
-        case '\b': out += "\\b"; break;
-        case '\f': out += "\\f"; break;
-        case '\n': out += "\\n"; break;
-        case '\r': out += "\\r"; break;
-        case '\t': out += "\\t"; break;
+        case '"':
+          out += "\\\"";
+          break;
+        case '\\':
+          out += "\\\\";
+          break;
+        case '\b':
+          out += "\\b";
+          break;
+        case '\f':
+          out += "\\f";
+          break;
+        case '\n':
+          out += "\\n";
+          break;
+        case '\r':
+          out += "\\r";
+          break;
+        case '\t':
+          out += "\\t";
+          break;
         default:
           if (length == 0) {
             unit(0xFFFD);  // no JSON text can hold this byte
@@ -327,18 +342,19 @@ bool json::erase(std::string_view key) {
   return std::erase_if(members(), [&](const auto& m) { return m.first == key; }) != 0;
 }
 
-result<json> parse_json(std::string_view text, const std::string& file) {
+result<json> parse_json(std::string_view text, const std::string& file, json_limits limits) {
+  if (text.size() > limits.bytes) return fail(error_kind::input, "the JSON text has more than " + std::to_string(limits.bytes) + " bytes", file);
   try {
-    return parse_tree(text, file);
+    return parse_tree(text, file, limits.values);
   } catch (const std::bad_alloc&) {
     return fail(error_kind::input, "this JSON needs more memory than there is", file);
   }
 }
 
-result<json> read_json(const std::string& path, std::uint64_t max_bytes) {
-  const result<std::string> text = read_text(path, max_bytes);
+result<json> read_json(const std::string& path, json_limits limits) {
+  const result<std::string> text = read_text(path, limits.bytes);
   if (!text) return forward_error(text);
-  return parse_json(*text, path);
+  return parse_json(*text, path, limits);
 }
 
 std::string dump(const json& value, dump_options options) {

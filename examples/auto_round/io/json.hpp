@@ -64,17 +64,22 @@ class json {
   std::variant<std::nullptr_t, bool, std::int64_t, number, std::string, array, object> v_ = nullptr;
 };
 
-/// Parses strict JSON (UTF-8). Rejects duplicate keys, nesting deeper than 200, more than 16 million values, numbers too large for a double and
-/// anything after the value. `file` only names it in errors. Python's NaN, Infinity and -Infinity literals are accepted, because transformers
+/// Bounds on memory: a value takes 48 bytes or more while its text may take two. Real tokenizers hold about 2 million values.
+struct json_limits {
+  std::uint64_t bytes = std::uint64_t{256} << 20;
+  std::size_t values = 8'000'000;
+};
+
+/// Parses strict JSON (UTF-8). Rejects duplicate keys, nesting deeper than 200, numbers too large for a double and anything after the value.
+/// `file` only names it in errors, which are error_kind::input. Python's NaN, Infinity and -Infinity literals are accepted, because transformers
 /// writes them. Plain integers that fit 64 bits become integers; every other number keeps its text.
-result<json> parse_json(std::string_view text, const std::string& file);
-/// Reads and parses a file of at most `max_bytes`.
-result<json> read_json(const std::string& path, std::uint64_t max_bytes = std::uint64_t{256} << 20);
+result<json> parse_json(std::string_view text, const std::string& file, json_limits limits = {});
+result<json> read_json(const std::string& path, json_limits limits = {});
 
 struct dump_options {
-  int indent = 2;             ///< -1: one line, separators ", " and ": " as Python writes them; -2: compact, no blanks
-  bool sort_keys = false;     ///< by code point, as Python does
-  bool ensure_ascii = true;   ///< non-ASCII as \uXXXX
+  int indent = 2;            ///< -1: one line, separators ", " and ": " as Python writes them; -2: compact, no blanks
+  bool sort_keys = false;    ///< by code point, as Python does
+  bool ensure_ascii = true;  ///< non-ASCII as \uXXXX
 };
 std::string dump(const json& value, dump_options options = {});
 

@@ -193,14 +193,30 @@ bool json_reader::string() {
 bool json_reader::escape() {
   const char c = at_ < text_.size() ? text_[at_++] : '\0';
   switch (c) {
-    case '"': case '\\': case '/': value_ += c; return true;
-    case 'b': value_ += '\b'; return true;
-    case 'f': value_ += '\f'; return true;
-    case 'n': value_ += '\n'; return true;
-    case 'r': value_ += '\r'; return true;
-    case 't': value_ += '\t'; return true;
-    case 'u': break;
-    default: return fail("an escape is unknown", at_), false;
+    case '"':
+    case '\\':
+    case '/':
+      value_ += c;
+      return true;
+    case 'b':
+      value_ += '\b';
+      return true;
+    case 'f':
+      value_ += '\f';
+      return true;
+    case 'n':
+      value_ += '\n';
+      return true;
+    case 'r':
+      value_ += '\r';
+      return true;
+    case 't':
+      value_ += '\t';
+      return true;
+    case 'u':
+      break;
+    default:
+      return fail("an escape is unknown", at_), false;
   }
   unsigned unit = 0;
   if (!four_hex_digits(unit)) return false;

@@ -141,16 +141,21 @@ class header_parser {
   bool metadata_seen_ = false;
 };
 
-result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, const std::string& file, std::map<std::string, std::string>* metadata) {
+result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, const std::string& file,
+                                              std::map<std::string, std::string>* metadata) {
   byte_reader reader(bytes);
   std::uint64_t header_bytes = 0;
   if (!reader.number(header_bytes)) return fail(error_kind::input, "this is no safetensors file: it is shorter than 8 bytes", file);
   if (header_bytes > kMostHeaderBytes) {
-    return fail(error_kind::input, "this is no safetensors file, or it is damaged: its header claims " + std::to_string(header_bytes) + " bytes", file);
+    return fail(error_kind::input, "this is no safetensors file, or it is damaged: its header claims " + std::to_string(header_bytes) + " bytes",
+                file);
   }
   std::string_view header;
   if (!reader.text(header_bytes, header)) {
-    return fail(error_kind::input, "the file is cut short: its header claims " + std::to_string(header_bytes) + " bytes and " + std::to_string(reader.left()) + " are there", file);
+    return fail(
+        error_kind::input,
+        "the file is cut short: its header claims " + std::to_string(header_bytes) + " bytes and " + std::to_string(reader.left()) + " are there",
+        file);
   }
   result<std::vector<header_entry>> parsed = header_parser(header, file).parse(metadata);
   if (!parsed) return forward_error(parsed);
@@ -164,7 +169,8 @@ result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, 
     return fail(error_kind::input, "damaged safetensors header: a tensor appears twice", file, std::string(*twice));
   }
 
-  std::stable_sort(entries.begin(), entries.end(), [](const header_entry& a, const header_entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const header_entry& a, const header_entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
   std::vector<tensor_ref> tensors;
   tensors.reserve(entries.size());
   const std::uint64_t data_start = reader.at();
@@ -172,21 +178,27 @@ result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, 
   for (header_entry& e : entries) {
     const auto bad = [&](const std::string& what) { return fail(error_kind::input, "damaged safetensors header: " + what, file, e.tensor.name); };
     if (e.begin != next || e.end < e.begin) {
-      return bad("the tensor lies at bytes " + std::to_string(e.begin) + " to " + std::to_string(e.end) + " where one must begin at " + std::to_string(next));
+      return bad("the tensor lies at bytes " + std::to_string(e.begin) + " to " + std::to_string(e.end) + " where one must begin at " +
+                 std::to_string(next));
     }
     std::uint64_t size = 1;
     for (const std::uint64_t d : e.tensor.shape) {
       if (!ar::checked_mul(size, d, size)) return bad("the shape is too large");
     }
     if (!ar::checked_mul(size, size_of(e.tensor.type), size)) return bad("the shape is too large");
-    if (size != e.end - e.begin) return bad("the shape needs " + std::to_string(size) + " bytes and " + std::to_string(e.end - e.begin) + " are given");
+    if (size != e.end - e.begin)
+      return bad("the shape needs " + std::to_string(size) + " bytes and " + std::to_string(e.end - e.begin) + " are given");
     if (!reader.take(size, e.tensor.bytes)) {
-      return fail(error_kind::input, "the file is cut short: the tensor ends at byte " + std::to_string(e.end) + " of the data and " + std::to_string(bytes.size() - data_start) + " are there", file, e.tensor.name);
+      return fail(error_kind::input,
+                  "the file is cut short: the tensor ends at byte " + std::to_string(e.end) + " of the data and " +
+                      std::to_string(bytes.size() - data_start) + " are there",
+                  file, e.tensor.name);
     }
     next = e.end;
     tensors.push_back(std::move(e.tensor));
   }
-  if (reader.left() != 0) return fail(error_kind::input, "damaged safetensors file: " + std::to_string(reader.left()) + " bytes follow the last tensor", file);
+  if (reader.left() != 0)
+    return fail(error_kind::input, "damaged safetensors file: " + std::to_string(reader.left()) + " bytes follow the last tensor", file);
   return tensors;
 }
 
@@ -218,7 +230,8 @@ std::string build_header(const std::vector<tensor_decl>& tensors, const std::map
 
 }  // namespace
 
-result<std::vector<tensor_ref>> parse_safetensors(std::span<const std::byte> bytes, const std::string& file, std::map<std::string, std::string>* metadata) {
+result<std::vector<tensor_ref>> parse_safetensors(std::span<const std::byte> bytes, const std::string& file,
+                                                  std::map<std::string, std::string>* metadata) {
   try {
     return parse_checked(bytes, file, metadata);
   } catch (const std::bad_alloc&) {
@@ -237,7 +250,8 @@ void sort_as_reference(std::vector<tensor_decl>& tensors) {
   constexpr dtype kOrder[] = {dtype::boolean, dtype::u8,   dtype::i8,  dtype::f8_e5m2, dtype::f8_e4m3, dtype::f8_e8m0, dtype::i16, dtype::u16,
                               dtype::f16,     dtype::bf16, dtype::i32, dtype::u32,     dtype::f32,     dtype::f64,     dtype::i64, dtype::u64};
   const auto rank = [&](dtype t) { return std::find(std::begin(kOrder), std::end(kOrder), t) - std::begin(kOrder); };
-  std::sort(tensors.begin(), tensors.end(), [&](const tensor_decl& a, const tensor_decl& b) { return a.type != b.type ? rank(a.type) > rank(b.type) : a.name < b.name; });
+  std::sort(tensors.begin(), tensors.end(),
+            [&](const tensor_decl& a, const tensor_decl& b) { return a.type != b.type ? rank(a.type) > rank(b.type) : a.name < b.name; });
 }
 
 struct safetensors_writer::impl {
@@ -249,7 +263,8 @@ safetensors_writer::safetensors_writer(safetensors_writer&&) noexcept = default;
 safetensors_writer& safetensors_writer::operator=(safetensors_writer&&) noexcept = default;
 safetensors_writer::~safetensors_writer() = default;
 
-result<safetensors_writer> safetensors_writer::create(const std::string& path, std::vector<tensor_decl> tensors, const std::map<std::string, std::string>& metadata) {
+result<safetensors_writer> safetensors_writer::create(const std::string& path, std::vector<tensor_decl> tensors,
+                                                      const std::map<std::string, std::string>& metadata) {
   std::unordered_set<std::string_view> names;
   std::uint64_t data_bytes = 0;
   for (const tensor_decl& t : tensors) {

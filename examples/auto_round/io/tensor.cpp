@@ -96,7 +96,10 @@ std::uint64_t tensor_decl::bytes() const { return product(shape, size_of(type));
 result<void> read_f32(const tensor_ref& t, std::uint64_t first, std::span<float> out) {
   std::uint64_t last = 0;
   if (!ar::checked_add(first, out.size(), last) || last > t.elements()) {
-    return fail(error_kind::internal, "values " + std::to_string(first) + " to " + std::to_string(last) + " of a tensor of " + std::to_string(t.elements()) + " were asked for", {}, t.name);
+    return fail(
+        error_kind::internal,
+        "values " + std::to_string(first) + " to " + std::to_string(last) + " of a tensor of " + std::to_string(t.elements()) + " were asked for", {},
+        t.name);
   }
   if (out.empty()) return {};
   const std::byte* const data = t.bytes.data() + first * size_of(t.type);
