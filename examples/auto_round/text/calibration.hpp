@@ -11,7 +11,7 @@
 namespace auto_round::text {
 
 struct calibration_options {
-  std::string dataset;         ///< the --dataset text: parts separated by ',', options by ':' (spec calibration.md section 2)
+  std::string dataset;  ///< the --dataset text: parts separated by ',', options by ':' (spec calibration.md section 2)
   std::int64_t nsamples = 128;
   std::int64_t seqlen = 2048;
   std::int64_t seed = 42;

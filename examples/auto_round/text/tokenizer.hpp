@@ -33,15 +33,15 @@ class tokenizer {
   /// Text of ids; special tokens are left out if `skip_special`, ids without a token always. Bytes that form no UTF-8 become U+FFFD.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special) const;
 
-  std::size_t vocab_size() const;              ///< largest id + 1
+  std::size_t vocab_size() const;                       ///< largest id + 1
   std::int32_t token_id(std::string_view token) const;  ///< -1 if there is no such token
-  std::int32_t bos_id() const;                 ///< -1 if there is none; from tokenizer_config.json
-  std::int32_t eos_id() const;                 ///< -1 if there is none
-  std::int32_t pad_id() const;                 ///< -1 if there is none
-  const std::string& bos_token() const;        ///< empty if there is none
-  const std::string& eos_token() const;        ///< empty if there is none
-  const std::string& chat_template() const;    ///< Jinja text of the default template; empty if there is none
-  std::int64_t model_max_length() const;       ///< from tokenizer_config.json; 0 if absent or absurdly large
+  std::int32_t bos_id() const;                          ///< -1 if there is none; from tokenizer_config.json
+  std::int32_t eos_id() const;                          ///< -1 if there is none
+  std::int32_t pad_id() const;                          ///< -1 if there is none
+  const std::string& bos_token() const;                 ///< empty if there is none
+  const std::string& eos_token() const;                 ///< empty if there is none
+  const std::string& chat_template() const;             ///< Jinja text of the default template; empty if there is none
+  std::int64_t model_max_length() const;                ///< from tokenizer_config.json; 0 if absent or absurdly large
 
  private:
   tokenizer();

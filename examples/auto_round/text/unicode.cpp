@@ -27,9 +27,11 @@ struct lower_range {
   char32_t first, last;
   std::int32_t offset;
 };
-constexpr lower_range kNewLower[] = {{0x1C89, 0x1C89, 1},       {0xA7CB, 0xA7CB, 0x264 - 0xA7CB}, {0xA7CC, 0xA7CC, 1},     {0xA7CE, 0xA7CE, 1},
-                                     {0xA7D2, 0xA7D2, 1},       {0xA7D4, 0xA7D4, 1},              {0xA7DA, 0xA7DA, 1},     {0xA7DC, 0xA7DC, 0x19B - 0xA7DC},
-                                     {0x10D50, 0x10D65, 0x20},  {0x16EA0, 0x16EB8, 0x1B}};
+constexpr lower_range kNewLower[] = {{0x1C89, 0x1C89, 1},      {0xA7CB, 0xA7CB, 0x264 - 0xA7CB},
+                                     {0xA7CC, 0xA7CC, 1},      {0xA7CE, 0xA7CE, 1},
+                                     {0xA7D2, 0xA7D2, 1},      {0xA7D4, 0xA7D4, 1},
+                                     {0xA7DA, 0xA7DA, 1},      {0xA7DC, 0xA7DC, 0x19B - 0xA7DC},
+                                     {0x10D50, 0x10D65, 0x20}, {0x16EA0, 0x16EB8, 0x1B}};
 
 bool is_new_decomposition(char32_t c) {
   return std::any_of(std::begin(kNewDecompositions), std::end(kNewDecompositions), [c](const range& r) { return c >= r.first && c <= r.last; });
@@ -121,8 +123,8 @@ std::string normalize(std::string_view text, normal_form form) {
     run = stop;
   }
   if (compose) {
-    const auto length =
-        utf8proc_normalize_utf32(points.data(), static_cast<utf8proc_ssize_t>(points.size()), static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
+    const auto length = utf8proc_normalize_utf32(points.data(), static_cast<utf8proc_ssize_t>(points.size()),
+                                                 static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE));
     points.resize(static_cast<std::size_t>(std::max<utf8proc_ssize_t>(length, 0)));
   }
   std::string out;
@@ -144,8 +146,7 @@ std::string to_lower(std::string_view text) {
       out.append("i\xCC\x87");
       continue;
     }
-    const auto known =
-        std::find_if(std::begin(kNewLower), std::end(kNewLower), [c](const lower_range& r) { return c >= r.first && c <= r.last; });
+    const auto known = std::find_if(std::begin(kNewLower), std::end(kNewLower), [c](const lower_range& r) { return c >= r.first && c <= r.last; });
     if (known != std::end(kNewLower)) {
       append_code_point(out, static_cast<char32_t>(static_cast<std::int32_t>(c) + known->offset));
     } else {

@@ -1,0 +1,35 @@
+// The "normalizer" of tokenizer.json: what happens to the text between added tokens before it is cut into pieces.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "error.hpp"
+#include "io/json.hpp"
+#include "text/regex.hpp"
+
+namespace auto_round::text {
+
+class normalizer {
+ public:
+  /// NFC, NFD, NFKC, NFKD, Lowercase, Replace, Prepend, Strip, Sequence, or null. error_kind::unsupported names any other.
+  static result<normalizer> from_json(const io::json& part);
+  normalizer();
+  normalizer(normalizer&&) noexcept;
+  normalizer& operator=(normalizer&&) noexcept;
+  ~normalizer();
+
+  bool empty() const;  ///< leaves every text as it is
+  /// `text` is well-formed UTF-8, and so is the result.
+  result<std::string> apply(std::string text, regex::workspace& space) const;
+
+ private:
+  struct impl;
+  std::unique_ptr<impl> impl_;
+};
+
+/// The value of a "pattern" field: {"String": s} gives s as an Oniguruma pattern that matches it, {"Regex": r} gives r.
+result<std::string> read_pattern(const io::json& pattern, const std::string& part);
+
+}  // namespace auto_round::text
