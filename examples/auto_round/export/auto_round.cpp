@@ -58,11 +58,9 @@ class auto_round_exporter final : public safetensors_exporter {
 result<void> decide(job& run) {
   const ar::scheme_fields& s = run.scheme;
   if (s.data_type != "int" || s.act_bits.value_or(16) < 16 || s.group_rows != 0 || s.super_bits) {
-    return fail(error_kind::unsupported, "format auto_round can hold weight-only integer schemes so far: W2A16, W3A16, W4A16, W8A16 and their G64 and G32 forms");
+    return fail(error_kind::unsupported, "format auto_round can hold weight-only integer schemes so far: W2A16 to W8A16 and their G64 and G32 forms");
   }
-  if (s.bits != 2 && s.bits != 3 && s.bits != 4 && s.bits != 8) {
-    return fail(error_kind::unsupported, fmt::format("format auto_round holds 2, 3, 4 and 8 bits, not {}; use format fake to try other widths", s.bits));
-  }
+  if (s.bits < 2 || s.bits > 8) return fail(error_kind::unsupported, fmt::format("format auto_round holds 2 to 8 bits, not {}", s.bits));
   if (s.group_size == 0) return fail(error_kind::unsupported, "format auto_round has no scale for a whole tensor; use --group_size -1 or a positive number");
   apply_multiple_of_32_rule(run);
   return {};

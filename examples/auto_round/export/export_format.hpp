@@ -115,6 +115,7 @@ class stored_model : public model::weight_source {
   virtual std::string tokenizer_directory() const = 0;          ///< where tokenizer.json is expected
   /// What reading weights does not find: configuration and tensors contradict each other, tensors that belong to nothing, weights stored twice.
   virtual result<void> check() const = 0;
+  virtual const io::checkpoint_dir* directory() const { return nullptr; }  ///< the folder, if it is one of safetensors
 };
 
 struct export_format {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -61,6 +62,7 @@ class folder_model final : public stored_model {
 
   std::string format() const override { return packed_.empty() ? "safetensors" : "auto_round (GPTQ words, " + packing_ + ")"; }
   std::string tokenizer_directory() const override { return dir_.path(); }
+  const io::checkpoint_dir* directory() const override { return &dir_; }
 
   std::uint64_t file_bytes() const override {
     std::uint64_t n = 0;
@@ -171,8 +173,8 @@ class folder_model final : public stored_model {
     p.scheme.group_size = static_cast<int>(std::clamp<std::int64_t>(field("group_size").as_int(), -1, 1 << 30));
     p.scheme.sym = field("sym").as_bool(true);
     p.scheme.act_bits = 16;
-    if (p.scheme.bits != 2 && p.scheme.bits != 3 && p.scheme.bits != 4 && p.scheme.bits != 8) {
-      return fail(error_kind::unsupported, fmt::format("packed layers of {} bits cannot be read; 2, 3, 4 and 8 can", p.scheme.bits), file, layer);
+    if (p.scheme.bits < 2 || p.scheme.bits > 8) {
+      return fail(error_kind::input, fmt::format("a packed layer cannot have {} bits; 2 to 8 are possible", p.scheme.bits), file, layer);
     }
     if (p.scheme.group_size == 0 || shape[0] % 32 != 0 || shape[1] % 32 != 0) {
       return fail(error_kind::input, "group_size or the shape does not fit packed words", file, layer);

@@ -1,0 +1,256 @@
+// Decisions about the layers of a model, and the checks that need model and request together.
+#include "plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "arch/architecture.hpp"
+#include "export/export_packed_model.hpp"
+
+namespace auto_round::plan {
+namespace {
+
+using exporting::job;
+using exporting::layer_decision;
+
+std::vector<layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme) {
+  std::vector<layer_decision> layers;
+  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
+    for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      const model::linear_desc& d = spec.linears[i];
+      layer_decision layer;
+      layer.name = spec.linear_name(l, static_cast<int>(i));
+      layer.rows = static_cast<std::uint64_t>(d.out_features);
+      layer.cols = static_cast<std::uint64_t>(d.in_features);
+      layer.block = l;
+      layer.linear = static_cast<int>(i);
+      layer.quantize = true;
+      layer.scheme = scheme;
+      layers.push_back(std::move(layer));
+    }
+  }
+  if (!spec.tie_word_embeddings) {
+    layer_decision head;
+    head.name = spec.head_name.substr(0, spec.head_name.rfind('.'));
+    head.rows = static_cast<std::uint64_t>(spec.vocab_size);
+    head.cols = static_cast<std::uint64_t>(spec.hidden_size);
+    head.scheme = scheme;
+    head.reason = "head: stays in 16 bits";
+    layers.push_back(std::move(head));
+  }
+  return layers;
+}
+
+/// --ignore_layers: blanks removed, split at commas. A pattern ending in a digit gets a dot if that matches anything, so that "layers.1" does not
+/// hit layers.10. A pattern that is a layer's name selects that layer, any other every layer whose name contains it.
+result<std::vector<std::string>> apply_ignore_patterns(const std::string& text, std::vector<layer_decision>& layers) {
+  std::vector<std::string> patterns;
+  std::string clean;
+  for (const char c : text) {
+    if (std::isspace(static_cast<unsigned char>(c)) == 0) clean += c;
+  }
+  clean += ',';
+  for (std::size_t at = 0; at < clean.size();) {
+    const std::size_t end = clean.find(',', at);
+    std::string pattern = clean.substr(at, end - at);
+    at = end + 1;
+    if (pattern.empty()) continue;
+    const auto any_contains = [&](const std::string& p) {
+      return std::any_of(layers.begin(), layers.end(), [&](const layer_decision& l) { return l.name.find(p) != std::string::npos; });
+    };
+    if (std::isdigit(static_cast<unsigned char>(pattern.back())) != 0 && any_contains(pattern + ".")) pattern += '.';
+    const bool exact = std::any_of(layers.begin(), layers.end(), [&](const layer_decision& l) { return l.name == pattern; });
+    bool hit = false;
+    for (layer_decision& l : layers) {
+      if (exact ? l.name != pattern : l.name.find(pattern) == std::string::npos) continue;
+      l.quantize = false;
+      l.reason = fmt::format("ignored by \"{}\"", pattern);
+      l.kept_type = "float";
+      hit = true;
+    }
+    if (!hit) {
+      return fail(error_kind::usage, fmt::format("--ignore_layers \"{}\" matches no layer; layers of this model are called {} and so on", pattern,
+                                                 layers.empty() ? "nothing" : layers.front().name));
+    }
+    patterns.push_back(std::move(pattern));
+  }
+  return patterns;
+}
+
+/// Why the original's shard-wise route does not apply; empty if it does.
+std::string obstacle_to_model_free(const request& wanted, const ar::scheme_fields& scheme, const std::vector<layer_decision>& layers) {
+  if (wanted.how != exporting::method::rtn) return "it only rounds; use --iters 0";
+  for (const std::string& f : wanted.formats) {
+    if (f != "auto_round" && f != "fake") return "format " + f + " is not written that way";
+  }
+  if (scheme.data_type != "int" || (scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8)) return "it knows 2, 4 and 8-bit integers";
+  if (scheme.group_size <= 0) return "it needs a positive group size";
+  if (!wanted.scale_dtype.empty() && wanted.scale_dtype != "float16") return "its scales are float16";
+  for (const layer_decision& l : layers) {
+    if (l.quantize && l.cols % static_cast<std::uint64_t>(scheme.group_size) != 0) return "rows are no multiple of the group size";
+  }
+  return {};
+}
+
+/// Servers fuse q, k, v and gate, up into one matrix each: their members must have one scheme.
+void warn_about_split_groups(const model::model_spec& spec, const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
+  std::map<std::pair<std::int64_t, int>, std::vector<const layer_decision*>> groups;
+  for (const layer_decision& l : layers) {
+    if (l.block < 0) continue;
+    if (l.linear == spec.q || l.linear == spec.k || l.linear == spec.v) groups[{l.block, 0}].push_back(&l);
+    if (l.linear == spec.gate || l.linear == spec.up) groups[{l.block, 1}].push_back(&l);
+  }
+  for (const auto& [key, members] : groups) {
+    const layer_decision& first = *members.front();
+    for (const layer_decision* m : members) {
+      if (m->quantize == first.quantize && (!m->quantize || ar::same_scheme(m->scheme, first.scheme))) continue;
+      warnings.push_back(fmt::format("{} and {} have different schemes; vLLM and SGLang fuse them and will refuse the checkpoint", first.name, m->name));
+      return;
+    }
+  }
+}
+
+void warn_about_short_groups(const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
+  for (const layer_decision& l : layers) {
+    if (!l.quantize || l.scheme.group_size <= 0 || l.cols % static_cast<std::uint64_t>(l.scheme.group_size) == 0 ||
+        l.cols < static_cast<std::uint64_t>(l.scheme.group_size)) {
+      continue;
+    }
+    warnings.push_back(fmt::format("rows of {} have {} values, no multiple of group size {}: the last group is short, which the Python auto-round and "
+                                   "vLLM cannot load; a smaller --group_size that divides it is safer",
+                                   l.name, l.cols, l.scheme.group_size));
+    return;
+  }
+}
+
+/// Rounding: one layer in float, dequantized, as codes and packed. Tuning: one block with its parameters and gradients, and two sets of activations.
+std::uint64_t estimate_memory(const request& wanted, const model::model_spec& spec, const std::vector<layer_decision>& layers) {
+  std::uint64_t block_weights = 0, largest = 0;
+  for (const layer_decision& l : layers) {
+    const std::uint64_t n = l.rows * l.cols;
+    if (l.block == 0) block_weights += n;
+    if (l.quantize) largest = std::max(largest, n);
+  }
+  constexpr std::uint64_t program = 40u << 20, rounding_bytes = 14, tuning_bytes = 36;
+  if (wanted.how == exporting::method::rtn) return program + std::max(largest, block_weights) * rounding_bytes;
+  const auto u = [](std::int64_t v) { return static_cast<std::uint64_t>(v); };
+  const std::uint64_t activations = u(wanted.nsamples) * u(wanted.seqlen) * u(spec.hidden_size) * sizeof(float);
+  const std::uint64_t tokens = u(wanted.batch_size) * u(wanted.seqlen);
+  const std::uint64_t forward = tokens * (8 * u(spec.hidden_size) + 5 * u(spec.intermediate_size)) * sizeof(float) +
+                                u(wanted.batch_size) * u(spec.num_heads) * u(wanted.seqlen) * u(wanted.seqlen) * sizeof(float);
+  return program + block_weights * tuning_bytes + 3 * activations + forward;
+}
+
+bool same_decisions(const std::vector<layer_decision>& a, const std::vector<layer_decision>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const layer_decision& x, const layer_decision& y) {
+    return x.name == y.name && x.quantize == y.quantize && (!x.quantize || ar::same_scheme(x.scheme, y.scheme));
+  });
+}
+
+}  // namespace
+
+std::uint64_t run_plan::total_bytes() const {
+  std::uint64_t n = 0;
+  for (const auto& e : exporters) n += e->plan().total_bytes();
+  return n;
+}
+
+result<run_plan> make_plan(const request& asked, const exporting::stored_model& source) {
+  run_plan plan;
+  request wanted = asked;
+  const io::checkpoint_dir* dir = source.directory();
+  if (dir == nullptr || dir->config().at("quantization_config").is_object()) {
+    return fail(error_kind::unsupported, "the model is quantized already; give the float checkpoint that it was made from", source.tokenizer_directory());
+  }
+  std::string preset = wanted.scheme;
+  std::transform(preset.begin(), preset.end(), preset.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const bool gguf_format = std::any_of(wanted.formats.begin(), wanted.formats.end(), [](const std::string& f) { return f.starts_with("gguf:"); });
+  if (preset.starts_with("gguf:") && !gguf_format) {
+    auto changed = parse_formats(preset);
+    if (!changed) return forward_error(changed);
+    if (wanted.formats.size() != 1) return fail(error_kind::usage, fmt::format("scheme {} can only be written to format {}", asked.scheme, preset));
+    plan.warnings.push_back(fmt::format("scheme {} is written to format {}", asked.scheme, preset));
+    wanted.formats = *changed;
+  }
+
+  // The most demanding format decides: gguf prescribes the scheme, fake takes anything.
+  std::string lead = wanted.formats.front();
+  for (const std::string& f : wanted.formats) {
+    if (lead == "fake") lead = f;
+  }
+  const exporting::export_format& leader = *exporting::find(lead);
+  if (const ar::scheme_fields* own = leader.own_scheme(lead)) {
+    plan.scheme = *own;
+    const scheme_overrides& o = wanted.overrides;
+    if (o.bits || o.group_size || o.sym || o.data_type || o.super_bits || o.super_group_size || (preset != "w4a16" && preset != lead)) {
+      plan.warnings.push_back(fmt::format("format {} prescribes the scheme; scheme options are ignored", lead));
+    }
+  } else {
+    auto scheme = resolve_scheme(wanted.scheme, wanted.overrides, wanted.formats);
+    if (!scheme) return forward_error(scheme);
+    plan.scheme = *scheme;
+  }
+  const std::string_view known_name = ar::preset_name(plan.scheme);
+  plan.scheme_name = known_name.empty() ? exporting::describe_int_scheme(plan.scheme) : std::string(known_name);
+
+  job base;
+  base.source = dir;
+  base.spec = &source.spec();
+  const arch::architecture* architecture = arch::find(source.spec().architecture);
+  base.gguf_architecture = architecture == nullptr ? std::string() : std::string(architecture->gguf_name);
+  base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().filename().string();
+  if (base.model_name.empty()) base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().parent_path().filename().string();
+  base.scheme = plan.scheme;
+  base.how = wanted.how;
+  base.iters = wanted.how == exporting::method::rtn ? 0 : wanted.iters;
+  base.lr = wanted.lr;
+  base.minmax_lr = wanted.minmax_lr;
+  base.gradient_accumulate_steps = wanted.gradient_accumulate_steps;
+  base.enable_minmax_tuning = wanted.enable_minmax_tuning;
+  base.enable_quanted_input = wanted.enable_quanted_input;
+  base.scale_dtype = wanted.scale_dtype.empty() ? "float16" : wanted.scale_dtype;
+  base.max_shard_bytes = wanted.max_shard_bytes;
+  base.layers = candidate_layers(source.spec(), plan.scheme);
+  auto patterns = apply_ignore_patterns(wanted.ignore_layers, base.layers);
+  if (!patterns) return forward_error(patterns);
+  base.ignore_patterns = std::move(*patterns);
+
+  base.format = lead;
+  if (auto r = leader.decide(base); !r) return forward_error(r);
+  const std::string obstacle = obstacle_to_model_free(wanted, plan.scheme, base.layers);
+  if (wanted.way == route::model_free && !obstacle.empty()) {
+    return fail(error_kind::unsupported, "--model_free does not apply here: " + obstacle);
+  }
+  base.model_free = wanted.way != route::regular && obstacle.empty();
+  for (const std::string& f : wanted.formats) {
+    job run = base;
+    run.format = f;
+    if (f != lead && f != "fake") {
+      if (auto r = exporting::find(f)->decide(run); !r) return forward_error(r);
+      if (!same_decisions(run.layers, base.layers)) {
+        return fail(error_kind::usage, fmt::format("formats {} and {} cannot share one quantization; start one run for each", lead, f));
+      }
+    }
+    plan.jobs.push_back(std::move(run));
+  }
+  if (std::none_of(base.layers.begin(), base.layers.end(), [](const layer_decision& l) { return l.quantize; })) {
+    return fail(error_kind::usage, "no layer would be quantized: " + (base.layers.empty() ? std::string("there are none") : base.layers.front().reason));
+  }
+  if (!gguf_format) warn_about_split_groups(source.spec(), base.layers, plan.warnings);
+  if (lead == "auto_round") warn_about_short_groups(base.layers, plan.warnings);
+
+  for (const job& run : plan.jobs) {
+    auto e = exporting::find(run.format)->make(run);
+    if (!e) return forward_error(e);
+    plan.exporters.push_back(std::move(*e));
+  }
+  plan.peak_memory_bytes = estimate_memory(wanted, source.spec(), base.layers);
+  return plan;
+}
+
+}  // namespace auto_round::plan

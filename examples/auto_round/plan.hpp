@@ -1,0 +1,76 @@
+// From a request (scheme, overrides, formats, layer rules) and the facts of a model to what happens to each of its tensors, exact to the byte.
+// Everything that can be refused is refused here, before any weight is read.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ar/scheme.hpp"
+#include "error.hpp"
+#include "export/export_format.hpp"
+#include "io/json.hpp"
+
+namespace auto_round::plan {
+
+/// What the user set on top of the preset; empty: as the preset says.
+struct scheme_overrides {
+  std::optional<std::int64_t> bits, group_size, act_bits, act_group_size, super_bits, super_group_size;
+  std::optional<bool> sym, act_sym, act_dynamic;
+  std::optional<std::string> data_type, act_data_type;
+};
+
+/// Resolves preset and overrides to a complete scheme (spec of auto-round 0.16.1, schemes.py). error_kind::usage for unknown names and impossible
+/// values (the message lists near names), error_kind::unsupported for what this version has no quantizer for.
+result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme_overrides& overrides, const std::vector<std::string>& formats);
+
+/// "auto_round, gguf:Q4_0" -> {"auto_round", "gguf:q4_0"}: lower case, no blanks, duplicates dropped, all known, all compatible.
+result<std::vector<std::string>> parse_formats(const std::string& text);
+
+/// "5GB", "300MB", "1000": binary units. error_kind::usage otherwise.
+result<std::uint64_t> parse_bytes(const std::string& text);
+
+enum class route { automatic, model_free, regular };
+
+struct request {
+  std::string scheme = "W4A16";
+  scheme_overrides overrides;
+  std::vector<std::string> formats = {"auto_round"};
+  std::string ignore_layers;                       ///< --ignore_layers: patterns separated by commas
+  exporting::method how = exporting::method::signround;
+  route way = route::automatic;
+  std::int64_t iters = 200;
+  double lr = 0, minmax_lr = 0;                    ///< 0: default
+  std::int64_t gradient_accumulate_steps = 1, nsamples = 128, seqlen = 2048, batch_size = 8;
+  bool enable_minmax_tuning = true, enable_quanted_input = true;
+  std::string scale_dtype;                         ///< empty: float16, or float32 for GGUF
+  std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
+};
+
+/// A run that is ready to start. Refers to the source, which must outlive it.
+struct run_plan {
+  ar::scheme_fields scheme;
+  std::string scheme_name;                                     ///< preset name, or a description
+  std::vector<exporting::job> jobs;                            ///< one per format; all have the same decisions about layers
+  std::vector<std::unique_ptr<exporting::exporter>> exporters; ///< likewise
+  std::vector<std::string> warnings;
+  std::uint64_t peak_memory_bytes = 0;                         ///< an estimate
+
+  const std::vector<exporting::layer_decision>& layers() const { return jobs.front().layers; }
+  std::uint64_t total_bytes() const;
+};
+
+/// `source` must be a float checkpoint. error_kind::input for missing or wrong tensors, usage and unsupported as above.
+result<run_plan> make_plan(const request& wanted, const exporting::stored_model& source);
+
+/// The plan for people: one line per group of equal tensors, sums, files, peak memory.
+std::string describe(const run_plan& plan);
+/// The plan for programs: every tensor, every file.
+io::json to_json(const run_plan& plan);
+
+/// "model.layers.0.x", "model.layers.1.x" -> "model.layers.[0-1].x": the notation of the original's logs. Sorted by code point.
+std::vector<std::string> compress_names(std::vector<std::string> names);
+
+}  // namespace auto_round::plan

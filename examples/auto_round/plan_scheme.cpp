@@ -1,0 +1,198 @@
+// Resolving and checking schemes, formats and sizes that a user typed.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <cstdlib>
+
+#include "plan.hpp"
+
+namespace auto_round::plan {
+namespace {
+
+// Order matters for prefix tests.
+constexpr std::array<std::string_view, 5> families = {"int", "mx_fp", "fp", "nv_fp", "mx_int"};
+
+std::string lower(std::string s) {
+  std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return s;
+}
+
+std::string without_blanks(const std::string& text, std::string_view also = "") {
+  std::string s;
+  for (const char c : text) {
+    if (std::isspace(static_cast<unsigned char>(c)) == 0 && also.find(c) == std::string_view::npos) s += c;
+  }
+  return s;
+}
+
+std::vector<std::string> split(const std::string& text, char at) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == at) {
+      parts.emplace_back();
+    } else {
+      parts.back() += c;
+    }
+  }
+  return parts;
+}
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+/// A literal equal to `name` if any preset uses it, so that resolved schemes never refer to the user's text.
+std::string_view known_data_type(std::string_view name) {
+  for (const ar::preset& p : ar::presets) {
+    if (p.fields.data_type == name) return p.fields.data_type;
+  }
+  return {};
+}
+
+/// "int4" -> bits 4, family "int"; "fp8_e5m2" -> bits 8, name unchanged. Nothing if the name says no width.
+std::optional<int> bits_in_name(const std::string& type) {
+  for (const std::string_view family : families) {
+    if (!type.starts_with(family) || type.size() == family.size()) continue;
+    const std::string rest = type.substr(family.size(), 2);
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    if (rest.size() == 2 && digit(rest[0]) && digit(rest[1])) return (rest[0] - '0') * 10 + (rest[1] - '0');
+    if (digit(rest[0])) return rest[0] - '0';
+  }
+  return std::nullopt;
+}
+
+result<int> checked_int(const char* option, std::int64_t value, std::int64_t low) {
+  if (value < low || value > 1 << 30) return fail(error_kind::usage, fmt::format("--{} {} is out of range", option, value));
+  return static_cast<int>(value);
+}
+
+result<void> refuse_what_has_no_quantizer(const ar::scheme_fields& s) {
+  if (s.act_bits.value_or(16) <= 8) {
+    return fail(error_kind::unsupported, "schemes that quantize activations are not supported so far; W2A16 ... W8A16 and gguf formats are");
+  }
+  if (s.data_type != "int" && s.data_type != "int_asym_dq" && s.data_type != "int_sym_dq") {
+    return fail(error_kind::unsupported, fmt::format("data type \"{}\" is not supported so far; int (W2A16 ... W8A16) and gguf formats are", s.data_type));
+  }
+  if (s.bits < 2 || s.bits > 8) return fail(error_kind::unsupported, fmt::format("{} bits: integer weights have 2 to 8", s.bits));
+  return {};
+}
+
+}  // namespace
+
+result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme_overrides& o, const std::vector<std::string>& formats) {
+  const std::string name = without_blanks(preset, "'\"");
+  const ar::scheme_fields* base = ar::find_preset(name);
+  if (base == nullptr) {
+    std::vector<std::pair<std::size_t, std::string>> near;
+    std::string upper = name;
+    std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    for (const ar::preset& p : ar::presets) near.emplace_back(edit_distance(upper, p.name), p.name);
+    std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    return fail(error_kind::usage, fmt::format("unknown scheme \"{}\"; near names are {}, {} and {}; `auto-round list schemes` prints all", preset,
+                                               near[0].second, near[1].second, near[2].second));
+  }
+  ar::scheme_fields s = *base;
+  if (lower(name) == "w4a16_mixed" || lower(name) == "gguf:q2_k_mixed") {
+    return fail(error_kind::unsupported, fmt::format("the mixed recipe {} is not supported so far", name));
+  }
+  if (!lower(name).starts_with("gguf:")) {  // a GGUF preset means its block layout: nothing in it can be changed
+    const auto integer = [](const char* option, const std::optional<std::int64_t>& value, std::int64_t low, auto& to) -> result<void> {
+      if (!value) return {};
+      auto v = checked_int(option, *value, low);
+      if (!v) return forward_error(v);
+      to = *v;
+      return {};
+    };
+    if (auto r = integer("bits", o.bits, 1, s.bits); !r) return forward_error(r);
+    if (auto r = integer("group_size", o.group_size, -1, s.group_size); !r) return forward_error(r);
+    if (auto r = integer("act_bits", o.act_bits, 1, s.act_bits); !r) return forward_error(r);
+    if (auto r = integer("act_group_size", o.act_group_size, -1, s.act_group_size); !r) return forward_error(r);
+    if (auto r = integer("super_bits", o.super_bits, 1, s.super_bits); !r) return forward_error(r);
+    if (auto r = integer("super_group_size", o.super_group_size, 1, s.super_group_size); !r) return forward_error(r);
+    if (o.sym) s.sym = *o.sym;
+    if (o.act_sym) s.act_sym = *o.act_sym;
+    if (o.act_dynamic) s.act_dynamic = *o.act_dynamic;
+    if (o.data_type) {
+      const auto bits = bits_in_name(*o.data_type);
+      if (bits && *bits < 16) s.bits = *bits;
+      std::string family = *o.data_type;
+      for (const std::string_view f : families) {
+        if (bits && family == fmt::format("{}{}", f, *bits)) family = f;
+      }
+      s.data_type = known_data_type(family);
+      if (s.data_type.empty() || s.data_type.ends_with("_dq")) {
+        return fail(error_kind::unsupported, fmt::format("data type \"{}\" is not supported so far; int is, and --format gguf:q4_0, gguf:q8_0, gguf:q4_k_s",
+                                                         *o.data_type));
+      }
+    }
+  }
+  if (!s.act_dynamic) s.act_dynamic = true;
+  if (!s.act_group_size) s.act_group_size = s.group_size;
+  if (!s.act_bits) s.act_bits = 16;
+  if (!s.act_sym) s.act_sym = s.sym;
+  if (!s.act_data_type) s.act_data_type = *s.act_bits < 16 ? s.data_type : "float";
+  if (auto r = refuse_what_has_no_quantizer(s); !r) return forward_error(r);
+  if (s.data_type == "int" && s.bits == 8 && !s.sym) {
+    const bool only_fake = !formats.empty() && std::all_of(formats.begin(), formats.end(), [](const std::string& f) { return f == "fake"; });
+    const char* allow = std::getenv("AR_ALLOW_W8_ASYM");
+    if (!only_fake && (allow == nullptr || std::string_view(allow) == "0")) {
+      return fail(error_kind::usage, "8-bit asymmetric weights lose quality in most engines; drop --asym, or set AR_ALLOW_W8_ASYM=1 to insist");
+    }
+  }
+  return s;
+}
+
+result<std::vector<std::string>> parse_formats(const std::string& text) {
+  std::vector<std::string> formats;
+  for (const std::string& name : split(lower(without_blanks(text)), ',')) {
+    if (name.empty()) return fail(error_kind::usage, fmt::format("--format \"{}\": a name is empty", text));
+    if (exporting::find(name) == nullptr) {
+      std::string known;
+      for (const exporting::export_format* f : exporting::all()) {
+        for (const std::string_view s : f->spellings) known += fmt::format("{}{}", known.empty() ? "" : ", ", s);
+      }
+      return fail(error_kind::unsupported, fmt::format("format {} is not supported; these are: {}", name, known));
+    }
+    if (std::find(formats.begin(), formats.end(), name) == formats.end()) formats.push_back(name);
+  }
+  std::size_t gguf = 0;
+  for (const std::string& f : formats) gguf += f.starts_with("gguf:");
+  if (gguf > 1) return fail(error_kind::usage, "each gguf format has its own mix of types, so only one can be written in a run; start one run for each");
+  if (gguf == 1 && std::any_of(formats.begin(), formats.end(), [](const std::string& f) { return !f.starts_with("gguf:") && f != "fake"; })) {
+    return fail(error_kind::usage, "a gguf format can be combined with fake only: the other formats hold other schemes");
+  }
+  return formats;
+}
+
+result<std::uint64_t> parse_bytes(const std::string& text) {
+  const std::string s = without_blanks(text);
+  std::uint64_t number = 0;
+  const auto [end, ec] = std::from_chars(s.data(), s.data() + s.size(), number);
+  const std::string unit = lower(s.substr(static_cast<std::size_t>(end - s.data())));
+  int shift = 0;
+  if (unit == "kb") shift = 10;
+  if (unit == "mb") shift = 20;
+  if (unit == "gb") shift = 30;
+  if (unit == "tb") shift = 40;
+  const bool known = unit.empty() || unit == "b" || shift != 0;
+  if (ec != std::errc() || !known || number == 0 || number > (UINT64_MAX >> shift)) {
+    return fail(error_kind::usage, fmt::format("\"{}\" is no size; write a number with B, KB, MB or GB, for instance 5GB", text));
+  }
+  return number << shift;
+}
+
+}  // namespace auto_round::plan
