@@ -15,8 +15,8 @@ std::string to_well_formed(std::string_view text);
 char32_t next_code_point(std::string_view text, std::size_t& at);
 void append_code_point(std::string& out, char32_t c);
 
-/// Normalization form of well-formed text, in O(n log n) whatever the text. The `tokenizers` package has tables of Unicode 12.0 for this; the
-/// few code points that got a decomposition since then are left alone here too.
+/// Normalization form of well-formed text, in O(n log n) whatever the text. The `tokenizers` package has tables of Unicode 9.0 for this; the
+/// code points that got a decomposition or a combining class since then are left alone here too.
 std::string normalize(std::string_view text, normal_form form);
 
 /// Full lower case of each code point by itself (no final sigma), as Rust's char::to_lowercase with Unicode 17.
