@@ -10,12 +10,32 @@
 #include "ar/dtype/int_asym.hpp"
 #include "ar/dtype/int_sym.hpp"
 #include "ar/dtype/int_sym_gptq.hpp"
+#include "ar/dtype/q2_k.hpp"
+#include "ar/dtype/q3_k.hpp"
+#include "ar/dtype/q4_0.hpp"
+#include "ar/dtype/q4_1.hpp"
+#include "ar/dtype/q4_k.hpp"
+#include "ar/dtype/q5_0.hpp"
+#include "ar/dtype/q5_1.hpp"
+#include "ar/dtype/q5_k.hpp"
+#include "ar/dtype/q6_k.hpp"
+#include "ar/dtype/q8_0.hpp"
 
 /// AR_FOR_EACH_DATA_TYPE(X) expands to X(<file stem>) for each; the header of that stem defines the list <stem>_types of its instances.
 #undef AR_FOR_EACH_DATA_TYPE
 #define AR_FOR_EACH_DATA_TYPE(X) \
-  X(int_asym)                    \
-  X(int_sym)                     \
-  X(int_sym_gptq)
+  X(int_asym) \
+  X(int_sym) \
+  X(int_sym_gptq) \
+  X(q2_k) \
+  X(q3_k) \
+  X(q4_0) \
+  X(q4_1) \
+  X(q4_k) \
+  X(q5_0) \
+  X(q5_1) \
+  X(q5_k) \
+  X(q6_k) \
+  X(q8_0)
 
 #endif

@@ -23,6 +23,7 @@ struct vec {
   using DU = hn::RebindToUnsigned<D>;
   using DI = hn::RebindToSigned<D>;
   using DB = hn::Rebind<std::uint8_t, D>;
+  using DH = hn::Rebind<std::uint16_t, D>;
   hn::Vec<D> raw;
 
   /// What a comparison gives.
@@ -124,6 +125,10 @@ struct vec {
   }
 
   friend HWY_INLINE void lane_store(vec a, float* p) noexcept { hn::StoreU(a.raw, D(), p); }
+  friend HWY_INLINE void lane_store_bf16(vec a, std::uint16_t* p) noexcept {
+    const auto high = hn::ShiftRight<16>(hn::BitCast(DU(), lane_round_bf16(a).raw));
+    hn::StoreU(hn::DemoteTo(DH(), hn::BitCast(DI(), high)), DH(), p);
+  }
   friend HWY_INLINE void lane_store_code(vec a, std::uint8_t* p) noexcept { hn::StoreU(hn::DemoteTo(DB(), hn::ConvertTo(DI(), a.raw)), DB(), p); }
   friend HWY_INLINE float lane_reduce_min(vec a) noexcept { return hn::GetLane(hn::MinOfLanes(D(), a.raw)); }
   friend HWY_INLINE float lane_reduce_max(vec a) noexcept { return hn::GetLane(hn::MaxOfLanes(D(), a.raw)); }

@@ -15,6 +15,8 @@ inline namespace AR_ABI {
 
 /// Stores lanes to consecutive floats, aligned or not.
 AR_FN constexpr void lane_store(float x, float* p) noexcept { *p = x; }
+/// Stores values rounded to bfloat16 (nearest even).
+AR_FN constexpr void lane_store_bf16(float x, std::uint16_t* p) noexcept { *p = bf16_from_f32(x); }
 /// Stores whole values 0..255 as bytes.
 AR_FN constexpr void lane_store_code(float x, std::uint8_t* p) noexcept { *p = static_cast<std::uint8_t>(x); }
 /// The smallest / largest of the lanes.

@@ -82,7 +82,10 @@ template <class F>
 AR_FN constexpr void store_weight(F x, float* p) noexcept {
   lane_store(x, p);
 }
-AR_FN constexpr void store_weight(float x, std::uint16_t* p) noexcept { *p = bf16_from_f32(x); }
+template <class F>
+AR_FN constexpr void store_weight(F x, std::uint16_t* p) noexcept {
+  lane_store_bf16(x, p);
+}
 
 /// wq[rows x cols] of the rows first_row..last_row, as float or bfloat16 bits (nearest even).
 template <class F, class Grid, class Out>

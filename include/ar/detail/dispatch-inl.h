@@ -1,0 +1,91 @@
+// One SIMD target's kernel table: instances of the row drivers for every data type of the registry. Included by the dispatch unit alone, once
+// per target.
+#if defined(AR_DETAIL_DISPATCH_INL_H) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
+#ifdef HWY_TARGET_TOGGLE
+#undef AR_DETAIL_DISPATCH_INL_H
+#else
+#define AR_DETAIL_DISPATCH_INL_H
+#endif
+
+#include <hwy/highway.h>  // before all else: it opens the target's region
+
+#include "ar/data_types.hpp"
+#include "ar/detail/gguf_table-inl.h"
+#include "ar/detail/kernel_table.hpp"
+#include "ar/detail/lane-inl.h"
+#include "ar/detail/rows-inl.h"
+#include "ar/detail/tune_rows.hpp"
+
+AR_BEGIN_TARGET
+namespace dispatch {
+
+template <class T>
+constexpr T with_width(int bits) noexcept {
+  T t{};
+  t.width = decltype(t.width)(bits);
+  return t;
+}
+
+template <class T>
+struct range_entry {
+  static errc fit(int bits, int group_size, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) {
+    return rows::fit<T, vec>(with_width<T>(bits), group_size, w, scale, zero_point);
+  }
+  static errc quantize(int bits, int group_size, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
+                       matrix_view<float> zero_point) {
+    return rows::quantize<T, vec>(with_width<T>(bits), group_size, w, code, scale, zero_point);
+  }
+  static errc encode(int bits, int group_size, matrix_view<const float> w, matrix_view<const float> scale, matrix_view<const float> zero_point,
+                     matrix_view<std::uint8_t> code) {
+    return rows::encode<T, vec>(with_width<T>(bits), group_size, w, scale, zero_point, code);
+  }
+  static errc dequantize(int bits, int group_size, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
+                         matrix_view<const float> zero_point, matrix_view<float> out) {
+    return rows::dequantize<T, vec>(with_width<T>(bits), group_size, code, scale, zero_point, out);
+  }
+  static errc qdq(int bits, int group_size, matrix_view<const float> w, matrix_view<float> out) {
+    return rows::qdq<T, vec>(with_width<T>(bits), group_size, w, out);
+  }
+  static constexpr range_kernels value{T::name, T::weight_format, T::scale_format, rows::has_zero_point<T>, fit, quantize, encode, dequantize, qdq};
+};
+
+template <class... T>
+constexpr std::size_t length(type_list<T...>) noexcept {
+  return sizeof...(T);
+}
+#define AR_COUNT_TYPES(stem) +length(stem##_types{})
+inline constexpr std::size_t capacity = 0 AR_FOR_EACH_DATA_TYPE(AR_COUNT_TYPES);
+#undef AR_COUNT_TYPES
+
+/// Room for every instance of the registry; the range types fill it from the front.
+struct type_tables {
+  range_kernels range[capacity] = {};
+  std::size_t ranges = 0;
+
+  template <class T>
+  constexpr void add() noexcept {
+    if constexpr (RangeType<T>) range[ranges++] = range_entry<T>::value;
+  }
+  template <class... T>
+  constexpr void add_all(type_list<T...>) noexcept {
+    (add<T>(), ...);
+  }
+};
+
+constexpr type_tables make_type_tables() noexcept {
+  type_tables t;
+#define AR_ADD_TYPES(stem) t.add_all(stem##_types{});
+  AR_FOR_EACH_DATA_TYPE(AR_ADD_TYPES)
+#undef AR_ADD_TYPES
+  return t;
+}
+inline constexpr type_tables types = make_type_tables();
+
+}  // namespace dispatch
+
+// HWY_NAMESPACE is "N_" and the name of the target.
+inline constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], dispatch::types.range, dispatch::types.ranges, gguf::kernel_table<vec>,
+                                    tune_loops<vec>::table()};
+
+AR_END_TARGET
+#endif
