@@ -132,22 +132,11 @@ class linear_schedule {
 class python_random {
  public:
   constexpr explicit python_random(std::uint64_t seed) noexcept {
-    state_[0] = 19650218u;
-    for (std::uint32_t i = 1; i < n; ++i) state_[i] = 1812433253u * (state_[i - 1] ^ (state_[i - 1] >> 30)) + i;
     const std::uint32_t key[2] = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
-    const std::uint32_t length = key[1] != 0 ? 2 : 1;
-    std::uint32_t i = 1, j = 0;
-    for (std::uint32_t k = 0; k < n; ++k) {
-      state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1664525u)) + key[j] + j;
-      i = next_index(i);
-      j = j + 1 == length ? 0 : j + 1;
-    }
-    for (std::uint32_t k = 0; k < n - 1; ++k) {
-      state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1566083941u)) - i;
-      i = next_index(i);
-    }
-    state_[0] = 0x80000000u;
+    init(key, key[1] != 0 ? 2 : 1);
   }
+  /// A seed of any size: the 32-bit words of its absolute value, least significant first, without leading zeros but at least one.
+  constexpr python_random(const std::uint32_t* key, std::size_t length) noexcept { init(key, length); }
   constexpr std::uint32_t next() noexcept {
     if (at_ == n) refill();
     std::uint32_t y = state_[at_++];
@@ -164,6 +153,11 @@ class python_random {
     while (r >= bound) r = next() >> (32 - bits);
     return r;
   }
+  /// random.random: uniform in [0, 1) with 53 bits.
+  constexpr double random() noexcept {
+    const std::uint32_t high = next() >> 5, low = next() >> 6;
+    return (high * 67108864.0 + low) / 9007199254740992.0;
+  }
   /// random.shuffle
   constexpr void shuffle(std::int32_t* x, std::size_t count) noexcept {
     for (std::size_t i = count; i-- > 1;) {
@@ -176,6 +170,22 @@ class python_random {
 
  private:
   static constexpr std::uint32_t n = 624, m = 397;
+  constexpr void init(const std::uint32_t* key, std::size_t length) noexcept {
+    state_[0] = 19650218u;
+    for (std::uint32_t i = 1; i < n; ++i) state_[i] = 1812433253u * (state_[i - 1] ^ (state_[i - 1] >> 30)) + i;
+    std::uint32_t i = 1;
+    std::size_t j = 0;
+    for (std::size_t k = 0; k < (length > n ? length : n); ++k) {
+      state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1664525u)) + key[j] + static_cast<std::uint32_t>(j);
+      i = next_index(i);
+      j = j + 1 == length ? 0 : j + 1;
+    }
+    for (std::uint32_t k = 0; k < n - 1; ++k) {
+      state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1566083941u)) - i;
+      i = next_index(i);
+    }
+    state_[0] = 0x80000000u;
+  }
   constexpr std::uint32_t next_index(std::uint32_t i) noexcept {
     if (i + 1 < n) return i + 1;
     state_[0] = state_[n - 1];
