@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "ar/data_types.hpp"
+#include "ar/detail/block_rows-inl.h"
 #include "ar/detail/rows-inl.h"
 #include "ar/scheme.hpp"
 #if !defined(AR_NO_HIGHWAY)

@@ -1,5 +1,5 @@
 // The row loops: they take a data type's mathematics along the rows of a matrix, for a lane type V and with the float lane for what is left
-// over. One text serves both kinds of data type, constant expressions (V = float) and every SIMD target. Loads stay inside the rows.
+// over. One text serves constant expressions (V = float) and every SIMD target. Loads stay inside the rows. Block types: block_rows-inl.h.
 #if defined(AR_DETAIL_ROWS_INL_H) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
 #ifdef HWY_TARGET_TOGGLE
 #undef AR_DETAIL_ROWS_INL_H
@@ -10,6 +10,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "ar/detail/concepts.hpp"
 #include "ar/detail/lane_traits-inl.h"
@@ -134,8 +135,13 @@ constexpr bool usable(matrix_view<const float> m, bool nonzero) noexcept {
 /// What to do with a group once its parameters are known.
 enum class action { fit, encode, decode, qdq };
 
+/// Codes are read by decode and written by the others.
+template <action A>
+using code_pointer = std::conditional_t<A == action::decode, const std::uint8_t*, std::uint8_t*>;
+
 template <action A, class T, class V>
-constexpr void elements(const T& t, const param_array<float, param_count<T>>& a, const float* w, std::uint8_t* code, float* out, std::size_t n) noexcept {
+constexpr void elements(const T& t, const param_array<float, param_count<T>>& a, const float* w, code_pointer<A> code, float* out,
+                        std::size_t n) noexcept {
   constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
   const typename T::template params<V> p = broadcast<T, V>(a);
   const float offset = static_cast<float>(t.code_offset());
@@ -197,8 +203,8 @@ constexpr void fit_row(const T& t, const float* w, std::size_t cols, std::size_t
 
 /// One row with given parameters.
 template <action A, class T, class V>
-constexpr void given_row(const T& t, const float* w, std::size_t cols, std::size_t group, const float* scale, const float* zero_point, std::uint8_t* code,
-                         float* out) noexcept {
+constexpr void given_row(const T& t, const float* w, std::size_t cols, std::size_t group, const float* scale, const float* zero_point,
+                         code_pointer<A> code, float* out) noexcept {
   constexpr std::size_t count = param_count<T>;
   for (std::size_t at = 0, g = 0; at < cols; at += group, ++g) {
     param_array<float, count> a{};
@@ -291,101 +297,6 @@ template <RangeType T, class V>
   if (const errc e = shapes::grouped(group_size, w, out, group); e != errc::ok) return e;
   if (const errc e = check_weights<T, V>(t, w, group); e != errc::ok) return e;
   for (std::size_t r = 0; r < w.rows; ++r) fit_row<action::qdq, T, V>(t, w.row(r), w.cols, group, nullptr, nullptr, nullptr, out.row(r));
-  return errc::ok;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------------------------------
-// Block types: every lane fits another block
-
-/// Quantizes `blocks` consecutive blocks of a row into their bytes. `importance` is null or one number per value.
-template <BlockType T, class V>
-constexpr void quantize_blocks(const T& t, const float* w, const float* importance, std::size_t blocks, std::uint8_t* bytes) noexcept {
-  constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
-  constexpr std::size_t size = static_cast<std::size_t>(T::block_size);
-  constexpr std::size_t count = param_count<T>;
-  for (std::size_t first = 0; first < blocks; first += lanes) {
-    const std::size_t here = blocks - first < lanes ? blocks - first : lanes;
-    V x[size], weight[size], code[size];
-    float turned[lanes] = {};
-    for (std::size_t i = 0; i < size; ++i) {  // lanes past the last block repeat it; their results are dropped
-      for (std::size_t l = 0; l < lanes; ++l) turned[l] = w[(first + (l < here ? l : here - 1)) * size + i];
-      x[i] = lane_load<V>(turned);
-    }
-    if (importance != nullptr) {
-      for (std::size_t i = 0; i < size; ++i) {
-        for (std::size_t l = 0; l < lanes; ++l) turned[l] = importance[(first + (l < here ? l : here - 1)) * size + i];
-        weight[i] = lane_load<V>(turned);
-      }
-    }
-    typename T::template params<V> p{};
-    t.fit(static_cast<const V*>(x), importance == nullptr ? static_cast<const V*>(nullptr) : static_cast<const V*>(weight), code, p);
-    std::uint8_t codes[size][lanes] = {};
-    for (std::size_t i = 0; i < size; ++i) lane_store_code(code[i], codes[i]);
-    float plane[count][lanes] = {};
-    const auto a = to_array<T, V>(p);
-    for (std::size_t k = 0; k < count; ++k) lane_store(a.v[k], plane[k]);
-    for (std::size_t l = 0; l < here; ++l) {
-      std::uint8_t own[size] = {};
-      for (std::size_t i = 0; i < size; ++i) own[i] = codes[i][l];
-      param_array<float, count> b{};
-      for (std::size_t k = 0; k < count; ++k) b.v[k] = plane[k][l];
-      T::store(to_params<T, float>(b), own, bytes + (first + l) * static_cast<std::size_t>(T::block_bytes));
-    }
-  }
-}
-
-/// Weights of `blocks` consecutive blocks.
-template <BlockType T, class V>
-constexpr void dequantize_blocks(const T& t, const std::uint8_t* bytes, std::size_t blocks, float* out) noexcept {
-  constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
-  constexpr std::size_t size = static_cast<std::size_t>(T::block_size), sub = static_cast<std::size_t>(T::sub_size);
-  for (std::size_t b = 0; b < blocks; ++b, out += size) {
-    std::uint8_t code[size] = {};
-    typename T::template params<float> s{};
-    T::load(bytes + b * static_cast<std::size_t>(T::block_bytes), code, s);
-    const auto p = broadcast<T, V>(to_array<T, float>(s));
-    for (std::size_t k = 0; k < size / sub; ++k) {
-      std::size_t i = k * sub;
-      for (; i + step <= (k + 1) * sub; i += step) lane_store(t.decode(lane_load_code<V>(code + i), p, static_cast<int>(k)), out + i);
-      if constexpr (step > 1)
-        for (; i < (k + 1) * sub; ++i) out[i] = t.decode(lane_load_code<float>(code + i), s, static_cast<int>(k));
-    }
-  }
-}
-
-template <BlockType T, class V>
-[[nodiscard]] constexpr errc quantize(const T& t, matrix_view<const float> w, const float* importance, matrix_view<std::uint8_t> bytes) noexcept {
-  std::size_t blocks = 0;
-  if (const errc e = shapes::block_shapes(w, bytes, T::block_size, T::block_bytes, blocks); e != errc::ok) return e;
-  if (extrema e; !finite_range<V>(w, e)) return errc::non_finite;
-  if (importance != nullptr && !usable({importance, 1, w.cols}, false)) return errc::bad_value;
-  for (std::size_t r = 0; r < w.rows; ++r) quantize_blocks<T, V>(t, w.row(r), importance, blocks, bytes.row(r));
-  return errc::ok;
-}
-
-template <BlockType T, class V>
-[[nodiscard]] constexpr errc dequantize(const T& t, matrix_view<const std::uint8_t> bytes, matrix_view<float> out) noexcept {
-  std::size_t blocks = 0;
-  if (const errc e = shapes::block_shapes(out, bytes, T::block_size, T::block_bytes, blocks); e != errc::ok) return e;
-  for (std::size_t r = 0; r < out.rows; ++r) dequantize_blocks<T, V>(t, bytes.row(r), blocks, out.row(r));
-  return errc::ok;
-}
-
-template <BlockType T, class V>
-[[nodiscard]] constexpr errc qdq(const T& t, matrix_view<const float> w, const float* importance, matrix_view<float> out) noexcept {
-  if (!shapes::same_shape(w, out)) return errc::bad_shape;
-  if (w.cols % static_cast<std::size_t>(T::block_size) != 0) return errc::bad_shape;
-  if (extrema e; !finite_range<V>(w, e)) return errc::non_finite;
-  if (importance != nullptr && !usable({importance, 1, w.cols}, false)) return errc::bad_value;
-  constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>), size = static_cast<std::size_t>(T::block_size);
-  const std::size_t blocks = w.cols / size;
-  for (std::size_t r = 0; r < w.rows; ++r)
-    for (std::size_t b = 0; b < blocks; b += lanes) {
-      const std::size_t here = blocks - b < lanes ? blocks - b : lanes;
-      std::uint8_t bytes[lanes * static_cast<std::size_t>(T::block_bytes)] = {};
-      quantize_blocks<T, V>(t, w.row(r) + b * size, importance == nullptr ? nullptr : importance + b * size, here, bytes);
-      dequantize_blocks<T, V>(t, bytes, here, out.row(r) + b * size);
-    }
   return errc::ok;
 }
 

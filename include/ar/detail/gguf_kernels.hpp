@@ -1,0 +1,40 @@
+// The run-time table of GGUF types, as plain data: facts, and functions over views. What each function does and returns is said in ar/gguf.hpp.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ar/detail/gguf_block.hpp"
+#include "ar/errc.hpp"
+#include "ar/view.hpp"
+
+namespace ar {
+
+/// Which of the original's variants of Q4_1 and Q5_1 to follow; other types have only one.
+struct gguf_variant {
+  bool bf16 = false;        ///< round scale (and zero point) as the original does for bfloat16 weights; costs accuracy
+  bool reciprocal = false;  ///< its OPT-RTN variant, which multiplies by 1 / scale
+};
+
+struct gguf_kernels {
+  const char* name;              ///< "q4_k"
+  std::uint32_t id;              ///< ggml type id
+  std::uint32_t block_elements;  ///< 32, 64 or 256
+  std::uint32_t block_bytes;
+  std::uint32_t group_size;      ///< columns that share a scale
+  bool superblock;               ///< has d_scale
+  bool asymmetric;               ///< has an offset
+
+  errc (*quantize)(matrix_view<const float> w, std::span<const float> importance, std::span<std::uint8_t> blocks) noexcept;
+  errc (*dequantize)(std::span<const std::uint8_t> blocks, matrix_view<float> out) noexcept;
+  bool (*scales_are_finite)(std::span<const std::uint8_t> blocks) noexcept;
+  // auto-round's flavor; null for types that auto-round does not make
+  errc (*search)(matrix_view<const float> w, std::span<const float> importance, matrix_view<const float> v, gguf_variant variant,
+                 const gguf_parameters<float>& out) noexcept;
+  errc (*qdq)(matrix_view<const float> w, matrix_view<const float> v, gguf_variant variant, const gguf_parameters<const float>& parameters,
+              matrix_view<float> out) noexcept;
+  errc (*pack)(matrix_view<const float> w, const gguf_parameters<const float>& parameters, std::span<std::uint8_t> blocks) noexcept;
+  errc (*search_and_pack)(matrix_view<const float> w, std::span<const float> importance, std::span<std::uint8_t> blocks) noexcept;
+};
+
+}  // namespace ar

@@ -1,0 +1,68 @@
+// q2_k: GGUF Q2_K. 256 weights in 16 groups of 16; 2-bit codes, 4-bit scales and minimums with half-precision steps. 2.625 bits a weight.
+// Source: ggml 0.25.3 (quantize_row_q2_K, with and without importance) and auto-round 0.16.1 (int_asym_dq, ggml_quant); equal bit for bit.
+#if defined(AR_DTYPE_Q2_K_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
+#ifdef HWY_TARGET_TOGGLE
+#undef AR_DTYPE_Q2_K_HPP
+#else
+#define AR_DTYPE_Q2_K_HPP
+#endif
+
+#include "ar/detail/gguf_superblock-inl.h"
+
+AR_BEGIN_TARGET
+
+struct q2_k : gguf::asymmetric_superblock<q2_k, 2, 16, 4> {
+  using base = gguf::asymmetric_superblock<q2_k, 2, 16, 4>;
+  static constexpr const char* name = "q2_k";
+  static constexpr gguf_id id = gguf_id::q2_k;
+  static constexpr std::size_t block_bytes = 84;
+  static constexpr gguf::probe_grid plain_grid{-0.5, 0.1, 15, true};
+  static constexpr float sigma_factor = 1.0f;
+  static constexpr bool plain_weight_has_level = false;
+
+  /// scales: scale in the low nibble, minimum in the high one. Codes of weights i, i + 32, i + 64, i + 96 of a half share a byte.
+  struct layout {
+    std::uint8_t scales[16];
+    std::uint8_t qs[64];
+    detail::le16 d, dmin;
+  };
+  static_assert(sizeof(layout) == block_bytes);
+
+  AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
+    layout b{};
+    b.d = detail::to_le16(f16_from_f32(p.d));
+    b.dmin = detail::to_le16(f16_from_f32(p.dmin));
+    for (std::size_t j = 0; j < 16; ++j)
+      b.scales[j] = detail::byte_of(static_cast<std::uint32_t>(p.scale[j]) | (static_cast<std::uint32_t>(p.min[j]) << 4));
+    gguf::store_two_bits(code, b.qs);
+    detail::store_layout(b, block);
+  }
+
+  AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
+    const auto b = detail::load_layout<layout>(block);
+    p.d = f32_from_f16(detail::from_le16(b.d));
+    p.dmin = f32_from_f16(detail::from_le16(b.dmin));
+    for (std::size_t j = 0; j < 16; ++j) {
+      p.scale[j] = static_cast<float>(b.scales[j] & 15);
+      p.min[j] = static_cast<float>(b.scales[j] >> 4);
+    }
+    gguf::load_two_bits(b.qs, code);
+  }
+
+  /// As in the base, but chosen with the unrounded scales.
+  template <class F>
+  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+    base::encode_scales(g, p);
+    p.d = lane_round_f16(p.d);
+    p.dmin = lane_round_f16(p.dmin);
+    for (std::size_t i = 0; i < 256; ++i)
+      code[i] = gguf::clamp(lane_round((x[i] + g.offset[i / 16]) / g.scale[i / 16]), lane_set<F>(0.0f), lane_set<F>(3.0f));
+  }
+};
+static_assert(BlockType<q2_k>);
+
+/// The instances that the dispatch unit holds.
+using q2_k_types = type_list<q2_k>;
+
+AR_END_TARGET
+#endif

@@ -1,0 +1,117 @@
+// q3_k: GGUF Q3_K. 256 weights in 16 groups of 16; 3-bit signed codes, 6-bit signed scales with a half-precision step. 3.4375 bits a weight.
+// Source: ggml 0.25.3 (quantize_row_q3_K, with and without importance) and auto-round 0.16.1 (int_sym_dq, ggml_quant); equal bit for bit.
+#if defined(AR_DTYPE_Q3_K_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
+#ifdef HWY_TARGET_TOGGLE
+#undef AR_DTYPE_Q3_K_HPP
+#else
+#define AR_DTYPE_Q3_K_HPP
+#endif
+
+#include "ar/detail/gguf_superblock-inl.h"
+
+AR_BEGIN_TARGET
+
+struct q3_k : gguf::symmetric_superblock<3, 6> {
+  static constexpr const char* name = "q3_k";
+  static constexpr gguf_id id = gguf_id::q3_k;
+  static constexpr std::size_t block_bytes = 110;
+
+  /// The low two bits of the codes as in Q2_K; bit j of hmask[i] is the third bit of weight 32 j + i. Scales plus 32: low nibbles in scales[0..7]
+  /// (those of groups 8..15 in the high half), upper two bits in scales[8..11].
+  struct layout {
+    std::uint8_t hmask[32];
+    std::uint8_t qs[64];
+    std::uint8_t scales[12];
+    detail::le16 d;
+  };
+  static_assert(sizeof(layout) == block_bytes);
+
+  /// ggml's quantizer. `importance` is null or the weight of each column.
+  template <class F>
+  AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
+    const F zero = lane_set<F>(0.0f);
+    F scale[16];
+    if (importance != nullptr) {
+      const F sigma = (lane_set<F>(2.0f) * gguf::sum_of_squares<256>(x)) / lane_set<F>(256.0f);
+      F weight[16];
+      for (std::size_t j = 0; j < 16; ++j) {
+        const F* xs = x + j * 16;
+        F w[16];
+        weight[j] = zero;
+        for (std::size_t i = 0; i < 16; ++i) {
+          w[i] = importance[j * 16 + i] * lane_sqrt(sigma + xs[i] * xs[i]);
+          weight[j] = weight[j] + w[i];
+        }
+        const auto sub = gguf::fit_symmetric<16, 4>(xs, w);
+        scale[j] = sub.scale;
+        for (std::size_t i = 0; i < 16; ++i) code[j * 16 + i] = gguf::code_of<4>(sub, xs[i]);
+      }
+      const auto outer = gguf::fit_symmetric<16, 32>(scale, weight);
+      for (std::size_t j = 0; j < 16; ++j) p.scale[j] = gguf::code_of<32>(outer, scale[j]) - lane_set<F>(32.0f);
+      p.d = lane_round_f16(outer.scale);
+    } else {
+      for (std::size_t j = 0; j < 16; ++j) scale[j] = gguf::fit_q3<16>(x + j * 16, code + j * 16);
+      const F extreme = gguf::first_extreme<16>(scale).value;
+      const auto none = lane_eq(extreme, zero);
+      const F inverse = lane_set<F>(-32.0f) / extreme;
+      for (std::size_t j = 0; j < 16; ++j)
+        p.scale[j] = lane_select(none, lane_set<F>(-32.0f), gguf::clamp_code(lane_nint(inverse * scale[j]), -32.0f, 31.0f));
+      p.d = lane_select(none, zero, lane_round_f16(lane_set<F>(1.0f) / inverse));
+    }
+    encode_again(x, p, code);
+  }
+
+  /// auto-round's parameters. `v` is null or a rounding offset per value.
+  template <class F>
+  AR_FN static constexpr void search(const F* x, const F* importance, const gguf::search_rule& rule, const F* v, group_params<F>& g) noexcept {
+    search_groups(x, importance, rule, v, g);
+  }
+
+  /// Codes of x for given parameters, chosen with the unrounded scales.
+  template <class F>
+  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+    p.d = lane_round_f16(g.d_scale);
+    for (std::size_t j = 0; j < 16; ++j) {
+      p.scale[j] = gguf::scale_code(g.scale[j], g.d_scale, -32.0f, 31.0f);
+      const F inverse = gguf::reciprocal_or_zero(g.scale[j]);
+      for (std::size_t i = j * 16; i < j * 16 + 16; ++i)
+        code[i] = gguf::clamp(lane_round(x[i] * inverse), lane_set<F>(-4.0f), lane_set<F>(3.0f)) + lane_set<F>(4.0f);
+    }
+  }
+
+  AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
+    layout b{};
+    b.d = detail::to_le16(f16_from_f32(p.d));
+    for (std::size_t j = 0; j < 16; ++j) {
+      const auto s = static_cast<std::uint32_t>(p.scale[j] + 32.0f);
+      b.scales[j & 7] = detail::byte_of(b.scales[j & 7] | ((s & 15u) << (j < 8 ? 0 : 4)));
+      b.scales[8 + (j & 3)] = detail::byte_of(b.scales[8 + (j & 3)] | ((s >> 4) << (2 * (j >> 2))));
+    }
+    std::uint8_t low[256]{};
+    for (std::size_t i = 0; i < 256; ++i) {
+      low[i] = code[i] & 3;
+      b.hmask[i % 32] = detail::byte_of(b.hmask[i % 32] | (static_cast<std::uint32_t>(code[i] >> 2) << (i / 32)));
+    }
+    gguf::store_two_bits(low, b.qs);
+    detail::store_layout(b, block);
+  }
+
+  AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
+    const auto b = detail::load_layout<layout>(block);
+    p.d = f32_from_f16(detail::from_le16(b.d));
+    for (std::size_t j = 0; j < 16; ++j) {
+      const int low = j < 8 ? b.scales[j] & 15 : b.scales[j - 8] >> 4;
+      const int high = (b.scales[8 + (j & 3)] >> (2 * (j >> 2))) & 3;
+      p.scale[j] = static_cast<float>((low | (high << 4)) - 32);
+    }
+    gguf::load_two_bits(b.qs, code);
+    for (std::size_t i = 0; i < 256; ++i) code[i] = detail::byte_of(code[i] | (((b.hmask[i % 32] >> (i / 32)) & 1u) << 2));
+  }
+};
+static_assert(BlockType<q3_k>);
+
+/// The instances that the dispatch unit holds.
+using q3_k_types = type_list<q3_k>;
+
+AR_END_TARGET
+#endif

@@ -1,0 +1,59 @@
+// q4_k: GGUF Q4_K. 256 weights in 8 groups of 32; 4-bit codes, 6-bit scales and minimums with half-precision steps. 4.5 bits a weight.
+// Source: ggml 0.25.3 (quantize_row_q4_k, with and without importance) and auto-round 0.16.1 (int_asym_dq, ggml_quant); equal bit for bit.
+#if defined(AR_DTYPE_Q4_K_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
+#ifdef HWY_TARGET_TOGGLE
+#undef AR_DTYPE_Q4_K_HPP
+#else
+#define AR_DTYPE_Q4_K_HPP
+#endif
+
+#include "ar/detail/gguf_superblock-inl.h"
+
+AR_BEGIN_TARGET
+
+struct q4_k : gguf::asymmetric_superblock<q4_k, 4, 32, 6> {
+  static constexpr const char* name = "q4_k";
+  static constexpr gguf_id id = gguf_id::q4_k;
+  static constexpr std::size_t block_bytes = 144;
+  static constexpr gguf::probe_grid plain_grid{-1.0, 0.1, 20, false};
+  static constexpr float sigma_factor = 2.0f;
+  static constexpr bool plain_weight_has_level = true;
+
+  /// Nibbles of 64 weights share 32 bytes: the first 32 weights are the low ones.
+  struct layout {
+    detail::le16 d, dmin;
+    std::uint8_t scales[12];
+    std::uint8_t qs[128];
+  };
+  static_assert(sizeof(layout) == block_bytes);
+
+  AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
+    layout b{};
+    b.d = detail::to_le16(f16_from_f32(p.d));
+    b.dmin = detail::to_le16(f16_from_f32(p.dmin));
+    gguf::store_six_bit_pairs(p.scale, p.min, b.scales);
+    for (std::size_t pair = 0; pair < 4; ++pair)
+      for (std::size_t i = 0; i < 32; ++i)
+        b.qs[pair * 32 + i] = detail::byte_of(code[pair * 64 + i] | (static_cast<std::uint32_t>(code[pair * 64 + 32 + i]) << 4));
+    detail::store_layout(b, block);
+  }
+
+  AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
+    const auto b = detail::load_layout<layout>(block);
+    p.d = f32_from_f16(detail::from_le16(b.d));
+    p.dmin = f32_from_f16(detail::from_le16(b.dmin));
+    gguf::load_six_bit_pairs(b.scales, p.scale, p.min);
+    for (std::size_t pair = 0; pair < 4; ++pair)
+      for (std::size_t i = 0; i < 32; ++i) {
+        code[pair * 64 + i] = b.qs[pair * 32 + i] & 15;
+        code[pair * 64 + 32 + i] = b.qs[pair * 32 + i] >> 4;
+      }
+  }
+};
+static_assert(BlockType<q4_k>);
+
+/// The instances that the dispatch unit holds.
+using q4_k_types = type_list<q4_k>;
+
+AR_END_TARGET
+#endif

@@ -1,0 +1,76 @@
+// q8_0: GGUF Q8_0. Blocks of 32 weights, 8-bit signed codes, scale in half precision. 8.5 bits a weight.
+// Source: ggml 0.25.3 (quantize_row_q8_0) and auto-round 0.16.1 (data_type/gguf.py, ggml_quant); equal bit for bit.
+#if defined(AR_DTYPE_Q8_0_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
+#ifdef HWY_TARGET_TOGGLE
+#undef AR_DTYPE_Q8_0_HPP
+#else
+#define AR_DTYPE_Q8_0_HPP
+#endif
+
+#include "ar/detail/gguf_block32-inl.h"
+
+AR_BEGIN_TARGET
+
+struct q8_0 : gguf::symmetric_block32<8> {
+  static constexpr const char* name = "q8_0";
+  static constexpr gguf_id id = gguf_id::q8_0;
+  static constexpr std::size_t block_bytes = 34;
+  static constexpr bool weighs_by_row = false;
+
+  /// ggml's quantizer: largest magnitude / 127. Importance plays no part.
+  template <class F>
+  AR_FN static constexpr void fit(const F* x, const F*, F* code, params<F>& p) noexcept {
+    const F zero = lane_set<F>(0.0f);
+    const F d = gguf::first_extreme<32>(x).magnitude / lane_set<F>(127.0f);
+    const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
+    p.d = lane_round_f16(d);
+    for (std::size_t i = 0; i < 32; ++i)
+      code[i] = gguf::lane_trunc_or_zero(gguf::lane_round_away(x[i] * inverse)) + lane_set<F>(128.0f);
+  }
+
+  /// auto-round's packer with the scale of a quantized layer: halves away from zero, where a half is seen after doubling the fraction.
+  template <class F>
+  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+    const F inverse = gguf::reciprocal_or_zero(g.scale[0]);
+    p.d = lane_round_f16(g.scale[0]);
+    for (std::size_t i = 0; i < 32; ++i) {
+      const F y = x[i] * inverse, a = lane_abs(y), whole = lane_floor(a);
+      const F q = whole + lane_floor((a - whole) * lane_set<F>(2.0f));
+      code[i] = gguf::clamp(lane_select(lane_lt(y, lane_set<F>(0.0f)), -q, q), lane_set<F>(-128.0f), lane_set<F>(127.0f)) + lane_set<F>(128.0f);
+    }
+  }
+
+  /// auto-round's packer without parameters.
+  template <class F>
+  AR_FN static constexpr void encode_own(const F* x, F* code, params<F>& p) noexcept {
+    group_params<F> g;
+    g.scale[0] = gguf::first_extreme<32>(x).magnitude / lane_set<F>(127.0f);
+    encode_given(x, g, code, p);
+  }
+
+  struct layout {
+    detail::le16 d;
+    std::uint8_t qs[32];  ///< signed
+  };
+  static_assert(sizeof(layout) == block_bytes);
+
+  AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
+    layout b{};
+    b.d = detail::to_le16(f16_from_f32(p.d));
+    for (std::size_t i = 0; i < 32; ++i) b.qs[i] = code[i] ^ 128;
+    detail::store_layout(b, block);
+  }
+
+  AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
+    const auto b = detail::load_layout<layout>(block);
+    p.d = f32_from_f16(detail::from_le16(b.d));
+    for (std::size_t i = 0; i < 32; ++i) code[i] = b.qs[i] ^ 128;
+  }
+};
+static_assert(BlockType<q8_0>);
+
+/// The instances that the dispatch unit holds.
+using q8_0_types = type_list<q8_0>;
+
+AR_END_TARGET
+#endif
