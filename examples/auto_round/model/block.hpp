@@ -13,15 +13,26 @@
 
 namespace auto_round::model {
 
-/// Weights of a block in float. `linears[i]` is [out x in] row-major in the order of model_spec::linears; `bias[i]` may be empty.
+/// Weights of a block. `linears[i]` is [out x in] row-major in the order of model_spec::linears; `bias[i]` may be empty.
 struct block_weights {
   std::vector<std::vector<float>> linears;
+  /// Bits of the weights rounded to bfloat16, for runners of precision bf16. Where `linears_bf16[i]` is not empty such a runner reads it and
+  /// never looks at `linears[i]`, which may then be empty; otherwise it rounds `linears[i]` itself once a forward. May have size 0.
+  std::vector<std::vector<std::uint16_t>> linears_bf16;
   std::vector<std::vector<float>> bias;
   std::vector<float> input_norm, post_attention_norm;
 };
 
+/// Rotated keys and the values of the tokens that a block has seen, [tokens x kv_heads * head_dim] each.
+struct kv_cache {
+  std::vector<float> k, v;
+  std::size_t tokens = 0;
+};
+
 /// Runs blocks on batches of `sequences` x `seqlen` tokens; rows of x and y are tokens, [sequences * seqlen x hidden_size].
-/// Positions start at 0 in every sequence and attention is causal. Buffers are kept between calls.
+/// Positions start at 0 in every sequence and attention is causal. Buffers are kept between calls. With precision bf16 the inputs of every
+/// matrix product are rounded to bfloat16; sums, norms, softmax, residuals and gradients of weights are float.
+/// Results do not depend on the number of threads. One runner serves one caller at a time; it may be used for any block of the model.
 class block_runner {
  public:
   block_runner(const model_spec& spec, linalg::precision precision);
@@ -29,19 +40,27 @@ class block_runner {
   block_runner(block_runner&&) noexcept;
 
   /// Called with the index of a linear layer and its input rows [tokens x in_features], before the product (importance matrix, statistics).
+  /// A batch may arrive in several calls, in order.
   using input_hook = std::function<void(int linear, const float* x, std::size_t tokens)>;
 
-  /// y = block(x); x and y may be the same buffer.
+  /// y = block(x); x and y may be the same buffer. Works through the batch in pieces of about 2048 tokens, so any number of sequences costs the
+  /// memory of one piece.
   void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook = {});
 
-  /// The same, keeping what backward needs. `w` and `x` must stay unchanged until backward returns.
+  /// The same for the whole batch at once, keeping what backward needs. `w` and `x` must stay unchanged until backward returns.
   void forward_train(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y);
-  /// dL/dW of every linear layer, [out x in] each, from dL/dy [tokens x hidden]; `accumulate` adds to what is there. No gradient of x is formed
-  /// unless `dx` is not null.
+  /// dL/dW of every linear layer, [out x in] each, from dL/dy [tokens x hidden]; `accumulate` adds to what is there. A null entry of
+  /// `d_linears` skips that layer. No gradient of x is formed unless `dx` (not y's or dy's buffer) is not null. Once for each forward_train:
+  /// it consumes what was kept.
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx = nullptr);
+
+  /// y = block(x) for `tokens` further tokens of one sequence, whose earlier ones are in `cache`; appends theirs. Runners of precision f32 only.
+  void forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y);
 
  private:
   struct impl;
+  template <class T>
+  struct typed_impl;
   std::unique_ptr<impl> impl_;
 };
 

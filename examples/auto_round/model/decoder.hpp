@@ -16,32 +16,65 @@
 namespace auto_round::model {
 
 /// Where weights come from: a float checkpoint, a packed one that is dequantized on the fly, or a GGUF file. Implementations live in io-facing
-/// rooms; the executor only asks for tensors by the checkpoint's names.
+/// rooms; the executor only asks for tensors by the checkpoint's names. Safe to call from one thread at a time.
 class weight_source {
  public:
   virtual ~weight_source() = default;
   virtual const model_spec& spec() const = 0;
-  /// Tensor `name` as floats; `elements` is what the caller expects. Errors name file and tensor. NaN and infinity are errors.
+  /// Tensor `name` as floats; `out` holds the elements that the caller expects. Errors name file and tensor. NaN and infinity are errors.
   virtual result<void> read(const std::string& name, std::span<float> out) const = 0;
   virtual bool has(const std::string& name) const = 0;
   virtual void done_with_block(std::int64_t /*layer*/) const {}
+
+  /// The tensor's shape if the source knows it; empty otherwise. read_block and the evaluations compare it with what the spec asks for.
+  virtual std::vector<std::uint64_t> shape(const std::string& /*name*/) const { return {}; }
+  /// Elements [first, first + out.size()) of a tensor of `elements`; the default reads the whole tensor.
+  virtual result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const;
+  /// The file or folder, for errors.
+  virtual std::string location() const { return {}; }
 };
 
+/// An unquantized checkpoint (F32, F16, BF16, F64). `dir` must outlive it.
+class float_source final : public weight_source {
+ public:
+  float_source(const io::checkpoint_dir& dir, model_spec spec) : dir_(dir), spec_(std::move(spec)) {}
+  const model_spec& spec() const override { return spec_; }
+  result<void> read(const std::string& name, std::span<float> out) const override;
+  bool has(const std::string& name) const override { return dir_.find(name) != nullptr; }
+  void done_with_block(std::int64_t layer) const override;
+  std::vector<std::uint64_t> shape(const std::string& name) const override;
+  result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override;
+  std::string location() const override { return dir_.path(); }
+
+ private:
+  const io::checkpoint_dir& dir_;
+  model_spec spec_;
+};
+
+/// A tensor of the given shape; errors name file and tensor.
+result<std::vector<float>> read_tensor(const weight_source& source, const std::string& name, const std::vector<std::uint64_t>& shape);
+
 result<block_weights> read_block(const weight_source& source, std::int64_t layer);
+
+/// Input of the first block: rows of the embedding, [ids.size() x hidden]. error_kind::input if an id is not in the vocabulary.
+result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids);
 
 /// Float logits [ids.size() x vocab] of one sequence. For tests and generation; memory holds one block.
 result<std::vector<float>> logits(const weight_source& source, std::span<const std::int32_t> ids);
 
 struct evaluation {
-  double nll = 0;         ///< mean negative log-likelihood over scored positions, nats
-  double perplexity = 0;  ///< exp(nll)
-  std::int64_t tokens = 0;///< scored positions
+  double nll = 0;           ///< mean negative log-likelihood over scored positions, nats
+  double perplexity = 0;    ///< exp(nll)
+  std::int64_t tokens = 0;  ///< scored positions
   bool has_reference = false;
-  double kl = 0;          ///< mean KL(reference || model) over scored positions, nats
-  double top1 = 0;        ///< share of positions where both have the same most likely token
+  double kl = 0;            ///< mean KL(reference || model) over scored positions, nats
+  double top1 = 0;          ///< share of positions where both have the same most likely token
 };
-/// Non-overlapping windows of `seqlen`, remainder dropped, the first token of a window is not scored. Sums in double. `reference` may be null.
-result<evaluation> evaluate(const weight_source& source, std::span<const std::int32_t> ids, std::int64_t seqlen, const weight_source* reference);
+/// Non-overlapping windows of `seqlen`, remainder dropped, the first token of a window is not scored. Float arithmetic, sums in double.
+/// `reference` may be null; it must have the same vocabulary. error_kind::input if there is not one whole window.
+/// `on_block` (may be empty) is called after each block with the number done and the number in all.
+result<evaluation> evaluate(const weight_source& source, std::span<const std::int32_t> ids, std::int64_t seqlen, const weight_source* reference,
+                            const std::function<void(std::int64_t, std::int64_t)>& on_block = {});
 
 struct generation_options {
   std::int64_t max_tokens = 64;
@@ -49,7 +82,8 @@ struct generation_options {
   std::uint64_t seed = 42;
   std::int32_t eos_id = -1;
 };
-/// Continues `prompt` with a key-value cache, all weights resident. `on_token` (may be empty) sees each new token; false stops.
+/// Continues `prompt` with a key-value cache, all weights resident in float; returns the new tokens, eos_id excluded. Stops at max_tokens, at
+/// eos_id and at the model's longest position. `on_token` (may be empty) sees each new token; false stops.
 result<std::vector<std::int32_t>> generate(const weight_source& source, std::span<const std::int32_t> prompt, const generation_options& options,
                                            const std::function<bool(std::int32_t)>& on_token = {});
 

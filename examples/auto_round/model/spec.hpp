@@ -9,16 +9,16 @@ namespace auto_round::model {
 
 /// Rotary position embedding; the frequencies are computed once (model/rope.cpp) for all scaling variants that transformers has for the family.
 struct rope_spec {
-  enum class kind { standard, linear, dynamic, yarn, longrope, llama3 } type = kind::standard;
+  enum class kind { standard, linear, dynamic, yarn, longrope, llama3, proportional } type = kind::standard;
   double theta = 10000.0;
   double factor = 1.0;
   double low_freq_factor = 1.0, high_freq_factor = 4.0;              // llama3
-  std::int64_t original_max_position = 0;                            // llama3, yarn, longrope, dynamic; 0: not given
+  std::int64_t original_max_position = 0;                            // llama3, yarn, longrope
   double attention_factor = 0.0, beta_fast = 32.0, beta_slow = 1.0;  // yarn, longrope; attention_factor 0: from the formula
   double mscale = 0.0, mscale_all_dim = 0.0;                         // yarn
   bool truncate = true;                                              // yarn
   std::vector<double> short_factor, long_factor;                     // longrope
-  double partial_rotary_factor = 1.0;
+  double partial_rotary_factor = 1.0;                                // proportional: share of the pairs that turn
 };
 
 /// The part that a linear layer plays in a decoder block; the index into block_weights::linears.

@@ -1,0 +1,331 @@
+// Walks over a model block by block.
+#include "model/decoder.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "model/kernels.hpp"
+#include "model/linalg.hpp"
+
+namespace auto_round::model {
+namespace {
+
+std::uint64_t product(const std::vector<std::uint64_t>& shape) {
+  std::uint64_t n = 1;
+  for (std::uint64_t d : shape) n *= d;
+  return n;
+}
+
+std::string text_of(const std::vector<std::uint64_t>& shape) {
+  std::string s = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) s.append(i == 0 ? "" : ", ").append(std::to_string(shape[i]));
+  return s + "]";
+}
+
+result<void> check_shape(const weight_source& source, const std::string& name, const std::vector<std::uint64_t>& shape) {
+  if (!source.has(name)) return fail(error_kind::input, "a tensor that the model needs is missing", source.location(), name);
+  const std::vector<std::uint64_t> actual = source.shape(name);
+  if (!actual.empty() && actual != shape)
+    return fail(error_kind::input, "the tensor has shape " + text_of(actual) + " where config.json asks for " + text_of(shape), source.location(), name);
+  return {};
+}
+
+std::vector<std::uint64_t> embedding_shape(const model_spec& spec) {
+  return {static_cast<std::uint64_t>(spec.vocab_size), static_cast<std::uint64_t>(spec.hidden_size)};
+}
+
+/// Final norm and output head.
+struct head {
+  std::vector<float> norm, weight;  // [hidden], [vocab x hidden]
+  std::size_t hidden = 0, vocab = 0;
+  float eps = 0;
+
+  /// out[rows x vocab] from rows of the last block's output; `scratch` holds the normed rows.
+  void logits(const float* x, std::size_t rows, std::vector<float>& scratch, float* out) const {
+    scratch.resize(rows * hidden);
+    kernels::rms_norm(x, rows, hidden, norm.data(), eps, scratch.data(), nullptr);
+    linalg::gemm_nt({scratch.data(), rows, hidden, hidden}, {weight.data(), vocab, hidden, hidden}, out, vocab);
+  }
+};
+
+result<head> read_head(const weight_source& source) {
+  const model_spec& spec = source.spec();
+  head h;
+  h.hidden = static_cast<std::size_t>(spec.hidden_size);
+  h.vocab = static_cast<std::size_t>(spec.vocab_size);
+  h.eps = static_cast<float>(spec.rms_norm_eps);
+  auto norm = read_tensor(source, spec.final_norm_name, {h.hidden});
+  if (!norm) return forward_error(norm);
+  auto weight = read_tensor(source, spec.tie_word_embeddings ? spec.embed_name : spec.head_name, embedding_shape(spec));
+  if (!weight) return forward_error(weight);
+  h.norm = std::move(*norm);
+  h.weight = std::move(*weight);
+  return h;
+}
+
+/// Output of the last block for whole sequences of `seqlen` ids.
+result<std::vector<float>> run_blocks(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen,
+                                      const std::function<void()>& on_block) {
+  auto x = embed(source, ids);
+  if (!x) return x;
+  block_runner runner(source.spec(), linalg::precision::f32);
+  for (std::int64_t layer = 0; layer < source.spec().num_layers; ++layer) {
+    const auto w = read_block(source, layer);
+    if (!w) return forward_error(w);
+    runner.forward(*w, x->data(), ids.size() / seqlen, seqlen, x->data());
+    source.done_with_block(layer);
+    if (on_block) on_block();
+  }
+  return x;
+}
+
+std::int32_t sample(const float* row, std::size_t vocab, double temperature, std::mt19937_64& generator) {
+  std::size_t largest = 0;
+  (void)kernels::log_sum_exp(row, vocab, largest);
+  if (temperature <= 0) return static_cast<std::int32_t>(largest);
+  std::vector<double> cumulative(vocab);
+  double total = 0;
+  for (std::size_t i = 0; i < vocab; ++i) {
+    total += std::exp((static_cast<double>(row[i]) - static_cast<double>(row[largest])) / temperature);
+    cumulative[i] = total;
+  }
+  const double u = static_cast<double>(generator() >> 11) * 0x1p-53 * total;
+  const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), u) - cumulative.begin();
+  return static_cast<std::int32_t>(std::min<std::ptrdiff_t>(at, static_cast<std::ptrdiff_t>(vocab) - 1));
+}
+
+}  // namespace
+
+result<void> weight_source::read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const {
+  std::vector<float> whole(elements);
+  if (auto r = read(name, whole); !r) return r;
+  std::copy_n(whole.data() + first, out.size(), out.data());
+  return {};
+}
+
+result<void> float_source::read(const std::string& name, std::span<float> out) const { return read_part(name, out.size(), 0, out); }
+
+result<void> float_source::read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const {
+  const io::tensor_ref* t = dir_.find(name);
+  if (t == nullptr) return fail(error_kind::input, "a tensor that the model needs is missing", dir_.path(), name);
+  const std::string& file = dir_.files()[t->file];
+  if (t->elements() != elements || first + out.size() > elements)
+    return fail(error_kind::input, "the tensor has " + std::to_string(t->elements()) + " elements where " + std::to_string(elements) + " are expected", file,
+                name);
+  if (auto r = io::read_f32(*t, first, out); !r) {
+    error e = r.error();
+    if (e.file.empty()) e.file = file;
+    return tl::unexpected<error>(std::move(e));
+  }
+  if (!std::all_of(out.begin(), out.end(), [](float v) { return std::isfinite(v); }))
+    return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", file, name);
+  return {};
+}
+
+std::vector<std::uint64_t> float_source::shape(const std::string& name) const {
+  const io::tensor_ref* t = dir_.find(name);
+  return t == nullptr ? std::vector<std::uint64_t>{} : t->shape;
+}
+
+void float_source::done_with_block(std::int64_t layer) const {
+  for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
+    if (const io::tensor_ref* t = dir_.find(spec_.linear_name(layer, i) + ".weight")) dir_.release(*t);
+}
+
+result<std::vector<float>> read_tensor(const weight_source& source, const std::string& name, const std::vector<std::uint64_t>& shape) {
+  if (auto r = check_shape(source, name, shape); !r) return forward_error(r);
+  std::vector<float> v(product(shape));
+  if (auto r = source.read(name, v); !r) return forward_error(r);
+  return v;
+}
+
+result<block_weights> read_block(const weight_source& source, std::int64_t layer) {
+  const model_spec& spec = source.spec();
+  const std::string prefix = spec.block_prefix + std::to_string(layer) + ".";
+  const auto hidden = static_cast<std::uint64_t>(spec.hidden_size);
+  block_weights w;
+  const auto read_into = [&](const std::string& name, const std::vector<std::uint64_t>& shape, std::vector<float>& to) -> result<void> {
+    auto v = read_tensor(source, name, shape);
+    if (!v) return forward_error(v);
+    to = std::move(*v);
+    return {};
+  };
+  w.linears.resize(spec.linears.size());
+  w.bias.resize(spec.linears.size());
+  for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+    const linear_desc& d = spec.linears[i];
+    const auto out = static_cast<std::uint64_t>(d.out_features), in = static_cast<std::uint64_t>(d.in_features);
+    if (auto r = read_into(prefix + d.name + ".weight", {out, in}, w.linears[i]); !r) return forward_error(r);
+    if (d.bias)
+      if (auto r = read_into(prefix + d.name + ".bias", {out}, w.bias[i]); !r) return forward_error(r);
+  }
+  if (auto r = read_into(prefix + spec.input_norm_name, {hidden}, w.input_norm); !r) return forward_error(r);
+  if (auto r = read_into(prefix + spec.post_attention_norm_name, {hidden}, w.post_attention_norm); !r) return forward_error(r);
+  return w;
+}
+
+result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids) {
+  const model_spec& spec = source.spec();
+  const auto hidden = static_cast<std::size_t>(spec.hidden_size);
+  if (auto r = check_shape(source, spec.embed_name, embedding_shape(spec)); !r) return forward_error(r);
+  for (const std::int32_t id : ids)
+    if (id < 0 || id >= spec.vocab_size)
+      return fail(error_kind::input,
+                  "token " + std::to_string(id) + " is outside the model's vocabulary of " + std::to_string(spec.vocab_size) +
+                      "; the tokenizer does not belong to this model",
+                  source.location(), spec.embed_name);
+  std::vector<float> x(ids.size() * hidden);
+  // The table is read in pieces of 16 MiB, those that hold no wanted row are left out: it may be larger than all blocks of a small model.
+  const auto vocab = static_cast<std::size_t>(spec.vocab_size), step = std::max<std::size_t>(1, (std::size_t{4} << 20) / hidden);
+  std::vector<std::vector<std::size_t>> wanted((vocab + step - 1) / step);
+  for (std::size_t t = 0; t < ids.size(); ++t) wanted[static_cast<std::size_t>(ids[t]) / step].push_back(t);
+  std::vector<float> rows;
+  for (std::size_t piece = 0; piece < wanted.size(); ++piece) {
+    if (wanted[piece].empty()) continue;
+    const std::size_t first = piece * step;
+    rows.resize(std::min(step, vocab - first) * hidden);
+    if (auto r = source.read_part(spec.embed_name, vocab * hidden, first * hidden, rows); !r) return forward_error(r);
+    for (const std::size_t t : wanted[piece]) std::copy_n(rows.data() + (static_cast<std::size_t>(ids[t]) - first) * hidden, hidden, x.data() + t * hidden);
+  }
+  return x;
+}
+
+result<std::vector<float>> logits(const weight_source& source, std::span<const std::int32_t> ids) {
+  if (ids.empty()) return std::vector<float>{};
+  const auto x = run_blocks(source, ids, ids.size(), {});
+  if (!x) return forward_error(x);
+  const auto h = read_head(source);
+  if (!h) return forward_error(h);
+  std::vector<float> scratch, out(ids.size() * h->vocab);
+  h->logits(x->data(), ids.size(), scratch, out.data());
+  return out;
+}
+
+result<evaluation> evaluate(const weight_source& source, std::span<const std::int32_t> ids, std::int64_t seqlen, const weight_source* reference,
+                            const std::function<void(std::int64_t, std::int64_t)>& on_block) {
+  const model_spec& spec = source.spec();
+  if (seqlen < 2) return fail(error_kind::usage, "seqlen must be at least 2");
+  const auto window = static_cast<std::size_t>(seqlen);
+  const std::size_t windows = ids.size() / window;
+  if (windows == 0)
+    return fail(error_kind::input, "the text has " + std::to_string(ids.size()) + " tokens, less than one window of " + std::to_string(window) +
+                                       "; give more text or a smaller seqlen");
+  if (reference != nullptr && reference->spec().vocab_size != spec.vocab_size)
+    return fail(error_kind::input,
+                "the reference has a vocabulary of " + std::to_string(reference->spec().vocab_size) + " tokens, the model one of " +
+                    std::to_string(spec.vocab_size) + "; they must be the same",
+                reference->location());
+  ids = ids.first(windows * window);
+
+  std::int64_t done = 0;
+  const std::int64_t blocks = spec.num_layers + (reference == nullptr ? 0 : reference->spec().num_layers);
+  const auto count_block = [&] {
+    ++done;
+    if (on_block) on_block(done, blocks);
+  };
+  const auto x = run_blocks(source, ids, window, count_block);
+  if (!x) return forward_error(x);
+  const auto h = read_head(source);
+  if (!h) return forward_error(h);
+  std::vector<float> x_ref;
+  head h_ref;
+  if (reference != nullptr) {
+    auto xr = run_blocks(*reference, ids, window, count_block);
+    if (!xr) return forward_error(xr);
+    auto hr = read_head(*reference);
+    if (!hr) return forward_error(hr);
+    x_ref = std::move(*xr);
+    h_ref = std::move(*hr);
+  }
+
+  // Logits of at most 32 MiB a model are alive at a time.
+  const std::size_t vocab = h->vocab, most = std::clamp<std::size_t>((std::size_t{8} << 20) / vocab, 1, 512);
+  std::vector<float> scratch, rows(most * vocab), rows_ref(reference == nullptr ? 0 : most * vocab);
+  std::vector<double> nll(most), kl(most);
+  std::vector<std::uint8_t> same(most);
+  evaluation e;
+  e.has_reference = reference != nullptr;
+  double nll_sum = 0, kl_sum = 0;
+  std::int64_t agree = 0;
+  for (std::size_t w = 0; w < windows; ++w)
+    for (std::size_t first = 0; first + 1 < window; first += most) {
+      const std::size_t n = std::min(most, window - 1 - first), at = w * window + first;
+      h->logits(x->data() + at * h->hidden, n, scratch, rows.data());
+      if (reference != nullptr) h_ref.logits(x_ref.data() + at * h_ref.hidden, n, scratch, rows_ref.data());
+#pragma omp parallel for schedule(static)
+      for (std::size_t r = 0; r < n; ++r) {
+        const float* const q = rows.data() + r * vocab;
+        std::size_t best = 0, best_ref = 0;
+        const double lse = kernels::log_sum_exp(q, vocab, best);
+        nll[r] = lse - static_cast<double>(q[static_cast<std::size_t>(ids[at + r + 1])]);
+        if (reference == nullptr) continue;
+        const float* const p = rows_ref.data() + r * vocab;
+        const double lse_ref = kernels::log_sum_exp(p, vocab, best_ref);
+        kl[r] = kernels::kl_divergence(p, static_cast<float>(lse_ref), q, static_cast<float>(lse_ref - lse), vocab);
+        same[r] = best == best_ref;
+      }
+      for (std::size_t r = 0; r < n; ++r) {
+        nll_sum += nll[r];
+        kl_sum += kl[r];
+        agree += same[r];
+      }
+    }
+  e.tokens = static_cast<std::int64_t>(windows * (window - 1));
+  const auto count = static_cast<double>(e.tokens);
+  e.nll = nll_sum / count;
+  e.perplexity = std::exp(e.nll);
+  if (e.has_reference) {
+    e.kl = kl_sum / count;
+    e.top1 = static_cast<double>(agree) / count;
+  }
+  return e;
+}
+
+result<std::vector<std::int32_t>> generate(const weight_source& source, std::span<const std::int32_t> prompt, const generation_options& options,
+                                           const std::function<bool(std::int32_t)>& on_token) {
+  const model_spec& spec = source.spec();
+  const auto hidden = static_cast<std::size_t>(spec.hidden_size);
+  if (prompt.empty()) return fail(error_kind::usage, "the prompt is empty; give at least one token");
+  if (!(options.temperature >= 0)) return fail(error_kind::usage, "temperature must not be negative");
+  std::vector<block_weights> blocks;
+  for (std::int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    auto w = read_block(source, layer);
+    if (!w) return forward_error(w);
+    blocks.push_back(std::move(*w));
+    source.done_with_block(layer);
+  }
+  const auto h = read_head(source);
+  if (!h) return forward_error(h);
+  std::vector<float> untied;
+  if (!spec.tie_word_embeddings) {
+    auto table = read_tensor(source, spec.embed_name, embedding_shape(spec));
+    if (!table) return forward_error(table);
+    untied = std::move(*table);
+  }
+  const float* const table = spec.tie_word_embeddings ? h->weight.data() : untied.data();
+  auto x = embed(source, prompt);
+  if (!x) return forward_error(x);
+
+  std::mt19937_64 generator(options.seed);
+  block_runner runner(spec, linalg::precision::f32);
+  std::vector<kv_cache> caches(blocks.size());
+  std::vector<float> scratch, row(h->vocab);
+  std::vector<std::int32_t> out;
+  std::size_t fresh = prompt.size();  // tokens whose rows x holds
+  auto position = static_cast<std::int64_t>(prompt.size());
+  while (static_cast<std::int64_t>(out.size()) < options.max_tokens && position <= spec.max_position_embeddings) {
+    for (std::size_t l = 0; l < blocks.size(); ++l) runner.forward_cached(blocks[l], x->data(), fresh, caches[l], x->data());
+    h->logits(x->data() + (fresh - 1) * hidden, 1, scratch, row.data());
+    const std::int32_t token = sample(row.data(), row.size(), options.temperature, generator);
+    if (token == options.eos_id) break;
+    out.push_back(token);
+    if (on_token && !on_token(token)) break;
+    std::copy_n(table + static_cast<std::size_t>(token) * hidden, hidden, x->data());
+    fresh = 1;
+    ++position;
+  }
+  return out;
+}
+
+}  // namespace auto_round::model
