@@ -1,0 +1,399 @@
+// links: ar_arch ar_model OpenMP::OpenMP_CXX
+// The decoder block: gradients equal torch's autograd and central differences in double; results do not depend on how a batch is split or on
+// the number of threads; the rounded (bfloat16) block stays near the exact one.
+#include "model/block.hpp"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <filesystem>
+#include <random>
+
+#include "ar/numeric/half.hpp"
+#include "model/linalg.hpp"
+#include "support/golden.hpp"
+
+namespace {
+
+using namespace auto_round;
+using model::block_runner;
+using model::block_weights;
+using model::model_spec;
+using linalg::precision;
+
+model_spec make_spec(std::int64_t hidden, std::int64_t inner, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, bool bias) {
+  model_spec s;
+  s.hidden_size = hidden, s.intermediate_size = inner, s.num_layers = 1, s.num_heads = heads, s.num_kv_heads = kv_heads, s.head_dim = head_dim;
+  s.vocab_size = 64, s.max_position_embeddings = 4096, s.rms_norm_eps = 1e-5;
+  const std::int64_t q = heads * head_dim, kv = kv_heads * head_dim;
+  s.linears = {{"self_attn.q_proj", q, hidden, bias},   {"self_attn.k_proj", kv, hidden, bias}, {"self_attn.v_proj", kv, hidden, bias},
+               {"self_attn.o_proj", hidden, q, bias},   {"mlp.gate_proj", inner, hidden, bias}, {"mlp.up_proj", inner, hidden, bias},
+               {"mlp.down_proj", hidden, inner, bias}};
+  return s;
+}
+
+std::vector<float> noise(std::size_t n, float deviation, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, deviation);
+  std::vector<float> v(n);
+  for (float& x : v) x = normal(random);
+  return v;
+}
+
+block_weights make_weights(const model_spec& s, unsigned seed) {
+  block_weights w;
+  for (const auto& d : s.linears) {
+    const auto out = static_cast<std::size_t>(d.out_features), in = static_cast<std::size_t>(d.in_features);
+    w.linears.push_back(noise(out * in, 1.2f / std::sqrt(static_cast<float>(in)), ++seed));
+    w.bias.push_back(d.bias ? noise(out, 0.3f, ++seed) : std::vector<float>());
+  }
+  for (auto* norm : {&w.input_norm, &w.post_attention_norm}) {
+    *norm = noise(static_cast<std::size_t>(s.hidden_size), 0.2f, ++seed);
+    for (float& x : *norm) x += 1.0f;
+  }
+  return w;
+}
+
+/// The block as written in a textbook, in double.
+std::vector<double> reference(const model_spec& s, const std::vector<std::vector<double>>& weights, const block_weights& w, const std::vector<double>& x,
+                              std::size_t sequences, std::size_t seqlen) {
+  const auto hidden = static_cast<std::size_t>(s.hidden_size), hd = static_cast<std::size_t>(s.head_dim);
+  const auto heads = static_cast<std::size_t>(s.num_heads), kv_heads = static_cast<std::size_t>(s.num_kv_heads);
+  const std::size_t tokens = sequences * seqlen;
+  const auto linear = [&](int i, const std::vector<double>& in) {
+    const auto out_n = static_cast<std::size_t>(s.linears[static_cast<std::size_t>(i)].out_features), in_n = in.size() / tokens;
+    std::vector<double> y(tokens * out_n);
+    for (std::size_t t = 0; t < tokens; ++t)
+      for (std::size_t o = 0; o < out_n; ++o) {
+        double sum = w.bias[static_cast<std::size_t>(i)].empty() ? 0.0 : static_cast<double>(w.bias[static_cast<std::size_t>(i)][o]);
+        for (std::size_t k = 0; k < in_n; ++k) sum += weights[static_cast<std::size_t>(i)][o * in_n + k] * in[t * in_n + k];
+        y[t * out_n + o] = sum;
+      }
+    return y;
+  };
+  const auto norm = [&](const std::vector<double>& in, const std::vector<float>& g) {
+    std::vector<double> y(in.size());
+    for (std::size_t t = 0; t < tokens; ++t) {
+      double squares = 0;
+      for (std::size_t i = 0; i < hidden; ++i) squares += in[t * hidden + i] * in[t * hidden + i];
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(hidden) + s.rms_norm_eps);
+      for (std::size_t i = 0; i < hidden; ++i) y[t * hidden + i] = in[t * hidden + i] * inverse * static_cast<double>(g[i]);
+    }
+    return y;
+  };
+  const auto rotate = [&](std::vector<double>& v, std::size_t n) {
+    for (std::size_t t = 0; t < tokens; ++t)
+      for (std::size_t h = 0; h < n; ++h)
+        for (std::size_t i = 0; i < hd / 2; ++i) {
+          const double angle = static_cast<double>(t % seqlen) * std::pow(s.rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(hd));
+          double &a = v[(t * n + h) * hd + i], &b = v[(t * n + h) * hd + i + hd / 2];
+          const double a0 = a;
+          a = a0 * std::cos(angle) - b * std::sin(angle);
+          b = b * std::cos(angle) + a0 * std::sin(angle);
+        }
+  };
+  const std::vector<double> n1 = norm(x, w.input_norm);
+  std::vector<double> q = linear(0, n1), k = linear(1, n1);
+  const std::vector<double> v = linear(2, n1);
+  rotate(q, heads);
+  rotate(k, kv_heads);
+  std::vector<double> o(tokens * heads * hd);
+  for (std::size_t t = 0; t < tokens; ++t)
+    for (std::size_t h = 0; h < heads; ++h) {
+      const std::size_t g = h / (heads / kv_heads), start = t / seqlen * seqlen;
+      std::vector<double> p;
+      double total = 0;
+      for (std::size_t j = start; j <= t; ++j) {
+        double dot = 0;
+        for (std::size_t i = 0; i < hd; ++i) dot += q[(t * heads + h) * hd + i] * k[(j * kv_heads + g) * hd + i];
+        p.push_back(std::exp(dot / std::sqrt(static_cast<double>(hd))));
+        total += p.back();
+      }
+      for (std::size_t j = start; j <= t; ++j)
+        for (std::size_t i = 0; i < hd; ++i) o[(t * heads + h) * hd + i] += p[j - start] / total * v[(j * kv_heads + g) * hd + i];
+    }
+  std::vector<double> h = linear(3, o);
+  for (std::size_t i = 0; i < h.size(); ++i) h[i] += x[i];
+  const std::vector<double> n2 = norm(h, w.post_attention_norm);
+  std::vector<double> gate = linear(4, n2);
+  const std::vector<double> up = linear(5, n2);
+  for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+  std::vector<double> y = linear(6, gate);
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] += h[i];
+  return y;
+}
+
+std::vector<std::vector<double>> doubles(const block_weights& w) {
+  std::vector<std::vector<double>> out;
+  for (const auto& l : w.linears) out.emplace_back(l.begin(), l.end());
+  return out;
+}
+
+struct gradients {
+  std::vector<std::vector<float>> d;
+  std::vector<float> dx, y;
+};
+
+gradients run(const model_spec& s, const block_weights& w, precision p, const std::vector<float>& x, const std::vector<float>& dy, std::size_t sequences,
+              std::size_t seqlen) {
+  gradients g;
+  std::vector<float*> pointers;
+  for (const auto& d : s.linears) g.d.emplace_back(static_cast<std::size_t>(d.out_features * d.in_features));
+  for (auto& d : g.d) pointers.push_back(d.data());
+  g.dx.resize(x.size());
+  g.y.resize(x.size());
+  block_runner runner(s, p);
+  runner.forward_train(w, x.data(), sequences, seqlen, g.y.data());
+  runner.backward(w, dy.data(), pointers, false, g.dx.data());
+  return g;
+}
+
+/// Largest difference relative to the largest entry.
+template <class A, class B>
+double distance(const A& a, const B& b) {
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    worst = std::max(worst, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    largest = std::max(largest, std::fabs(static_cast<double>(b[i])));
+  }
+  return worst / largest;
+}
+
+/// Root of the mean squared difference relative to that of the second.
+double rms_distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+    size += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / size);
+}
+
+TEST(Block, EqualsTorchForwardAndBackward) {
+  const golden::file data(std::filesystem::path(AR_TEST_DATA) / "backward" / "llama_block.safetensors");
+  const model_spec s = make_spec(32, 48, 4, 2, 8, false);
+  block_weights w;
+  for (const auto& d : s.linears) w.linears.push_back(data["weight." + d.name].f32());
+  w.bias.resize(s.linears.size());
+  w.input_norm = data["weight.input_layernorm"].f32();
+  w.post_attention_norm = data["weight.post_attention_layernorm"].f32();
+  const gradients g = run(s, w, precision::f32, data["input"].f32(), data["upstream"].f32(), 2, 12);
+  // torch's own float result differs from its double one by up to 1e-5 of the largest entry (the recording script checks it).
+  EXPECT_LT(distance(g.y, data["output.f64"].as<double>()), 1e-5);
+  for (std::size_t i = 0; i < s.linears.size(); ++i)
+    EXPECT_LT(distance(g.d[i], data["grad.f64." + s.linears[i].name].as<double>()), 1e-5) << s.linears[i].name;
+  EXPECT_LT(distance(g.dx, data["grad.f64.input"].as<double>()), 1e-5);
+}
+
+TEST(Block, ForwardEqualsTheTextbookInDouble) {
+  for (const bool bias : {false, true}) {
+    const model_spec s = make_spec(40, 56, 6, 2, 12, bias);
+    const block_weights w = make_weights(s, 1);
+    for (const std::size_t seqlen : {1u, 7u, 64u, 70u, 150u}) {
+      const std::vector<float> x = noise(2 * seqlen * 40, 1, 2);
+      std::vector<float> y(x.size());
+      block_runner(s, precision::f32).forward(w, x.data(), 2, seqlen, y.data());
+      const std::vector<double> want = reference(s, doubles(w), w, {x.begin(), x.end()}, 2, seqlen);
+      EXPECT_LT(distance(y, want), 2e-6) << "seqlen " << seqlen;
+    }
+  }
+}
+
+TEST(Block, BackwardEqualsCentralDifferencesInDouble) {
+  for (const auto& [heads, kv_heads, bias] : {std::tuple{4, 2, true}, std::tuple{2, 2, false}, std::tuple{3, 1, false}}) {
+    const model_spec s = make_spec(12, 10, heads, kv_heads, 4, bias);
+    const block_weights w = make_weights(s, 3);
+    const std::size_t sequences = 2, seqlen = 5;
+    const std::vector<float> x = noise(sequences * seqlen * 12, 1, 4), dy = noise(x.size(), 1, 5);
+    const gradients g = run(s, w, precision::f32, x, dy, sequences, seqlen);
+    const auto loss = [&](const std::vector<std::vector<double>>& weights, const std::vector<double>& in) {
+      const std::vector<double> y = reference(s, weights, w, in, sequences, seqlen);
+      double sum = 0;
+      for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * static_cast<double>(dy[i]);
+      return sum;
+    };
+    const double step = 1e-5;  // the differences are good to about 1e-9 then
+    std::vector<std::vector<double>> weights = doubles(w);
+    std::vector<double> in(x.begin(), x.end());
+    for (std::size_t l = 0; l < weights.size(); ++l) {
+      std::vector<double> want(weights[l].size());
+      for (std::size_t i = 0; i < want.size(); ++i) {
+        const double kept = weights[l][i];
+        weights[l][i] = kept + step;
+        const double above = loss(weights, in);
+        weights[l][i] = kept - step;
+        want[i] = (above - loss(weights, in)) / (2 * step);
+        weights[l][i] = kept;
+      }
+      EXPECT_LT(distance(g.d[l], want), 5e-6) << s.linears[l].name;
+    }
+    std::vector<double> want(in.size());
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      const double kept = in[i];
+      in[i] = kept + step;
+      const double above = loss(weights, in);
+      in[i] = kept - step;
+      want[i] = (above - loss(weights, in)) / (2 * step);
+      in[i] = kept;
+    }
+    EXPECT_LT(distance(g.dx, want), 5e-6);
+  }
+}
+
+TEST(Block, TrainingForwardIsTheForward) {
+  const model_spec s = make_spec(64, 96, 4, 2, 16, true);
+  const block_weights w = make_weights(s, 6);
+  const std::vector<float> x = noise(4 * 80 * 64, 1, 7);
+  for (const precision p : {precision::f32, precision::bf16}) {
+    std::vector<float> a(x.size()), b(x.size());
+    block_runner(s, p).forward(w, x.data(), 4, 80, a.data());
+    block_runner(s, p).forward_train(w, x.data(), 4, 80, b.data());
+    EXPECT_EQ(a, b);
+    std::vector<float> in_place = x;
+    block_runner(s, p).forward(w, in_place.data(), 4, 80, in_place.data());
+    EXPECT_EQ(in_place, a);
+  }
+}
+
+TEST(Block, SequencesDoNotSeeEachOther) {
+  const model_spec s = make_spec(64, 96, 4, 2, 16, false);
+  const block_weights w = make_weights(s, 8);
+  const std::size_t seqlen = 96, sequences = 30;  // more than forward takes at once
+  const std::vector<float> x = noise(sequences * seqlen * 64, 1, 9);
+  for (const precision p : {precision::f32, precision::bf16}) {
+    std::vector<float> whole(x.size()), parts(x.size());
+    block_runner runner(s, p);
+    runner.forward(w, x.data(), sequences, seqlen, whole.data());
+    for (std::size_t first = 0, n = 1; first < sequences; first += n, n = std::min<std::size_t>(n + 1, sequences - first))
+      runner.forward(w, x.data() + first * seqlen * 64, n, seqlen, parts.data() + first * seqlen * 64);
+    // Not the same bits: a backend may sum in another order for another number of rows. bfloat16 then rounds an activation to its neighbor.
+    EXPECT_LT(rms_distance(parts, whole), p == precision::f32 ? 1e-6 : 1e-3);
+  }
+}
+
+TEST(Block, LaterTokensDoNotChangeEarlierOnes) {
+  const model_spec s = make_spec(48, 64, 4, 4, 12, false);
+  const block_weights w = make_weights(s, 10);
+  std::vector<float> x = noise(100 * 48, 1, 11), a(x.size()), b(x.size());
+  block_runner runner(s, precision::f32);
+  runner.forward(w, x.data(), 1, 100, a.data());
+  for (std::size_t i = 71 * 48; i < x.size(); ++i) x[i] = 1e3f;
+  runner.forward(w, x.data(), 1, 100, b.data());
+  EXPECT_TRUE(std::equal(a.begin(), a.begin() + 71 * 48, b.begin()));
+}
+
+TEST(Block, GivesTheSameBitsWithAnyNumberOfThreads) {
+  const model_spec s = make_spec(96, 160, 6, 2, 16, true);
+  const block_weights w = make_weights(s, 12);
+  const std::vector<float> x = noise(5 * 150 * 96, 1, 13), dy = noise(x.size(), 1, 14);
+  const int before = omp_get_max_threads();
+  for (const precision p : {precision::f32, precision::bf16}) {
+    omp_set_num_threads(1);
+    const gradients one = run(s, w, p, x, dy, 5, 150);
+    for (const int threads : {2, 3, 8}) {
+      omp_set_num_threads(threads);
+      const gradients many = run(s, w, p, x, dy, 5, 150);
+      EXPECT_EQ(one.y, many.y);
+      EXPECT_EQ(one.d, many.d);
+      EXPECT_EQ(one.dx, many.dx);
+    }
+  }
+  omp_set_num_threads(before);
+}
+
+TEST(Block, RoundedInputsStayNearTheExactResult) {
+  const model_spec s = make_spec(128, 256, 4, 2, 32, true);
+  const block_weights w = make_weights(s, 15);
+  const std::vector<float> x = noise(3 * 130 * 128, 1, 16), dy = noise(x.size(), 1, 17);
+  const gradients exact = run(s, w, precision::f32, x, dy, 3, 130), rounded = run(s, w, precision::bf16, x, dy, 3, 130);
+  // bfloat16 rounds by up to 2^-9; a product of two rounded operands errs by about 2^-8.5 / sqrt(3) = 1.6e-3 of a term, and three or four
+  // products follow each other.
+  EXPECT_LT(rms_distance(rounded.y, exact.y), 6e-3);
+  for (std::size_t i = 0; i < exact.d.size(); ++i) EXPECT_LT(rms_distance(rounded.d[i], exact.d[i]), 2e-2) << s.linears[i].name;
+  EXPECT_LT(rms_distance(rounded.dx, exact.dx), 2e-2);
+  EXPECT_GT(rms_distance(rounded.y, exact.y), 1e-4) << "nothing was rounded";
+}
+
+TEST(Block, TakesWeightsThatAreAlreadyRounded) {
+  const model_spec s = make_spec(64, 96, 4, 2, 16, false);
+  const block_weights w = make_weights(s, 18);
+  block_weights ready = w;
+  ready.linears_bf16.resize(w.linears.size());
+  for (std::size_t i = 0; i < w.linears.size(); ++i) {
+    for (const float v : w.linears[i]) ready.linears_bf16[i].push_back(ar::bf16_from_f32(v));
+    ready.linears[i].clear();
+  }
+  const std::vector<float> x = noise(2 * 70 * 64, 1, 19), dy = noise(x.size(), 1, 20);
+  const gradients a = run(s, w, precision::bf16, x, dy, 2, 70), b = run(s, ready, precision::bf16, x, dy, 2, 70);
+  EXPECT_EQ(a.y, b.y);
+  EXPECT_EQ(a.d, b.d);
+  EXPECT_EQ(a.dx, b.dx);
+}
+
+TEST(Block, AccumulatesAndSkipsLayersAsAsked) {
+  const model_spec s = make_spec(32, 48, 4, 2, 8, false);
+  const block_weights w = make_weights(s, 21);
+  const std::vector<float> x = noise(3 * 20 * 32, 1, 22), dy = noise(x.size(), 1, 23);
+  const gradients whole = run(s, w, precision::f32, x, dy, 3, 20);
+  std::vector<std::vector<float>> d;
+  std::vector<float*> pointers;
+  for (const auto& l : s.linears) d.emplace_back(static_cast<std::size_t>(l.out_features * l.in_features));
+  for (auto& v : d) pointers.push_back(v.data());
+  pointers[1] = nullptr;
+  block_runner runner(s, precision::f32);
+  std::vector<float> y(x.size());
+  for (std::size_t q = 0; q < 3; ++q) {
+    runner.forward_train(w, x.data() + q * 20 * 32, 1, 20, y.data());
+    runner.backward(w, dy.data() + q * 20 * 32, pointers, q > 0);
+  }
+  for (std::size_t i = 0; i < d.size(); ++i) {
+    if (i == 1)
+      EXPECT_EQ(d[i], std::vector<float>(d[i].size())) << "a skipped layer was written";
+    else
+      EXPECT_LT(distance(d[i], whole.d[i]), 1e-5);
+  }
+}
+
+TEST(Block, ShowsTheInputOfEveryLayer) {
+  const model_spec s = make_spec(32, 48, 4, 2, 8, false);
+  const block_weights w = make_weights(s, 24);
+  const std::vector<float> x = noise(4 * 20 * 32, 1, 25);
+  std::vector<float> y(x.size());
+  for (const precision p : {precision::f32, precision::bf16}) {
+    std::vector<std::vector<float>> seen(7);
+    block_runner(s, p).forward(w, x.data(), 4, 20, y.data(), [&](int linear, const float* in, std::size_t tokens) {
+      const auto i = static_cast<std::size_t>(linear);
+      seen[i].insert(seen[i].end(), in, in + tokens * static_cast<std::size_t>(s.linears[i].in_features));
+    });
+    for (std::size_t i = 0; i < 7; ++i) EXPECT_EQ(seen[i].size(), 80u * static_cast<std::size_t>(s.linears[i].in_features));
+    EXPECT_EQ(seen[0], seen[1]);
+    EXPECT_EQ(seen[0], seen[2]);
+    EXPECT_EQ(seen[4], seen[5]);
+    // The first: the normed input. Its mean square is that of the norm's weights, about 1.04.
+    double squares = 0;
+    for (const float v : seen[0]) squares += static_cast<double>(v) * static_cast<double>(v);
+    EXPECT_NEAR(squares / static_cast<double>(seen[0].size()), 1.04, 0.2);
+  }
+}
+
+TEST(Block, CachedTokensEqualTheWholeSequence) {
+  const model_spec s = make_spec(48, 64, 6, 2, 8, true);
+  const block_weights w = make_weights(s, 26);
+  const std::size_t tokens = 90;
+  const std::vector<float> x = noise(tokens * 48, 1, 27);
+  std::vector<float> whole(x.size()), steps(x.size());
+  block_runner runner(s, precision::f32);
+  runner.forward(w, x.data(), 1, tokens, whole.data());
+  model::kv_cache cache;
+  std::size_t at = 0;
+  for (const std::size_t n : {70u, 1u, 1u, 15u, 3u}) {
+    runner.forward_cached(w, x.data() + at * 48, n, cache, steps.data() + at * 48);
+    at += n;
+  }
+  ASSERT_EQ(at, tokens);
+  EXPECT_EQ(cache.tokens, tokens);
+  EXPECT_LT(distance(steps, whole), 2e-6);
+}
+
+}  // namespace
