@@ -92,7 +92,7 @@ constexpr extrema range_of(const float* w, std::size_t n) noexcept {
 
 /// As range_of over a whole matrix; false if it holds NaN or infinity.
 template <class V>
-[[nodiscard]] constexpr bool finite_range(matrix_view<const float> w, extrema& out) noexcept {
+[[nodiscard, gnu::noinline]] constexpr bool finite_range(matrix_view<const float> w, extrema& out) noexcept {
   constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
   const float limit = 0x1.fffffep127f;
   V lo = lane_set<V>(0.0f), hi = lo, odd = lo;
@@ -165,27 +165,35 @@ constexpr void elements(const T& t, const param_array<float, param_count<T>>& a,
 /// Groups whose parameters are computed side by side; a multiple of every lane count.
 inline constexpr std::size_t batch = 64;
 
+/// Parameters of `here` <= batch consecutive groups that begin at w, `left` values before the end of the row. Not inlined: once per type is enough.
+template <class T, class V>
+[[gnu::noinline]] constexpr void fit_batch(const T& t, const float* w, std::size_t left, std::size_t group, std::size_t here,
+                                           float (&plane)[param_count<T>][batch]) noexcept {
+  constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
+  static_assert(batch % step == 0);
+  float lo[batch] = {}, hi[batch] = {};
+  for (std::size_t g = 0; g < here; ++g) {
+    const std::size_t at = g * group;
+    const extrema e = range_of<V>(w + at, left - at < group ? left - at : group);
+    lo[g] = e.lo;
+    hi[g] = e.hi;
+  }
+  for (std::size_t g = 0; g < here; g += step) {
+    const auto a = to_array<T, V>(t.from_range(lane_load<V>(lo + g), lane_load<V>(hi + g)));
+    for (std::size_t k = 0; k < param_count<T>; ++k) lane_store(a.v[k], plane[k] + g);
+  }
+}
+
 /// One row: fits its groups, keeps the parameters where the caller wants them (null: nowhere) and does A with each group.
 template <action A, class T, class V>
 constexpr void fit_row(const T& t, const float* w, std::size_t cols, std::size_t group, float* scale, float* zero_point, std::uint8_t* code,
                        float* out) noexcept {
-  constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
   constexpr std::size_t count = param_count<T>;
-  static_assert(batch % step == 0);
   const std::size_t groups = ceil_div(cols, group);
   for (std::size_t first = 0; first < groups; first += batch) {
     const std::size_t here = groups - first < batch ? groups - first : batch;
-    float lo[batch] = {}, hi[batch] = {}, plane[count][batch] = {};
-    for (std::size_t g = 0; g < here; ++g) {
-      const std::size_t at = (first + g) * group;
-      const extrema e = range_of<V>(w + at, cols - at < group ? cols - at : group);
-      lo[g] = e.lo;
-      hi[g] = e.hi;
-    }
-    for (std::size_t g = 0; g < here; g += step) {
-      const auto a = to_array<T, V>(t.from_range(lane_load<V>(lo + g), lane_load<V>(hi + g)));
-      for (std::size_t k = 0; k < count; ++k) lane_store(a.v[k], plane[k] + g);
-    }
+    float plane[count][batch] = {};
+    fit_batch<T, V>(t, w + first * group, cols - first * group, group, here, plane);
     for (std::size_t g = 0; g < here; ++g) {
       if (scale != nullptr) scale[first + g] = plane[0][g];
       if constexpr (count > 1) {
@@ -217,7 +225,7 @@ constexpr void given_row(const T& t, const float* w, std::size_t cols, std::size
 
 /// True if a group with these extrema gets a finite scale and finite weights back.
 template <class T>
-constexpr bool representable(const T& t, extrema e) noexcept {
+[[gnu::noinline]] constexpr bool representable(const T& t, extrema e) noexcept {
   const auto p = t.from_range(e.lo, e.hi);
   const float limit = 0x1.fffffep127f;
   return lane_abs(p.scale) <= limit && lane_abs(t.decode(t.encode(e.lo, p), p)) <= limit && lane_abs(t.decode(t.encode(e.hi, p), p)) <= limit;
@@ -225,7 +233,7 @@ constexpr bool representable(const T& t, extrema e) noexcept {
 
 /// Reads all of w and says whether its groups can be fitted: non_finite, not_representable (a scale overflows its format), or ok.
 template <class T, class V>
-[[nodiscard]] constexpr errc check_weights(const T& t, matrix_view<const float> w, std::size_t group) noexcept {
+[[nodiscard, gnu::noinline]] constexpr errc check_weights(const T& t, matrix_view<const float> w, std::size_t group) noexcept {
   extrema all;
   if (!finite_range<V>(w, all)) return errc::non_finite;
   if (representable(t, all)) return errc::ok;

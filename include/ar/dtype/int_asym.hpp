@@ -73,10 +73,9 @@ struct int_asym {
 static_assert(RangeType<int_asym<4>>);
 
 /// The instances that the dispatch unit holds.
-using int_asym_types =
-    type_list<int_asym<dynamic, real::f32, real::f16>, int_asym<dynamic, real::f32, real::f32>, int_asym<dynamic, real::f32, real::bf16>,
-              int_asym<dynamic, real::bf16, real::f16>, int_asym<dynamic, real::bf16, real::f32>, int_asym<dynamic, real::bf16, real::bf16>,
-              int_asym<dynamic, real::f16, real::f16>, int_asym<dynamic, real::f16, real::f32>, int_asym<dynamic, real::f16, real::bf16>>;
+using int_asym_types = type_list<int_asym<dynamic, real::f32, real::f16>, int_asym<dynamic, real::f32, real::f32>, int_asym<dynamic, real::f32, real::bf16>,
+                                int_asym<dynamic, real::bf16, real::f16>, int_asym<dynamic, real::bf16, real::f32>, int_asym<dynamic, real::bf16, real::bf16>,
+                                int_asym<dynamic, real::f16, real::f16>>;
 
 AR_END_TARGET
 #endif

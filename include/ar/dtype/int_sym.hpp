@@ -75,8 +75,8 @@ static_assert(RangeType<int_sym<4>>);
 
 /// The instances that the dispatch unit holds.
 using int_sym_types = type_list<int_sym<dynamic, real::f32, real::f16>, int_sym<dynamic, real::f32, real::f32>, int_sym<dynamic, real::f32, real::bf16>,
-                                int_sym<dynamic, real::bf16, real::f16>, int_sym<dynamic, real::bf16, real::f32>, int_sym<dynamic, real::bf16, real::bf16>,
-                                int_sym<dynamic, real::f16, real::f16>, int_sym<dynamic, real::f16, real::f32>, int_sym<dynamic, real::f16, real::bf16>>;
+                               int_sym<dynamic, real::bf16, real::f16>, int_sym<dynamic, real::bf16, real::f32>, int_sym<dynamic, real::bf16, real::bf16>,
+                               int_sym<dynamic, real::f16, real::f16>>;
 
 using W2A16 = scheme<int_sym<2>, group<128>>;
 using W3A16 = scheme<int_sym<3>, group<128>>;
