@@ -134,7 +134,7 @@ class gguf_exporter final : public exporter {
     const auto type = gguf_type_of(layer.scheme);
     if (!type) return fail(error_kind::internal, "a layer arrives in a scheme that GGUF cannot store", {}, name);
     const std::uint64_t heads = permuted_heads(*run_.spec, name);
-    auto bytes = pack_gguf(layer, *type, heads);
+    auto bytes = pack_gguf(layer, *type, run_.source->find(name)->type, heads);
     if (!bytes) return forward_error(bytes);
     auto expected = decoded_digest(*type, *bytes, layer.rows, layer.cols, heads);
     if (!expected) return forward_error(expected);

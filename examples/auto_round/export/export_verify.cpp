@@ -1,0 +1,108 @@
+// Verification of a written folder against its plan.
+#include "export/export_verify.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "ar/numeric/half.hpp"
+#include "export/export_digest.hpp"
+
+namespace auto_round::exporting {
+namespace {
+
+result<void> check_files(const output_plan& plan, const std::string& directory) {
+  std::set<std::string> expected;
+  for (const file_plan& f : plan.files) {
+    expected.insert(f.name);
+    std::error_code ec;
+    const std::uint64_t bytes = std::filesystem::file_size(directory + "/" + f.name, ec);
+    if (ec) return fail(error_kind::verification, "a planned file was not written: " + ec.message(), directory + "/" + f.name);
+    if (bytes != f.bytes) return fail(error_kind::verification, fmt::format("the file has {} bytes, planned were {}", bytes, f.bytes), directory + "/" + f.name);
+  }
+  std::error_code ec;
+  for (const auto& e : std::filesystem::directory_iterator(directory, ec)) {
+    const std::string name = e.path().filename().string();
+    if (!name.starts_with('.') && !expected.contains(name)) return fail(error_kind::verification, "the folder holds a file that was not planned", e.path().string());
+  }
+  return {};
+}
+
+/// The source's values as the output stores them.
+result<std::vector<float>> expected_values(const io::tensor_ref& source, const tensor_plan& planned) {
+  auto values = io::read_f32(source);
+  if (!values) return forward_error(values);
+  if (planned.output_type == "F16" && source.type != io::dtype::f16) std::transform(values->begin(), values->end(), values->begin(), ar::round_to_f16);
+  return values;
+}
+
+result<void> check_copy(const job& run, const tensor_plan& planned, const stored_model& stored) {
+  const io::tensor_ref& source = *run.source->find(planned.name);
+  const io::checkpoint_dir* dir = stored.directory();
+  if (dir != nullptr && planned.what == action::keep) {
+    const io::tensor_ref* t = dir->find(planned.name);
+    if (t == nullptr || t->type != source.type || t->shape != source.shape || t->bytes.size() != source.bytes.size() ||
+        (!source.bytes.empty() && std::memcmp(t->bytes.data(), source.bytes.data(), source.bytes.size()) != 0)) {
+      return fail(error_kind::verification, "a tensor that should have been copied is not the source's", dir->path(), planned.name);
+    }
+    dir->release(*t);
+    run.source->release(source);
+    return {};
+  }
+  auto expected = expected_values(source, planned);
+  if (!expected) return forward_error(expected);
+  std::vector<float> read(expected->size());
+  if (auto r = stored.read(planned.name, read); !r) return r;
+  if (digest(read) != digest(*expected)) {
+    return fail(error_kind::verification, "a converted tensor does not read back as it was converted", stored.tokenizer_directory(), planned.name);
+  }
+  run.source->release(source);
+  return {};
+}
+
+}  // namespace
+
+result<void> verify_output(const job& run, const exporter& written, const std::string& directory) {
+  const output_plan& plan = written.plan();
+  if (auto r = check_files(plan, directory); !r) return r;
+  auto opened = find(run.format)->open(directory);
+  if (!opened) return forward_error(opened);
+  if (!*opened) return fail(error_kind::verification, "the output is not recognized as a checkpoint of its own format", directory);
+  const stored_model& stored = **opened;
+  if (auto r = stored.check(); !r) return r;
+
+  std::map<std::string, std::uint64_t> digests(written.expected().begin(), written.expected().end());
+  std::size_t quantized = 0, present = 0;
+  for (const tensor_plan& t : plan.tensors) {
+    if (t.what == action::drop) continue;
+    ++present;
+    if (t.source_type.empty()) continue;  // added by the format
+    if (t.what != action::quantize) {
+      if (auto r = check_copy(run, t, stored); !r) return r;
+      continue;
+    }
+    const auto expected = digests.find(t.name);
+    if (expected == digests.end()) return fail(error_kind::verification, "a layer that was to be quantized was never written", directory, t.name);
+    std::uint64_t elements = 1;
+    for (const std::uint64_t d : t.shape) elements *= d;
+    std::vector<float> weight(static_cast<std::size_t>(elements));
+    if (auto r = stored.read(t.name, weight); !r) return r;
+    if (digest(weight) != expected->second) {
+      return fail(error_kind::verification, "the layer does not read back as it was quantized", directory, t.name);
+    }
+    ++quantized;
+  }
+  if (quantized == 0 || quantized != digests.size()) {
+    return fail(error_kind::verification, fmt::format("{} layers were quantized, but {} are in the plan", digests.size(), quantized), directory);
+  }
+  if (stored.entries().size() != present) {
+    return fail(error_kind::verification, fmt::format("{} tensors were planned, but {} are stored", present, stored.entries().size()), directory);
+  }
+  return {};
+}
+
+}  // namespace auto_round::exporting
