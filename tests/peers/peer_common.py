@@ -140,3 +140,41 @@ def score(model, ids, seqlen, reference=None):
     if reference is not None:
         result |= {"kl": kl / count, "top1": top1 / count}
     return result
+
+
+def checkpoint_in(folder):
+    """What a run wrote: the folder with config.json, or the .gguf file; OUT itself (ours) or one level below (the peer's)."""
+    folder = pathlib.Path(folder)
+    for pattern in ("config.json", "*/config.json"):
+        if found := sorted(folder.glob(pattern)):
+            return found[0].parent
+    if found := sorted(folder.glob("**/*.gguf")):
+        return found[0]
+    raise SystemExit(f"no checkpoint in {folder}")
+
+
+def gguf_score(path, ids, seqlen, reference=None, documents=(), tokens=None, threads=1):
+    """score() by llama.cpp, and how many of the documents its own tokenizer splits otherwise than `tokens`."""
+    import llama_cpp
+    import math
+    import numpy
+    import torch
+    model = llama_cpp.Llama(str(path), n_ctx=seqlen, n_batch=seqlen, logits_all=True, n_threads=threads, n_threads_batch=threads, verbose=False)
+    different = sum(model.tokenize(d.encode(), add_bos=False, special=True) != tokens.encode(d) for d in documents)
+    nll = kl = top1 = 0.0
+    count = 0
+    for window in windows(ids, seqlen):
+        model.reset()
+        model.eval(window)
+        logp = torch.from_numpy(numpy.array(model.scores[:seqlen - 1])).double().log_softmax(-1)
+        nll -= logp.gather(1, torch.tensor(window[1:])[:, None]).sum().item()
+        count += seqlen - 1
+        if reference is not None:
+            exact = log_probabilities(reference, window).double()
+            kl += (exact.exp() * (exact - logp)).sum().item()
+            top1 += (exact.argmax(-1) == logp.argmax(-1)).sum().item()
+    model.close()
+    result = {"ppl": math.exp(nll / count), "nll": nll / count, "tokens": count, "texts_tokenized_otherwise": different}
+    if reference is not None:
+        result |= {"kl": kl / count, "top1": top1 / count}
+    return result

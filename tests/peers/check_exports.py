@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Quantizes a model with our program, loads each result with the program it is meant for, and compares perplexities.
+
+Usage (with the venv of setup.sh): check_exports.py [--binary build/release/bin/auto-round] [--model DIR] [--text FILE.jsonl]
+        [--seqlen 256] [--max_tokens 10000] [--format NAME ...] [--tolerance 0.005] [--threads 1]
+Clients: transformers with auto-round's inference code (auto_round formats), transformers (fake), llama.cpp (GGUF).
+Perplexity is that of `auto-round eval --ppl`: every line as bos + text + eos, joined, cut to max_tokens, windows of seqlen
+without overlap, the first token of a window not scored, exp(mean nll). It must agree with our own eval of the same files to
+0.5 %. kl is the mean KL divergence to the float model (nats); where the client computes in float32 (auto_round, fake) it
+must agree with our own as well, to 2 %: at these sizes perplexity alone would not notice a few wrong layers.
+llama.cpp's tokenizer has to split every document as tokenizer.json does. Exit status 1 if anything disagrees.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("AR_LOG_LEVEL", "ERROR")  # before auto-round is loaded
+import peer_common as common
+
+FORMATS = {  # name: (options of quantize, client)
+    "auto_round": ("--scheme W4A16 --format auto_round", "auto-round"),
+    "auto_round_asym": ("--scheme W4A16 --asym --format auto_round", "auto-round"),
+    "auto_round_w2g32": ("--scheme W2A16 --group_size 32 --format auto_round", "auto-round"),
+    "auto_round_w3": ("--scheme W3A16 --format auto_round", "auto-round"),
+    "auto_round_w8": ("--scheme W8A16 --format auto_round", "auto-round"),
+    "fake": ("--scheme W4A16 --format fake", "transformers"),
+    "gguf:q4_0": ("--format gguf:q4_0", "llama.cpp"),
+    "gguf:q8_0": ("--format gguf:q8_0", "llama.cpp"),
+    "gguf:q4_k_s": ("--format gguf:q4_k_s", "llama.cpp"),
+}
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--binary", default=str(common.REPO / "build/release/bin/auto-round"), help="program and first arguments")
+parser.add_argument("--model", type=pathlib.Path, default=common.TINY_STORIES)
+parser.add_argument("--text", type=pathlib.Path, help="default: eval.jsonl of the model, else of tiny-stories")
+parser.add_argument("--seqlen", type=int, default=256)
+parser.add_argument("--max_tokens", type=int, default=10000)
+parser.add_argument("--format", nargs="+", choices=FORMATS, default=list(FORMATS), metavar="NAME", help=", ".join(FORMATS))
+parser.add_argument("--tolerance", type=float, default=0.005, help="of perplexity, relative")
+parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--no-own-eval", action="store_true", help="only load the results with their clients")
+args = parser.parse_args()
+text = args.text or next(p for p in (args.model / "eval.jsonl", common.TINY_STORIES / "eval.jsonl") if p.exists())
+
+
+def program(*arguments):
+    """Runs ours and returns its stdout; what it says to people passes through only when it fails."""
+    command = [*args.binary.split(), *(str(a) for a in arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def by_client(client, path, ids, documents, tokens, reference):
+    if client == "llama.cpp":
+        return common.gguf_score(path, ids, args.seqlen, reference, documents, tokens, args.threads)
+    if client == "auto-round":
+        as_served = common.score(common.load_float32(path), ids, args.seqlen)  # in float16, as auto-round serves it
+        exact = common.score(common.load_quantized(path), ids, args.seqlen, reference)
+        return exact | {"ppl_as_served": as_served["ppl"]}
+    return common.score(common.load_float32(path), ids, args.seqlen, reference)
+
+
+def complaints(client, theirs, ours):
+    out = []
+    if theirs.get("texts_tokenized_otherwise"):
+        out.append(f"llama.cpp tokenizes {theirs['texts_tokenized_otherwise']} documents otherwise")
+    if ours is None:
+        return out
+    if ours["tokens"] != theirs["tokens"]:
+        out.append(f"scored tokens {ours['tokens']}, not {theirs['tokens']}")
+    for key in ("ppl", "ppl_as_served"):
+        if key in theirs and abs(ours["ppl"] / theirs[key] - 1) > args.tolerance:
+            out.append(f"{key} {ours['ppl']:.5f}, not {theirs[key]:.5f}")
+    if client != "llama.cpp" and abs(ours["kl"] - theirs["kl"]) > 0.02 * theirs["kl"] + 2e-7:  # 2e-7: float32 rounding
+        out.append(f"kl {ours['kl']:.4e}, not {theirs['kl']:.4e}")
+    return out
+
+
+def main():
+    import torch
+    from auto_round.utils import logger
+    logger.setLevel("ERROR")
+    torch.set_num_threads(args.threads)
+    tokens = common.Tokens(args.model)
+    ids = tokens.stream(text, args.max_tokens)
+    documents = common.texts(text)[:100]
+    reference = common.load_float32(args.model)
+    print(f"float: ppl {common.score(reference, ids, args.seqlen)['ppl']:.5f}, {len(ids)} tokens of {text}")
+    print(f"{'format':18} {'client':12} {'client ppl':>11} {'own ppl':>11} {'client kl':>11} {'own kl':>11}")
+    failed = 0
+    for name in args.format:
+        options, client = FORMATS[name]
+        with tempfile.TemporaryDirectory(prefix="ar-exports-") as tmp:
+            try:
+                out = pathlib.Path(tmp, "out")
+                program("quantize", "--model", args.model, *options.split(), "--iters", 0, "--disable_opt_rtn", "--output_dir", out)
+                path = common.checkpoint_in(out)
+                theirs = by_client(client, path, ids, documents, tokens, reference)
+                ours = None
+                if not args.no_own_eval:
+                    ours = json.loads(program("eval", "--model", path, "--ref", args.model, "--ppl", text, "--seqlen", args.seqlen,
+                                              "--max_tokens", args.max_tokens, "--json"))
+                wrong = complaints(client, theirs, ours)
+                own = (f"{ours['ppl']:11.5f}", f"{ours['kl']:11.4e}") if ours else ("", "")
+                print(f"{name:18} {client:12} {theirs['ppl']:11.5f} {own[0]:>11} {theirs['kl']:11.4e} {own[1]:>11}  {'; '.join(wrong) or 'ok'}", flush=True)
+            except Exception as error:  # one format that fails must not hide the others
+                wrong = [str(error)]
+                print(f"{name:18} {client:12} {type(error).__name__}: {error}", flush=True)
+            failed += bool(wrong)
+    print(f"{len(args.format) - failed} passed, {failed} failed")
+    return failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
