@@ -1,0 +1,127 @@
+#include "tune/tuned_layer.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "ar/tune.hpp"
+#include "tune/kernels.hpp"
+
+namespace auto_round::tune {
+
+std::optional<ar::tune_grid> grid_of(const ar::scheme_fields& scheme, ar::real scale_type) {
+  // The integer types: "int", and with a super-block the K types of GGUF. Others have no tuned grid yet.
+  const bool superblock = scheme.super_bits.has_value() && scheme.super_group_size.has_value();
+  if (scheme.bits < 2 || scheme.bits > 8 || scheme.group_rows != 0 || scheme.group_size == 0) return std::nullopt;
+  if (scheme.data_type != (superblock ? (scheme.sym ? "int_sym_dq" : "int_asym_dq") : "int")) return std::nullopt;
+  ar::tune_grid grid;
+  grid.bits = scheme.bits;
+  grid.scale_type = scale_type;
+  if (superblock) {
+    grid.family = scheme.sym ? ar::tune_family::superblock_symmetric : ar::tune_family::superblock_asymmetric;
+    grid.super_bits = *scheme.super_bits;
+    grid.superblock_groups = *scheme.super_group_size;
+    grid.scale_type = ar::real::f32;
+  } else {
+    grid.family = scheme.sym ? ar::tune_family::symmetric : ar::tune_family::asymmetric;
+  }
+  return grid;
+}
+
+std::size_t resolve_group_size(int group_size, std::size_t cols) {
+  return group_size <= 0 || static_cast<std::size_t>(group_size) > cols ? cols : static_cast<std::size_t>(group_size);
+}
+
+tuned_layer::tuned_layer(std::string name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, const float* weight, std::size_t rows,
+                         std::size_t cols, storage keep)
+    : name_(std::move(name)),
+      scheme_(scheme),
+      grid_(grid),
+      weight_(weight),
+      rows_(rows),
+      cols_(cols),
+      group_size_(resolve_group_size(scheme.group_size, cols)),
+      groups_(ar::ceil_div(cols, group_size_)),
+      wmin_(rows * groups_),
+      wmax_(rows * groups_) {
+  static_cast<void>(ar::group_extrema({weight_, rows_, cols_}, group_size_, wmin_.data(), wmax_.data()));  // the group size is positive
+  const auto allocate = [this](parameters& p, float factor) {
+    p.v.assign(rows_ * cols_, 0.0f);
+    p.min_scale.assign(rows_ * groups_, factor);
+    p.max_scale.assign(rows_ * groups_, factor);
+  };
+  allocate(sets_[0], 1.0f);
+  if (keep.best) allocate(sets_[1], 1.0f);
+  if (keep.gradient || keep.momentum) allocate(gradient_, 0.0f);
+  if (keep.momentum) allocate(momentum_, 0.0f);
+}
+
+ar::tune_layer tuned_layer::view(int set) const {
+  const parameters& p = sets_[set];
+  return {rows_, cols_, group_size_, weight_, wmin_.data(), wmax_.data(), p.v.data(), p.min_scale.data(), p.max_scale.data(), nullptr};
+}
+
+ar::errc tuned_layer::check() const { return ar::check(grid_, view(current_)); }
+
+void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, float* wq) const {
+  kernels().fake_quantize(grid_, view(current_), first_row, last_row, wq);
+}
+void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, std::uint16_t* wq) const {
+  kernels().fake_quantize_bf16(grid_, view(current_), first_row, last_row, wq);
+}
+
+void tuned_layer::begin_step() { target_ = current_ == best_ && !sets_[1].v.empty() ? 1 - current_ : current_; }
+void tuned_layer::end_step() {
+  current_ = target_;
+  first_step_ = false;
+}
+
+void tuned_layer::step(std::size_t first_row, std::size_t last_row, const float* grad, const step_options& o) {
+  parameters& to = sets_[target_];
+  kernels().step(grid_, view(current_), first_row, last_row, grad, o.factors, o.lr, o.minmax_lr,
+                 {to.v.data(), to.min_scale.data(), to.max_scale.data()});
+  if (o.factors || target_ == current_) return;
+  const std::size_t at = first_row * groups_, n = (last_row - first_row) * groups_;
+  std::copy_n(sets_[current_].min_scale.data() + at, n, to.min_scale.data() + at);
+  std::copy_n(sets_[current_].max_scale.data() + at, n, to.max_scale.data() + at);
+}
+
+void tuned_layer::accumulate(std::size_t first_row, std::size_t last_row, const float* grad, bool first, bool factors) {
+  kernels().gradient(grid_, view(current_), first_row, last_row, grad, factors, !first,
+                     {gradient_.v.data(), gradient_.min_scale.data(), gradient_.max_scale.data()});
+}
+
+void tuned_layer::step_stored(std::size_t first_row, std::size_t last_row, const step_options& o) {
+  const auto move = [&](std::vector<float> parameters::* which, std::size_t width, float lr, bool clamp) {
+    const std::vector<float>&p = sets_[current_].*which, &g = gradient_.*which;
+    std::vector<float>&q = sets_[target_].*which, &b = momentum_.*which;
+    const std::size_t at = first_row * width, n = (last_row - first_row) * width;
+    for (std::size_t i = at; i < at + n; ++i) q[i] = clamp ? std::min(std::max(p[i], grid_.factor_min), grid_.factor_max) : p[i];
+    ar::sign_step(q.data() + at, g.data() + at, n, lr, o.momentum, b.empty() ? nullptr : b.data() + at, first_step_);
+  };
+  move(&parameters::v, cols_, o.lr, false);
+  move(&parameters::min_scale, groups_, o.factors ? o.minmax_lr : 0.0f, true);
+  move(&parameters::max_scale, groups_, o.factors ? o.minmax_lr : 0.0f, true);
+}
+
+void tuned_layer::begin_output(quantized_layer& out) const {
+  const bool superblocks = grid_.superblock_groups > 1;
+  out.name = name_;
+  out.scheme = scheme_;
+  out.rows = rows_;
+  out.cols = cols_;
+  out.weight.resize(rows_ * cols_);
+  out.code.resize(rows_ * cols_);
+  out.scale.resize(rows_ * groups_);
+  if (grid_.family == ar::tune_family::asymmetric) out.zero_point.resize(rows_ * groups_);
+  if (grid_.family == ar::tune_family::superblock_asymmetric) out.wmin.resize(rows_ * groups_);
+  if (superblocks) out.d_scale.resize(rows_ * groups_ / static_cast<std::size_t>(grid_.superblock_groups));
+  if (grid_.family == ar::tune_family::superblock_asymmetric) out.d_wmin.resize(out.d_scale.size());
+}
+
+void tuned_layer::quantize(std::size_t first_row, std::size_t last_row, quantized_layer& out) const {
+  const auto data = [](std::vector<float>& x) { return x.empty() ? nullptr : x.data(); };
+  kernels().quantize(grid_, view(best_ >= 0 ? best_ : current_), first_row, last_row,
+                     {out.weight.data(), out.code.data(), out.scale.data(), data(out.zero_point), data(out.wmin), data(out.d_scale), data(out.d_wmin)});
+}
+
+}  // namespace auto_round::tune
