@@ -11,9 +11,9 @@
 namespace auto_round::text {
 
 struct calibration_options {
-  std::string dataset;  ///< the --dataset text: parts separated by ',', options by ':' (spec calibration.md section 2)
+  std::string dataset;  ///< the --dataset text: parts separated by ',', options by ':' (dataset_spec.hpp)
   std::int64_t nsamples = 128;
-  std::int64_t seqlen = 2048;
+  std::int64_t seqlen = 2048;  ///< lowered to the tokenizer's model_max_length, with a warning; the model's own limit is the caller's
   std::int64_t seed = 42;
   std::int64_t batch_size = 8;
 };
@@ -22,16 +22,17 @@ struct calibration_set {
   std::int64_t seqlen = 0;
   std::vector<std::int32_t> ids;         ///< rows() x seqlen
   std::vector<std::uint8_t> valid;       ///< rows() x seqlen, 0 where the loss ignores the position (labels == -100)
-  std::vector<std::int64_t> batch_rows;  ///< rows of each batch after the collate filter
-  // What a report says about it:
-  std::int64_t records = 0, dropped_short = 0, dropped_repetitive = 0;
-  std::int64_t longest_record_tokens = 0;
+  std::vector<std::int64_t> batch_rows;  ///< rows of each batch after the collate filter (0: the batch vanished); they sum to rows()
+  // What a report says about it. Records are looked at in shuffled order and only as far as needed, so the drops may cover a part of them.
+  std::int64_t records = 0;  ///< in all files
+  std::int64_t dropped_short = 0, dropped_repetitive = 0;
+  std::int64_t longest_record_tokens = 0;  ///< of those looked at, cut to seqlen
   std::vector<std::string> warnings;
   std::int64_t rows() const { return seqlen == 0 ? 0 : static_cast<std::int64_t>(ids.size()) / seqlen; }
 };
 
-/// error_kind::usage for the grammar and unknown keys, error_kind::input for files, records and for zero usable rows (the message says how many
-/// records were read, the longest in tokens, and the largest seqlen that would keep nsamples rows).
+/// error_kind::usage for the grammar, unknown keys and numbers out of range, error_kind::input for files, records and for zero usable rows (the
+/// message says how many records were read, the longest in tokens, and the largest seqlen that would keep nsamples rows). Several threads.
 result<calibration_set> load_calibration(const tokenizer& tok, const calibration_options& options);
 
 }  // namespace auto_round::text
