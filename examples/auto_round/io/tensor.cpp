@@ -9,6 +9,10 @@
 #include "ar/numeric/half.hpp"
 #include "ar/view.hpp"
 
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed"  // with sanitizers some of the simd loops stay scalar, as they may
+#endif
+
 namespace auto_round::io {
 namespace {
 
