@@ -114,14 +114,15 @@ result<void> tokenizer::impl::read_added_tokens(const io::json& list) {
 
 result<void> tokenizer::impl::build_finders() {
   regex::workspace space;
-  for (const auto& [id, t] : added) {
+  for (auto& [id, t] : added) {
     if (!t.normalized) {
       raw_finder.add(t.content, t);
       continue;
     }
     auto content = normal.apply(to_well_formed(t.content), space);
     if (!content) return forward_error(content);
-    normalized_finder.add(std::move(*content), t);
+    t.content = std::move(*content);  // the package decodes to the normalized form too
+    normalized_finder.add(t.content, t);
   }
   raw_finder.finish();
   normalized_finder.finish();
