@@ -1,12 +1,15 @@
 // links: ar_model OpenMP::OpenMP_CXX
 // How fast are matrix products on each backend, beside a plain loop, and how long does a decoder block take per 2048 tokens?
-//   OMP_NUM_THREADS=1 build/bench/bin/model_bench
+//   OMP_NUM_THREADS=1 build/bench/bin/model_bench --benchmark_min_time=0.2
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "model/block.hpp"
 #include "model/linalg.hpp"
 
 namespace {
@@ -86,11 +89,68 @@ void register_products() {
   }
 }
 
+auto_round::model::model_spec make_spec(bool large) {
+  auto_round::model::model_spec s;
+  s.hidden_size = large ? 576 : 256, s.intermediate_size = large ? 1536 : 512, s.num_heads = large ? 9 : 4, s.num_kv_heads = large ? 3 : 2;
+  s.head_dim = 64, s.vocab_size = 1024, s.max_position_embeddings = 8192, s.num_layers = 1;
+  const std::int64_t h = s.hidden_size, i = s.intermediate_size, q = s.num_heads * 64, kv = s.num_kv_heads * 64;
+  s.linears = {{"q", q, h, false}, {"k", kv, h, false}, {"v", kv, h, false}, {"o", h, q, false}, {"gate", i, h, false}, {"up", i, h, false}, {"down", h, i, false}};
+  return s;
+}
+
+/// A block on 2048 tokens as sequences of `seqlen`: forward (false) or forward and backward as in an iteration of tuning (true).
+void block(benchmark::State& state, bool large, auto_round::linalg::precision precision, std::size_t seqlen, bool train) {
+  if (!linalg::initialize(linalg::backend::automatic)) return state.SkipWithError("not available");
+  const auto spec = make_spec(large);
+  const auto hidden = static_cast<std::size_t>(spec.hidden_size);
+  auto_round::model::block_weights w;
+  std::vector<std::vector<float>> gradients;
+  std::vector<float*> pointers;
+  for (const auto& d : spec.linears) {
+    const auto n = static_cast<std::size_t>(d.out_features * d.in_features);
+    w.linears.push_back(noise(n, 7));
+    for (float& x : w.linears.back()) x *= 2.0f / std::sqrt(static_cast<float>(d.in_features));
+    gradients.emplace_back(n);
+  }
+  for (auto& g : gradients) pointers.push_back(g.data());
+  w.input_norm.assign(hidden, 1.0f);
+  w.post_attention_norm.assign(hidden, 1.0f);
+  const std::vector<float> x = noise(tokens * hidden, 1), dy = noise(tokens * hidden, 2);
+  std::vector<float> y(tokens * hidden);
+  auto_round::model::block_runner runner(spec, precision);
+  runner.forward_train(w, x.data(), tokens / seqlen, seqlen, y.data());  // the first time makes code and touches memory
+  runner.backward(w, dy.data(), pointers, false);
+  for (auto _ : state) {
+    if (train) {
+      runner.forward_train(w, x.data(), tokens / seqlen, seqlen, y.data());
+      runner.backward(w, dy.data(), pointers, false);
+    } else {
+      runner.forward(w, x.data(), tokens / seqlen, seqlen, y.data());
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetLabel(linalg::description());
+}
+
+void register_blocks() {
+  for (const bool large : {false, true})
+    for (const auto precision : {linalg::precision::f32, linalg::precision::bf16})
+      for (const std::size_t seqlen : {256u, 2048u})
+        for (const bool train : {false, true})
+          benchmark::RegisterBenchmark((std::string("block/") + (large ? "smollm2_135m" : "tiny_stories") + (precision == linalg::precision::f32 ? "/f32" : "/bf16") +
+                                        "/seqlen_" + std::to_string(seqlen) + (train ? "/forward_backward" : "/forward"))
+                                           .c_str(),
+                                       block, large, precision, seqlen, train)
+              ->Unit(benchmark::kMillisecond)
+              ->UseRealTime();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   register_products();
+  register_blocks();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
 }

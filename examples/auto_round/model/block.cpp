@@ -66,11 +66,9 @@ const bf16* rounded(const float* in, std::size_t n, buffer<bf16>& store) {
   return store.data();
 }
 
-// Scores of 64 queries against all their keys are formed at a time: small enough for the second-level cache at 2048 tokens, and little is
-// computed beyond the causal triangle.
-constexpr std::size_t query_piece = 64;
 constexpr std::size_t piece_tokens = 2048;  // forward's share of a large batch
 // Below these, waking threads costs more than it saves.
+constexpr linalg::work own_work = linalg::work::own;
 constexpr std::size_t small_batch = 128, small_cache = 256;
 
 }  // namespace
@@ -113,15 +111,15 @@ struct block_runner::typed_impl final : block_runner::impl {
   std::vector<std::vector<bf16>> rounded_weights;
   std::vector<const T*> weights;
 
-  buffer<T> normed, attended, normed2, product, rotated_store;
+  buffer<T> normed, attended, normed2, product, head_store;
   buffer<float> qkv, lse, middle, inverse, inverse2, gate, up;
-  buffer<T> dy_store, d_gate_store, d_up_store, d_middle_store, d_attended_store, d_qkv_store;
-  buffer<float> d_product, d_normed, d_middle, d_attended, d_qkv;
+  buffer<T> dy_store, d_gate_store, d_up_store, d_middle_store, d_qkv_store;
+  buffer<float> d_product, d_normed, d_middle, d_attended;
   buffer<float> widened;
   /// What a thread needs for one piece of attention; kept, because fresh memory of this size costs page faults on every call.
   struct attention_scratch {
-    buffer<float> scores, dp, out;
-    buffer<T> p, ds;
+    buffer<float> scores, dp, out, heads, delta;
+    buffer<T> p, ds, d_o;
   };
   std::vector<attention_scratch> scratch;
 
@@ -167,11 +165,11 @@ struct block_runner::typed_impl final : block_runner::impl {
     linalg::gemm_nt(matrix(x, rows, in, in), weight(i), y, stride, add);
   }
 
-  /// d_weight (+)= dy^T x, where dy's rows are `stride` apart.
-  void weight_gradient(int i, const T* dy, std::size_t stride, const T* x, std::span<float* const> d_linears, bool accumulate) const {
+  /// d_weight (+)= dy^T x
+  void weight_gradient(int i, const T* dy, const T* x, std::span<float* const> d_linears, bool accumulate) const {
     float* d = d_linears[static_cast<std::size_t>(i)];
     if (d == nullptr) return;
-    linalg::gemm_tn(matrix(dy, tokens, out_features(i), stride), matrix(x, tokens, in_features(i), in_features(i)), d, in_features(i), accumulate);
+    linalg::gemm_tn(matrix(dy, tokens, out_features(i), out_features(i)), matrix(x, tokens, in_features(i), in_features(i)), d, in_features(i), accumulate);
   }
 
   void call_hook(const input_hook& hook, std::initializer_list<int> linears, const T* x, std::size_t rows) {
@@ -187,31 +185,6 @@ struct block_runner::typed_impl final : block_runner::impl {
     for (int i : linears) hook(i, floats, rows);
   }
 
-  /// Rotates queries and keys of in[rows x width] (token r of the batch at table row r % period); values are copied. Float may be in place.
-  template <class Out>
-  void rotate(const float* in, std::size_t rows, std::size_t period, float sign, Out* out) const {
-    const std::size_t half = head_dim / 2;
-    parallel_rows(rows, [&](std::size_t first, std::size_t count) {
-      for (std::size_t r = first; r < first + count; ++r) {
-        const float* const c = rope.cos.data() + r % period * half;
-        const float* const s = rope.sin.data() + r % period * half;
-        kernels::rotate(in + r * width, heads + kv_heads, head_dim, half, c, s, sign, out + r * width);
-        if constexpr (std::is_same_v<Out, bf16>)
-          kernels::to_bf16(in + r * width + q_width + kv_width, kv_width, out + r * width + q_width + kv_width);
-        else if (static_cast<const float*>(out) != in)
-          std::copy_n(in + r * width + q_width + kv_width, kv_width, out + r * width + q_width + kv_width);
-      }
-    });
-  }
-
-  /// The rotated rows that products read: qkv itself for float.
-  T* rotated(std::size_t rows) {
-    if constexpr (narrow)
-      return rotated_store.get(rows * width);
-    else
-      return qkv.get(rows * width);
-  }
-
   // ---- attention ----
 
   void prepare_scratch() {
@@ -219,91 +192,116 @@ struct block_runner::typed_impl final : block_runner::impl {
     if (scratch.size() < threads) scratch.resize(threads);
   }
 
-  /// o = softmax(causal(scale q k^T)) v for every sequence and head; keeps the log-sum of each row, [heads x tokens].
-  void attention(const T* rows, T* o, float* log_sums) {
-    const std::size_t tasks = sequences * heads, padded = (seqlen + 15) / 16 * 16;
+  // The queries of a key-value head's group, its keys and its values lie together, so that every product inside attention has dense operands and
+  // as many rows as possible: [sequence][kv head]{q [seqlen * group x head_dim], k [seqlen x head_dim], v [seqlen x head_dim]}, row t * group + g
+  // of q being token t, head g of the group.
+  std::size_t group() const { return heads / kv_heads; }
+  std::size_t task_size() const { return seqlen * (group() + 2) * head_dim; }
+  /// Tokens whose queries are one product: about 128 rows; 64 where a row of scores is long, to stay in the second-level cache.
+  std::size_t query_piece() const { return std::max<std::size_t>(16, (seqlen > 1024 ? 64 : 128) / group() / 16 * 16); }
+
+  void narrow_or_copy(const float* in, std::size_t n, T* out) const {
+    if constexpr (narrow)
+      kernels::to_bf16(in, n, out);
+    else
+      std::copy_n(in, n, out);
+  }
+
+  /// Turns qkv into rotated heads, then o = softmax(causal(scale q k^T)) v for every sequence and head. Keeps the heads and the log-sum of each row
+  /// of scores.
+  void attention(T* o) {
+    const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g;
+    T* const all = head_store.get(sequences * kv_heads * task_size());
+    float* const log_sums = lse.get(heads * tokens);
     prepare_scratch();
-#pragma omp parallel if (tokens > small_batch)
-    {
+#pragma omp parallel for schedule(static) if (tokens > small_batch)
+    for (std::size_t task = 0; task < tasks; ++task) {
       attention_scratch& own = scratch[static_cast<std::size_t>(omp_get_thread_num())];
-      float* const scores = own.scores.get(query_piece * padded);
-      float* const out = own.out.get(query_piece * head_dim);
+      float* const scores = own.scores.get(rows * (seqlen + 16));
+      float* const out = own.out.get(rows * head_dim);
       T* p = nullptr;
       if constexpr (narrow)
-        p = own.p.get(query_piece * padded);
+        p = own.p.get(rows * (seqlen + 16));
       else
         p = scores;
-#pragma omp for schedule(static)
-      for (std::size_t task = 0; task < tasks; ++task) {
-        const std::size_t base = task / heads * seqlen, h = task % heads, kv = h / (heads / kv_heads);
-        const T* const q = rows + base * width + h * head_dim;
-        const T* const k = rows + base * width + q_width + kv * head_dim;
-        const T* const v = k + kv_width;
-        for (std::size_t first = 0; first < seqlen; first += query_piece) {
-          const std::size_t n = std::min(query_piece, seqlen - first), keys = first + n;
-          linalg::gemm_nt(matrix(q + first * width, n, head_dim, width), matrix(k, keys, head_dim, width), scores, padded);
-          for (std::size_t r = 0; r < n; ++r)
-            log_sums[h * tokens + base + first + r] = kernels::softmax(scores + r * padded, first + r + 1, keys, scale, p + r * padded);
-          T* const to = o + (base + first) * q_width + h * head_dim;
-          if constexpr (narrow) {
-            linalg::gemm_nn(matrix(p, n, keys, padded), matrix(v, keys, head_dim, width), out, head_dim);
-            for (std::size_t r = 0; r < n; ++r) kernels::to_bf16(out + r * head_dim, head_dim, to + r * q_width);
-          } else {
-            linalg::gemm_nn(matrix(p, n, keys, padded), matrix(v, keys, head_dim, width), to, q_width);
-          }
-        }
+      const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads, half = head_dim / 2;
+      T* const q = all + task * task_size();
+      T* const k = q + seqlen * g * head_dim;
+      T* const v = k + seqlen * head_dim;
+      for (std::size_t t = 0; t < seqlen; ++t) {
+        const float* const row = qkv.data() + (base + t) * width;
+        const float *const c = rope.cos.data() + t * half, *const s = rope.sin.data() + t * half;
+        kernels::rotate(row + kv * g * head_dim, g, head_dim, half, c, s, 1.0f, q + t * g * head_dim);
+        kernels::rotate(row + q_width + kv * head_dim, 1, head_dim, half, c, s, 1.0f, k + t * head_dim);
+        narrow_or_copy(row + q_width + kv_width + kv * head_dim, head_dim, v + t * head_dim);
+      }
+      for (std::size_t first = 0; first < seqlen; first += piece) {
+        const std::size_t n = std::min(piece, seqlen - first), m = n * g, keys = first + n, stride = (keys + 15) / 16 * 16;
+        linalg::gemm_nt(matrix(q + first * g * head_dim, m, head_dim, head_dim), matrix(k, keys, head_dim, head_dim), scores, stride, false, own_work);
+        for (std::size_t r = 0; r < m; ++r)
+          log_sums[task * seqlen * g + first * g + r] = kernels::softmax(scores + r * stride, first + r / g + 1, stride, scale, p + r * stride);
+        linalg::gemm_nn(matrix(p, m, keys, stride), matrix(v, keys, head_dim, head_dim), out, head_dim, false, own_work);
+        for (std::size_t t = 0; t < n; ++t) narrow_or_copy(out + t * g * head_dim, g * head_dim, o + (base + first + t) * q_width + kv * g * head_dim);
       }
     }
   }
 
-  /// Gradients of the rotated q, k, v from that of o; d_o are its floats, d_o_rounded what products read. Scores are computed again: keeping
-  /// them would need seqlen^2 floats a head.
-  void attention_backward(const T* rows, const T* o, const float* d_o, const T* d_o_rounded, const float* log_sums, float* d_rows) {
-    const std::size_t tasks = sequences * kv_heads, padded = (seqlen + 15) / 16 * 16, group = heads / kv_heads;
+  /// From d_o[tokens x q_width], the gradients of q, k and v before rotation, [tokens x q_width] and twice [tokens x kv_width]. Scores are computed
+  /// again: keeping them would need seqlen^2 values a head.
+  void attention_backward(const float* d_o, T* d_q, T* d_k, T* d_v) {
+    const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g, half = head_dim / 2;
     prepare_scratch();
-#pragma omp parallel if (tokens > small_batch)
-    {
+#pragma omp parallel for schedule(static) if (tokens > small_batch)
+    for (std::size_t task = 0; task < tasks; ++task) {
       attention_scratch& own = scratch[static_cast<std::size_t>(omp_get_thread_num())];
-      float* const scores = own.scores.get(query_piece * padded);
-      float* const dp = own.dp.get(query_piece * padded);
+      float* const scores = own.scores.get(rows * (seqlen + 16));
+      float* const dp = own.dp.get(rows * (seqlen + 16));
       T *p = nullptr, *ds = nullptr;
       if constexpr (narrow) {
-        p = own.p.get(query_piece * padded);
-        ds = own.ds.get(query_piece * padded);
+        p = own.p.get(rows * (seqlen + 16));
+        ds = own.ds.get(rows * (seqlen + 16));
       } else {
         p = scores;
         ds = dp;
       }
-#pragma omp for schedule(static)
-      for (std::size_t task = 0; task < tasks; ++task) {
-        const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads;
-        const T* const k = rows + base * width + q_width + kv * head_dim;
-        const T* const v = k + kv_width;
-        float* const dk = d_rows + base * width + q_width + kv * head_dim;
-        float* const dv = dk + kv_width;
-        for (std::size_t t = 0; t < seqlen; ++t) {
-          std::fill_n(dk + t * width, head_dim, 0.0f);
-          std::fill_n(dv + t * width, head_dim, 0.0f);
-        }
-        for (std::size_t h = kv * group; h < (kv + 1) * group; ++h) {
-          const T* const q = rows + base * width + h * head_dim;
-          for (std::size_t first = 0; first < seqlen; first += query_piece) {
-            const std::size_t n = std::min(query_piece, seqlen - first), keys = first + n, row0 = base + first;
-            const linalg::operand qm = matrix(q + first * width, n, head_dim, width), km = matrix(k, keys, head_dim, width);
-            const linalg::operand dom = matrix(d_o_rounded + row0 * q_width + h * head_dim, n, head_dim, q_width);
-            linalg::gemm_nt(qm, km, scores, padded);
-            linalg::gemm_nt(dom, matrix(v, keys, head_dim, width), dp, padded);
-            for (std::size_t r = 0; r < n; ++r) {
-              const std::size_t at = (row0 + r) * q_width + h * head_dim;
-              kernels::softmax_backward(scores + r * padded, dp + r * padded, first + r + 1, keys, scale, log_sums[h * tokens + row0 + r],
-                                        kernels::dot(d_o + at, o + at, head_dim), p + r * padded, ds + r * padded);
-            }
-            const linalg::operand pm = matrix(p, n, keys, padded), dsm = matrix(ds, n, keys, padded);
-            linalg::gemm_tn(pm, dom, dv, width, true);
-            linalg::gemm_tn(dsm, qm, dk, width, true);
-            linalg::gemm_nn(dsm, km, d_rows + row0 * width + h * head_dim, width);
-          }
-        }
+      float* const dq = own.heads.get(task_size());
+      float* const dk = dq + seqlen * g * head_dim;
+      float* const dv = dk + seqlen * head_dim;
+      T* const up_rows = own.d_o.get(seqlen * g * head_dim);
+      float* const delta = own.delta.get(seqlen * g);
+
+      const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads;
+      const T* const q = head_store.data() + task * task_size();
+      const T* const k = q + seqlen * g * head_dim;
+      const T* const v = k + seqlen * head_dim;
+      for (std::size_t t = 0; t < seqlen; ++t) {
+        const std::size_t at = (base + t) * q_width + kv * g * head_dim;
+        narrow_or_copy(d_o + at, g * head_dim, up_rows + t * g * head_dim);
+        for (std::size_t h = 0; h < g; ++h) delta[t * g + h] = kernels::dot(d_o + at + h * head_dim, attended.data() + at + h * head_dim, head_dim);
+      }
+      // The last piece sees all keys: it sets dk and dv, the others add to them.
+      bool add = false;
+      for (std::size_t first = (seqlen - 1) / piece * piece;; first -= piece) {
+        const std::size_t n = std::min(piece, seqlen - first), m = n * g, keys = first + n, stride = (keys + 15) / 16 * 16, at = first * g;
+        const linalg::operand qm = matrix(q + at * head_dim, m, head_dim, head_dim), km = matrix(k, keys, head_dim, head_dim);
+        const linalg::operand um = matrix(static_cast<const T*>(up_rows) + at * head_dim, m, head_dim, head_dim);
+        linalg::gemm_nt(qm, km, scores, stride, false, own_work);
+        linalg::gemm_nt(um, matrix(v, keys, head_dim, head_dim), dp, stride, false, own_work);
+        for (std::size_t r = 0; r < m; ++r)
+          kernels::softmax_backward(scores + r * stride, dp + r * stride, first + r / g + 1, stride, scale, lse.data()[task * seqlen * g + at + r],
+                                    delta[at + r], p + r * stride, ds + r * stride);
+        const linalg::operand pm = matrix(static_cast<const T*>(p), m, keys, stride), dsm = matrix(static_cast<const T*>(ds), m, keys, stride);
+        linalg::gemm_tn(pm, um, dv, head_dim, add, own_work);
+        linalg::gemm_tn(dsm, qm, dk, head_dim, add, own_work);
+        linalg::gemm_nn(dsm, km, dq + at * head_dim, head_dim, false, own_work);
+        add = true;
+        if (first == 0) break;
+      }
+      for (std::size_t t = 0; t < seqlen; ++t) {
+        const float *const c = rope.cos.data() + t * half, *const s = rope.sin.data() + t * half;
+        kernels::rotate(dq + t * g * head_dim, g, head_dim, half, c, s, -1.0f, d_q + (base + t) * q_width + kv * g * head_dim);
+        kernels::rotate(dk + t * head_dim, 1, head_dim, half, c, s, -1.0f, d_k + (base + t) * kv_width + kv * head_dim);
+        narrow_or_copy(dv + t * head_dim, head_dim, d_v + (base + t) * kv_width + kv * head_dim);
       }
     }
   }
@@ -356,9 +354,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     input = x;
     rope.prepare(spec, 0, seqlen, seqlen);
     project_qkv(w, x, tokens, hook);
-    T* const rows = rotated(tokens);
-    rotate(qkv.data(), tokens, seqlen, 1.0f, rows);
-    attention(rows, attended.get(tokens * q_width), lse.get(heads * tokens));
+    attention(attended.get(tokens * q_width));
     finish(w, x, tokens, y, hook);
   }
 
@@ -366,7 +362,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     assert(d_linears.size() == spec.linears.size());
     // MLP
     const T* const dy_r = rounded(dy, tokens * hidden, dy_store);
-    weight_gradient(spec.down, dy_r, hidden, product.data(), d_linears, accumulate);
+    weight_gradient(spec.down, dy_r, product.data(), d_linears, accumulate);
     float* const da = d_product.get(tokens * inner);
     linalg::gemm_nn(matrix(dy_r, tokens, hidden, hidden), weight(spec.down), da, inner);
     T *dg = nullptr, *du = nullptr;
@@ -381,8 +377,8 @@ struct block_runner::typed_impl final : block_runner::impl {
       const std::size_t at = first * inner;
       kernels::swiglu_backward(gate.data() + at, up.data() + at, da + at, count * inner, dg + at, du + at);
     });
-    weight_gradient(spec.gate, dg, inner, normed2.data(), d_linears, accumulate);
-    weight_gradient(spec.up, du, inner, normed2.data(), d_linears, accumulate);
+    weight_gradient(spec.gate, dg, normed2.data(), d_linears, accumulate);
+    weight_gradient(spec.up, du, normed2.data(), d_linears, accumulate);
     float* const dn = d_normed.get(tokens * hidden);
     linalg::gemm_nn(matrix(dg, tokens, inner, inner), weight(spec.gate), dn, hidden);
     linalg::gemm_nn(matrix(du, tokens, inner, inner), weight(spec.up), dn, hidden, true);
@@ -394,26 +390,21 @@ struct block_runner::typed_impl final : block_runner::impl {
 
     // attention
     const T* const dh_r = rounded(dh, tokens * hidden, d_middle_store);
-    weight_gradient(spec.o, dh_r, hidden, attended.data(), d_linears, accumulate);
+    weight_gradient(spec.o, dh_r, attended.data(), d_linears, accumulate);
     const bool any = dx != nullptr || d_linears[static_cast<std::size_t>(spec.q)] != nullptr || d_linears[static_cast<std::size_t>(spec.k)] != nullptr ||
                      d_linears[static_cast<std::size_t>(spec.v)] != nullptr;
     if (!any) return;
     float* const d_o = d_attended.get(tokens * q_width);
     linalg::gemm_nn(matrix(dh_r, tokens, hidden, hidden), weight(spec.o), d_o, q_width);
-    const T* const d_o_r = rounded(d_o, tokens * q_width, d_attended_store);
-    float* const d_rows = d_qkv.get(tokens * width);
-    attention_backward(rotated(tokens), attended.data(), d_o, d_o_r, lse.data(), d_rows);
-    T* d = nullptr;
-    if constexpr (narrow)
-      d = d_qkv_store.get(tokens * width);
-    else
-      d = d_rows;
-    rotate(d_rows, tokens, seqlen, -1.0f, d);
-    const T* const parts[] = {d, d + q_width, d + q_width + kv_width};
+    T* const d_q = d_qkv_store.get(tokens * width);
+    T* const d_k = d_q + tokens * q_width;
+    T* const d_v = d_k + tokens * kv_width;
+    attention_backward(d_o, d_q, d_k, d_v);
+    const T* const parts[] = {d_q, d_k, d_v};
     const int linears[] = {spec.q, spec.k, spec.v};
-    for (int i = 0; i < 3; ++i) weight_gradient(linears[i], parts[i], width, normed.data(), d_linears, accumulate);
+    for (int i = 0; i < 3; ++i) weight_gradient(linears[i], parts[i], normed.data(), d_linears, accumulate);
     if (dx == nullptr) return;
-    for (int i = 0; i < 3; ++i) linalg::gemm_nn(matrix(parts[i], tokens, out_features(linears[i]), width), weight(linears[i]), dn, hidden, i > 0);
+    for (int i = 0; i < 3; ++i) linalg::gemm_nn(matrix(parts[i], tokens, out_features(linears[i]), out_features(linears[i])), weight(linears[i]), dn, hidden, i > 0);
     parallel_rows(tokens, [&](std::size_t first, std::size_t count) {
       const std::size_t at = first * hidden;
       kernels::rms_norm_backward(input + at, inverse.data() + first, dn + at, dh + at, count, hidden, w.input_norm.data(), dx + at);
@@ -429,19 +420,20 @@ struct block_runner::typed_impl final : block_runner::impl {
       use_weights(w);
       rope.prepare(spec, before, count, total);
       project_qkv(w, x, count, {});
-      float* const rows = qkv.data();
-      rotate(rows, count, count, 1.0f, rows);
+      float* const o = attended.get(count * q_width);
+      // Rotates in place what the cache and attend() read; attention() rotates for itself.
+      const std::size_t half = head_dim / 2;
       cache.k.resize(total * kv_width);
       cache.v.resize(total * kv_width);
+      if (before == 0) attention(o);
       for (std::size_t t = 0; t < count; ++t) {
-        std::copy_n(rows + t * width + q_width, kv_width, cache.k.data() + (before + t) * kv_width);
-        std::copy_n(rows + t * width + q_width + kv_width, kv_width, cache.v.data() + (before + t) * kv_width);
+        float* const row = qkv.data() + t * width;
+        kernels::rotate(row, heads + kv_heads, head_dim, half, rope.cos.data() + t * half, rope.sin.data() + t * half, 1.0f, row);
+        std::copy_n(row + q_width, kv_width, cache.k.data() + (before + t) * kv_width);
+        std::copy_n(row + q_width + kv_width, kv_width, cache.v.data() + (before + t) * kv_width);
       }
       cache.tokens = total;
-      float* const o = attended.get(count * q_width);
-      if (before == 0) {
-        attention(rows, o, lse.get(heads * count));
-      } else {
+      if (before > 0) {
         // One query a task: a product of one row is not worth generated code for every length of the cache.
         const std::size_t tasks = count * heads;
         prepare_scratch();
@@ -451,7 +443,7 @@ struct block_runner::typed_impl final : block_runner::impl {
 #pragma omp for schedule(static)
           for (std::size_t task = 0; task < tasks; ++task) {
             const std::size_t t = task / heads, h = task % heads, kv = h / (heads / kv_heads);
-            kernels::attend(rows + t * width + h * head_dim, cache.k.data() + kv * head_dim, cache.v.data() + kv * head_dim, before + t + 1, kv_width,
+            kernels::attend(qkv.data() + t * width + h * head_dim, cache.k.data() + kv * head_dim, cache.v.data() + kv * head_dim, before + t + 1, kv_width,
                             head_dim, scale, weights_of_keys, o + t * q_width + h * head_dim);
           }
         }

@@ -196,30 +196,30 @@ HWY_INLINE void each_masked(std::size_t n, std::size_t padded, const F& f) {
 }
 
 template <class T>
-float softmax_impl(const float* s, std::size_t n, std::size_t padded, float scale, T* p) {
+float softmax_impl(float* s, std::size_t n, std::size_t padded, float scale, T* p) {
   const float top = scale * maximum(s, n);
   const D d;
   auto sums = hn::Zero(d);
   float tail = 0;
-  // First pass: the sum. Second: the exponentials again, normalized. Keeping them would need a float buffer where T is bfloat16.
   const std::size_t lanes = hn::Lanes(d);
   const auto term = [&](auto tag, std::size_t i) HWY_ATTR {
     const auto x = hn::MulSub(hn::LoadU(tag, s + i), hn::Set(tag, scale), hn::Set(tag, top));
-    return hn::IfThenElseZero(hn::FirstN(tag, n > i ? n - i : 0), hn::Exp(tag, x));
+    const auto e = hn::IfThenElseZero(hn::FirstN(tag, n - i), hn::Exp(tag, x));
+    hn::StoreU(e, tag, s + i);
+    return e;
   };
   std::size_t i = 0;
   for (; i + lanes <= padded && i < n; i += lanes) sums = hn::Add(sums, term(d, i));
   for (; i < n; ++i) tail += hn::GetLane(term(One(), i));
   const float total = sum(sums) + tail;
-  const float lse = top + std::log(total);
-  each_masked(n, padded, [&](auto tag, std::size_t j, auto inside) HWY_ATTR {
-    const auto x = hn::MulSub(hn::LoadU(tag, s + j), hn::Set(tag, scale), hn::Set(tag, lse));
-    put(tag, hn::IfThenElseZero(inside, hn::Exp(tag, x)), p + j);
-  });
-  return lse;
+  const float share = 1.0f / total;
+  const std::size_t done = i;
+  each(done, [&](auto tag, std::size_t j) HWY_ATTR { put(tag, hn::Mul(hn::LoadU(tag, s + j), hn::Set(tag, share)), p + j); });
+  std::fill(p + done, p + padded, T());
+  return top + std::log(total);
 }
-float softmax_f32(const float* s, std::size_t n, std::size_t padded, float scale, float* p) { return softmax_impl(s, n, padded, scale, p); }
-float softmax_b16(const float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p) { return softmax_impl(s, n, padded, scale, p); }
+float softmax_f32(float* s, std::size_t n, std::size_t padded, float scale, float* p) { return softmax_impl(s, n, padded, scale, p); }
+float softmax_b16(float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p) { return softmax_impl(s, n, padded, scale, p); }
 
 template <class T>
 void softmax_backward_impl(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, T* p, T* ds) {
@@ -342,8 +342,8 @@ void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_
   HWY_DYNAMIC_DISPATCH(rotate_b16)(in, heads, head_dim, half, cos, sin, sign, out);
 }
 
-float softmax(const float* s, std::size_t n, std::size_t padded, float scale, float* p) { return HWY_DYNAMIC_DISPATCH(softmax_f32)(s, n, padded, scale, p); }
-float softmax(const float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p) {
+float softmax(float* s, std::size_t n, std::size_t padded, float scale, float* p) { return HWY_DYNAMIC_DISPATCH(softmax_f32)(s, n, padded, scale, p); }
+float softmax(float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p) {
   return HWY_DYNAMIC_DISPATCH(softmax_b16)(s, n, padded, scale, p);
 }
 void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, float* p, float* ds) {

@@ -31,9 +31,9 @@ void swiglu_backward(const float* gate, const float* up, const float* dy, std::s
 void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, float* out);
 void rotate(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, std::uint16_t* out);
 
-/// p[0, n) = softmax(scale * s[0, n)), p[n, padded) = 0; returns the logarithm of the sum of exp(scale * s). `p` may be s.
-float softmax(const float* s, std::size_t n, std::size_t padded, float scale, float* p);
-float softmax(const float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p);
+/// p[0, n) = softmax(scale * s[0, n)), p[n, padded) = 0; returns the logarithm of the sum of exp(scale * s). `p` may be s, which is overwritten.
+float softmax(float* s, std::size_t n, std::size_t padded, float scale, float* p);
+float softmax(float* s, std::size_t n, std::size_t padded, float scale, std::uint16_t* p);
 
 /// From scores s, the forward's log-sum `lse`, dP and delta = sum of dO * O: p = exp(scale * s - lse) and ds = scale * p * (dP - delta) in
 /// [0, n), both 0 in [n, padded). `p` may be s and ds may be dp.

@@ -9,8 +9,6 @@
 #include <array>
 #include <atomic>
 #include <cmath>
-#include <mutex>
-#include <shared_mutex>
 #include <unordered_map>
 #include <vector>
 
@@ -80,9 +78,12 @@ struct primitive_hash {
     return h;
   }
 };
+/// A product of one shape, with memory objects whose addresses are set for each call: making objects costs as much as a small product.
 struct primitive {
   dnnl::matmul run;
-  dnnl::memory::desc a, b, c, scratch;
+  dnnl::memory a, b, c, scratch;
+  std::size_t scratch_bytes = 0;
+  std::array<dnnl_exec_arg_t, 4> arguments{};
 };
 
 const dnnl::engine& engine() {
@@ -94,12 +95,9 @@ primitive make_primitive(product p, extents e, const operand& a, const operand& 
   using memory = dnnl::memory;
   const auto dim = [](std::size_t n) { return static_cast<memory::dim>(n); };
   const memory::data_type type = a.bf16 ? memory::data_type::bf16 : memory::data_type::f32;
-  const memory::dims a_strides = p == product::tn ? memory::dims{1, dim(a.stride)} : memory::dims{dim(a.stride), 1};
-  const memory::dims b_strides = p == product::nt ? memory::dims{1, dim(b.stride)} : memory::dims{dim(b.stride), 1};
-  primitive out;
-  out.a = memory::desc({dim(e.m), dim(e.k)}, type, a_strides);
-  out.b = memory::desc({dim(e.k), dim(e.n)}, type, b_strides);
-  out.c = memory::desc({dim(e.m), dim(e.n)}, memory::data_type::f32, {dim(c_stride), 1});
+  const memory::desc ad({dim(e.m), dim(e.k)}, type, p == product::tn ? memory::dims{1, dim(a.stride)} : memory::dims{dim(a.stride), 1});
+  const memory::desc bd({dim(e.k), dim(e.n)}, type, p == product::nt ? memory::dims{1, dim(b.stride)} : memory::dims{dim(b.stride), 1});
+  const memory::desc cd({dim(e.m), dim(e.n)}, memory::data_type::f32, {dim(c_stride), 1});
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   attr.set_fpmath_mode(dnnl::fpmath_mode::strict);  // float stays float whatever the environment variable says
@@ -108,43 +106,43 @@ primitive make_primitive(product p, extents e, const operand& a, const operand& 
     ops.append_sum(1.0f);
     attr.set_post_ops(ops);
   }
-  const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(out.a, out.b, out.c), attr, engine());
-  out.scratch = desc.scratchpad_desc();
+  const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(ad, bd, cd), attr, engine());
+  primitive out;
   out.run = dnnl::matmul(desc);
+  out.a = memory(ad, engine(), DNNL_MEMORY_NONE);
+  out.b = memory(bd, engine(), DNNL_MEMORY_NONE);
+  out.c = memory(cd, engine(), DNNL_MEMORY_NONE);
+  out.scratch = memory(desc.scratchpad_desc(), engine(), DNNL_MEMORY_NONE);
+  out.scratch_bytes = desc.scratchpad_desc().get_size();
+  out.arguments = {{{DNNL_ARG_SRC, out.a.get()}, {DNNL_ARG_WEIGHTS, out.b.get()}, {DNNL_ARG_DST, out.c.get()}, {DNNL_ARG_SCRATCHPAD, out.scratch.get()}}};
   return out;
-}
-
-/// Making a primitive generates code and takes about a millisecond, so they are kept. The number of shapes of a run is small; the bound only
-/// matters to a program that evaluates texts of every length.
-std::shared_ptr<const primitive> cached_primitive(product p, extents e, const operand& a, const operand& b, std::size_t c_stride, bool accumulate) {
-  static std::shared_mutex mutex;
-  static std::unordered_map<primitive_key, std::shared_ptr<const primitive>, primitive_hash> cache;
-  const primitive_key key{{static_cast<std::size_t>(p) * 4 + (a.bf16 ? 2u : 0u) + (accumulate ? 1u : 0u), e.m, e.n, e.k, a.stride, b.stride, c_stride}};
-  {
-    std::shared_lock lock(mutex);
-    const auto it = cache.find(key);
-    if (it != cache.end()) return it->second;
-  }
-  auto made = std::make_shared<const primitive>(make_primitive(p, e, a, b, c_stride, accumulate));
-  std::unique_lock lock(mutex);
-  if (cache.size() > 4096) cache.clear();
-  return cache.emplace(key, std::move(made)).first->second;
 }
 
 void piece_onednn(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
   if (e.m == 0 || e.n == 0 || e.k == 0) return gemm_highway(p, e, a, b, c, c_stride, accumulate);
   const one_thread guard;
   try {
+    // Each thread keeps what it has used: making a primitive generates code and takes about a millisecond (oneDNN shares the code between
+    // threads). The number of shapes of a run is small; the bound only matters to a program that evaluates texts of every length.
     thread_local dnnl::stream stream(engine());
+    thread_local std::unordered_map<primitive_key, primitive, primitive_hash> cache;
     thread_local std::vector<char> scratch;
-    const auto use = cached_primitive(p, e, a, b, c_stride, accumulate);
+    const primitive_key key{{static_cast<std::size_t>(p) * 4 + (a.bf16 ? 2u : 0u) + (accumulate ? 1u : 0u), e.m, e.n, e.k, a.stride, b.stride, c_stride}};
+    auto at = cache.find(key);
+    if (at == cache.end()) {
+      if (cache.size() > 4096) cache.clear();
+      at = cache.emplace(key, make_primitive(p, e, a, b, c_stride, accumulate)).first;
+    }
+    primitive& use = at->second;
     constexpr std::size_t align = 64;
-    if (scratch.size() < use->scratch.get_size() + align) scratch.resize(use->scratch.get_size() + align);
-    char* aligned = scratch.data() + (align - reinterpret_cast<std::uintptr_t>(scratch.data()) % align);
+    if (scratch.size() < use.scratch_bytes + align) scratch.resize(use.scratch_bytes + align);
     // oneDNN's interface has no const; sources are only read.
-    const dnnl::memory am(use->a, engine(), const_cast<void*>(a.data)), bm(use->b, engine(), const_cast<void*>(b.data)), cm(use->c, engine(), c);
-    const dnnl::memory sm(use->scratch, engine(), aligned);
-    use->run.execute(stream, {{DNNL_ARG_SRC, am}, {DNNL_ARG_WEIGHTS, bm}, {DNNL_ARG_DST, cm}, {DNNL_ARG_SCRATCHPAD, sm}});
+    use.a.set_data_handle(const_cast<void*>(a.data));
+    use.b.set_data_handle(const_cast<void*>(b.data));
+    use.c.set_data_handle(c);
+    use.scratch.set_data_handle(scratch.data() + (align - reinterpret_cast<std::uintptr_t>(scratch.data()) % align));
+    dnnl::error::wrap_c_api(dnnl_primitive_execute(use.run.get(), stream.get(), static_cast<int>(use.arguments.size()), use.arguments.data()),
+                            "oneDNN could not run a matrix product");
     stream.wait();
   } catch (const dnnl::error&) {
     gemm_highway(p, e, a, b, c, c_stride, accumulate);  // a shape that it has no code for
@@ -322,18 +320,24 @@ bool fast_bf16() {
   return false;
 }
 
-void gemm_nt(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
-  const std::size_t cols = piece_size(b.rows, a.rows < 16 ? single_row_piece : column_piece);
-  split(product::nt, {a.rows, b.rows, a.cols}, a, b, c, c_stride, accumulate, row_piece, cols);
+void gemm_nt(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, work who) {
+  const extents e{a.rows, b.rows, a.cols};
+  if (who == work::own) return active()(product::nt, e, a, b, c, c_stride, accumulate);
+  const std::size_t cols = piece_size(e.n, e.m < 16 ? single_row_piece : column_piece);
+  split(product::nt, e, a, b, c, c_stride, accumulate, row_piece, cols);
 }
 
-void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
-  const std::size_t cols = piece_size(b.cols, a.rows < 16 ? single_row_piece : column_piece);
-  split(product::nn, {a.rows, b.cols, a.cols}, a, b, c, c_stride, accumulate, row_piece, cols);
+void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, work who) {
+  const extents e{a.rows, b.cols, a.cols};
+  if (who == work::own) return active()(product::nn, e, a, b, c, c_stride, accumulate);
+  const std::size_t cols = piece_size(e.n, e.m < 16 ? single_row_piece : column_piece);
+  split(product::nn, e, a, b, c, c_stride, accumulate, row_piece, cols);
 }
 
-void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate) {
-  split(product::tn, {a.cols, b.cols, a.rows}, a, b, c, c_stride, accumulate, piece_size(a.cols, gradient_piece), b.cols);
+void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, work who) {
+  const extents e{a.cols, b.cols, a.rows};
+  if (who == work::own) return active()(product::tn, e, a, b, c, c_stride, accumulate);
+  split(product::tn, e, a, b, c, c_stride, accumulate, piece_size(e.m, gradient_piece), std::max<std::size_t>(e.n, 1));
 }
 
 void to_bf16(const float* in, std::size_t n, std::uint16_t* out) {

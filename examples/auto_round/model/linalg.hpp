@@ -28,12 +28,16 @@ result<void> initialize(backend choice);
 std::string description();    ///< "oneDNN 2.6.3 (avx512_core_bf16)", "Highway (AVX3)", "Eigen 3.4.0"
 bool fast_bf16();             ///< the CPU multiplies bfloat16 faster than float (AVX512-BF16 or AMX) and the backend uses it
 
+/// Who computes a product: all threads in pieces, or the calling thread alone and at once (for callers that are parallel themselves). A choice of
+/// the caller and not of the moment: the two may differ in the last bit.
+enum class work { shared, own };
+
 /// c[m x n] (+)= a[m x k] * b[n x k]^T : a linear layer's forward, y = x W^T.
-void gemm_nt(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false);
+void gemm_nt(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false, work who = work::shared);
 /// c[m x n] (+)= a[m x k] * b[k x n] : gradient of the input, dx = dy W.
-void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false);
+void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false, work who = work::shared);
 /// c[m x n] (+)= a[k x m]^T * b[k x n] : gradient of the weight, dW = dy^T x.
-void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false);
+void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate = false, work who = work::shared);
 // Both operands of a product have the same element type.
 
 /// Rounds floats to bfloat16 (nearest even), in parallel.
