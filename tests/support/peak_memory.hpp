@@ -40,7 +40,15 @@ inline void counted_free(void* p) noexcept {
 
 void* operator new(std::size_t n) { return support::counted_allocation(n); }
 void* operator new[](std::size_t n) { return support::counted_allocation(n); }
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
+  try {
+    return support::counted_allocation(n);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 void operator delete(void* p) noexcept { support::counted_free(p); }
 void operator delete[](void* p) noexcept { support::counted_free(p); }
 void operator delete(void* p, std::size_t) noexcept { support::counted_free(p); }
 void operator delete[](void* p, std::size_t) noexcept { support::counted_free(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { support::counted_free(p); }
