@@ -16,6 +16,19 @@ AR_BEGIN_TARGET
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+// GCC does not give the region's instruction set to friends that are defined in a class, so they carry it themselves.
+#define AR_LANE_FRIEND friend HWY_ATTR HWY_INLINE
+
+/// What a comparison of vectors gives.
+struct vec_mask {
+  using D = hn::ScalableTag<float>;
+  hn::Mask<D> raw;
+  AR_LANE_FRIEND vec_mask lane_and(vec_mask a, vec_mask b) noexcept { return {hn::And(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec_mask lane_or(vec_mask a, vec_mask b) noexcept { return {hn::Or(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec_mask lane_not(vec_mask a) noexcept { return {hn::Not(a.raw)}; }
+  AR_LANE_FRIEND bool lane_any(vec_mask a) noexcept { return !hn::AllFalse(D(), a.raw); }
+};
+
 /// One Highway vector of floats. Scalable vectors (SVE, RISC-V) cannot be members; the dispatch unit leaves those targets out.
 /// All functions are hidden friends: found through their argument, they hide nothing of the float vocabulary.
 struct vec {
@@ -26,41 +39,35 @@ struct vec {
   using DH = hn::Rebind<std::uint16_t, D>;
   hn::Vec<D> raw;
 
-  /// What a comparison gives.
-  struct mask {
-    hn::Mask<D> raw;
-    friend HWY_INLINE mask lane_and(mask a, mask b) noexcept { return {hn::And(a.raw, b.raw)}; }
-    friend HWY_INLINE mask lane_or(mask a, mask b) noexcept { return {hn::Or(a.raw, b.raw)}; }
-    friend HWY_INLINE mask lane_not(mask a) noexcept { return {hn::Not(a.raw)}; }
-    friend HWY_INLINE bool lane_any(mask a) noexcept { return !hn::AllFalse(D(), a.raw); }
-    friend HWY_INLINE vec lane_select(mask m, vec a, vec b) noexcept { return {hn::IfThenElse(m.raw, a.raw, b.raw)}; }
-  };
+  using mask = vec_mask;
 
-  friend HWY_INLINE vec operator+(vec a, vec b) noexcept { return {hn::Add(a.raw, b.raw)}; }
-  friend HWY_INLINE vec operator-(vec a, vec b) noexcept { return {hn::Sub(a.raw, b.raw)}; }
-  friend HWY_INLINE vec operator*(vec a, vec b) noexcept { return {hn::Mul(a.raw, b.raw)}; }
-  friend HWY_INLINE vec operator/(vec a, vec b) noexcept { return {hn::Div(a.raw, b.raw)}; }
-  friend HWY_INLINE vec operator-(vec a) noexcept { return {hn::Neg(a.raw)}; }
+  AR_LANE_FRIEND vec lane_select(mask m, vec a, vec b) noexcept { return {hn::IfThenElse(m.raw, a.raw, b.raw)}; }
 
-  friend HWY_INLINE mask lane_lt(vec a, vec b) noexcept { return {hn::Lt(a.raw, b.raw)}; }
-  friend HWY_INLINE mask lane_le(vec a, vec b) noexcept { return {hn::Le(a.raw, b.raw)}; }
-  friend HWY_INLINE mask lane_gt(vec a, vec b) noexcept { return {hn::Gt(a.raw, b.raw)}; }
-  friend HWY_INLINE mask lane_ge(vec a, vec b) noexcept { return {hn::Ge(a.raw, b.raw)}; }
-  friend HWY_INLINE mask lane_eq(vec a, vec b) noexcept { return {hn::Eq(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec operator+(vec a, vec b) noexcept { return {hn::Add(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec operator-(vec a, vec b) noexcept { return {hn::Sub(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec operator*(vec a, vec b) noexcept { return {hn::Mul(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec operator/(vec a, vec b) noexcept { return {hn::Div(a.raw, b.raw)}; }
+  AR_LANE_FRIEND vec operator-(vec a) noexcept { return {hn::Neg(a.raw)}; }
+
+  AR_LANE_FRIEND mask lane_lt(vec a, vec b) noexcept { return {hn::Lt(a.raw, b.raw)}; }
+  AR_LANE_FRIEND mask lane_le(vec a, vec b) noexcept { return {hn::Le(a.raw, b.raw)}; }
+  AR_LANE_FRIEND mask lane_gt(vec a, vec b) noexcept { return {hn::Gt(a.raw, b.raw)}; }
+  AR_LANE_FRIEND mask lane_ge(vec a, vec b) noexcept { return {hn::Ge(a.raw, b.raw)}; }
+  AR_LANE_FRIEND mask lane_eq(vec a, vec b) noexcept { return {hn::Eq(a.raw, b.raw)}; }
 
 #if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
   // MINPS gives its second operand when the two are equal, as `b < a ? b : a` does with the operands exchanged.
-  friend HWY_INLINE vec lane_min(vec a, vec b) noexcept { return {hn::Min(b.raw, a.raw)}; }
-  friend HWY_INLINE vec lane_max(vec a, vec b) noexcept { return {hn::Max(b.raw, a.raw)}; }
+  AR_LANE_FRIEND vec lane_min(vec a, vec b) noexcept { return {hn::Min(b.raw, a.raw)}; }
+  AR_LANE_FRIEND vec lane_max(vec a, vec b) noexcept { return {hn::Max(b.raw, a.raw)}; }
 #else
-  friend HWY_INLINE vec lane_min(vec a, vec b) noexcept { return {hn::IfThenElse(hn::Lt(b.raw, a.raw), b.raw, a.raw)}; }
-  friend HWY_INLINE vec lane_max(vec a, vec b) noexcept { return {hn::IfThenElse(hn::Lt(a.raw, b.raw), b.raw, a.raw)}; }
+  AR_LANE_FRIEND vec lane_min(vec a, vec b) noexcept { return {hn::IfThenElse(hn::Lt(b.raw, a.raw), b.raw, a.raw)}; }
+  AR_LANE_FRIEND vec lane_max(vec a, vec b) noexcept { return {hn::IfThenElse(hn::Lt(a.raw, b.raw), b.raw, a.raw)}; }
 #endif
-  friend HWY_INLINE vec lane_abs(vec a) noexcept { return {hn::Abs(a.raw)}; }
-  friend HWY_INLINE vec lane_sqrt(vec a) noexcept { return {hn::Sqrt(a.raw)}; }
+  AR_LANE_FRIEND vec lane_abs(vec a) noexcept { return {hn::Abs(a.raw)}; }
+  AR_LANE_FRIEND vec lane_sqrt(vec a) noexcept { return {hn::Sqrt(a.raw)}; }
 
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SSSE3
-  friend HWY_INLINE vec lane_round(vec a) noexcept {
+  AR_LANE_FRIEND vec lane_round(vec a) noexcept {
     const D d;
     const auto sign = hn::And(a.raw, hn::SignBit(d));
     const auto magic = hn::Set(d, 8388608.0f);  // 2^23: adding it leaves no room for a fraction
@@ -68,7 +75,7 @@ struct vec {
     const auto r = hn::Sub(hn::Add(m, magic), magic);
     return {hn::IfThenElse(hn::Lt(m, magic), hn::Or(r, sign), a.raw)};
   }
-  friend HWY_INLINE vec lane_trunc(vec a) noexcept {
+  AR_LANE_FRIEND vec lane_trunc(vec a) noexcept {
     const D d;
     const auto sign = hn::And(a.raw, hn::SignBit(d));
     const auto magic = hn::Set(d, 8388608.0f);
@@ -78,15 +85,15 @@ struct vec {
     return {hn::IfThenElse(hn::Lt(m, magic), hn::Or(r, sign), a.raw)};
   }
 #else
-  friend HWY_INLINE vec lane_round(vec a) noexcept { return {hn::Round(a.raw)}; }
-  friend HWY_INLINE vec lane_trunc(vec a) noexcept { return {hn::Trunc(a.raw)}; }
+  AR_LANE_FRIEND vec lane_round(vec a) noexcept { return {hn::Round(a.raw)}; }
+  AR_LANE_FRIEND vec lane_trunc(vec a) noexcept { return {hn::Trunc(a.raw)}; }
 #endif
-  friend HWY_INLINE vec lane_floor(vec a) noexcept {
+  AR_LANE_FRIEND vec lane_floor(vec a) noexcept {
     const vec t = lane_trunc(a);
     return {hn::IfThenElse(hn::Gt(t.raw, a.raw), hn::Sub(t.raw, hn::Set(D(), 1.0f)), t.raw)};
   }
 
-  friend HWY_INLINE vec lane_nint(vec a) noexcept {
+  AR_LANE_FRIEND vec lane_nint(vec a) noexcept {
     const D d;
     const DU du;
     const auto magic = hn::Set(d, 12582912.0f);
@@ -95,7 +102,7 @@ struct vec {
   }
 
   /// As round_to_f16: integer steps for normal halves, a float addition that ends at the smallest subnormal half for the others.
-  friend HWY_INLINE vec lane_round_f16(vec a) noexcept {
+  AR_LANE_FRIEND vec lane_round_f16(vec a) noexcept {
     const D d;
     const DU du;
     const auto x = hn::BitCast(du, a.raw);
@@ -113,7 +120,7 @@ struct vec {
     return {hn::BitCast(d, hn::Or(hn::BitCast(du, r), sign))};
   }
   /// As round_to_bf16.
-  friend HWY_INLINE vec lane_round_bf16(vec a) noexcept {
+  AR_LANE_FRIEND vec lane_round_bf16(vec a) noexcept {
     const D d;
     const DU du;
     const auto x = hn::BitCast(du, a.raw);
@@ -124,14 +131,14 @@ struct vec {
     return {hn::BitCast(d, hn::And(hn::BitCast(du, r), hn::Set(du, 0xFFFF0000u)))};
   }
 
-  friend HWY_INLINE void lane_store(vec a, float* p) noexcept { hn::StoreU(a.raw, D(), p); }
-  friend HWY_INLINE void lane_store_bf16(vec a, std::uint16_t* p) noexcept {
+  AR_LANE_FRIEND void lane_store(vec a, float* p) noexcept { hn::StoreU(a.raw, D(), p); }
+  AR_LANE_FRIEND void lane_store_bf16(vec a, std::uint16_t* p) noexcept {
     const auto high = hn::ShiftRight<16>(hn::BitCast(DU(), lane_round_bf16(a).raw));
     hn::StoreU(hn::DemoteTo(DH(), hn::BitCast(DI(), high)), DH(), p);
   }
-  friend HWY_INLINE void lane_store_code(vec a, std::uint8_t* p) noexcept { hn::StoreU(hn::DemoteTo(DB(), hn::ConvertTo(DI(), a.raw)), DB(), p); }
-  friend HWY_INLINE float lane_reduce_min(vec a) noexcept { return hn::GetLane(hn::MinOfLanes(D(), a.raw)); }
-  friend HWY_INLINE float lane_reduce_max(vec a) noexcept { return hn::GetLane(hn::MaxOfLanes(D(), a.raw)); }
+  AR_LANE_FRIEND void lane_store_code(vec a, std::uint8_t* p) noexcept { hn::StoreU(hn::DemoteTo(DB(), hn::ConvertTo(DI(), a.raw)), DB(), p); }
+  AR_LANE_FRIEND float lane_reduce_min(vec a) noexcept { return hn::GetLane(hn::MinOfLanes(D(), a.raw)); }
+  AR_LANE_FRIEND float lane_reduce_max(vec a) noexcept { return hn::GetLane(hn::MaxOfLanes(D(), a.raw)); }
 };
 
 template <>
@@ -145,6 +152,8 @@ struct lane_traits<vec> {
   }
 };
 static_assert(sizeof(vec) == sizeof(hn::Vec<vec::D>));
+
+#undef AR_LANE_FRIEND
 
 AR_END_TARGET
 #endif

@@ -7,7 +7,6 @@
 #define AR_DETAIL_ROWS_INL_H
 #endif
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -33,13 +32,15 @@ struct param_array {
   F v[N];
 };
 
+// std::bit_cast would be a call out of the target's region, with another way to pass vectors.
 template <class T, class F>
 constexpr param_array<F, param_count<T>> to_array(const typename T::template params<F>& p) noexcept {
-  return std::bit_cast<param_array<F, param_count<T>>>(p);
+  using array = param_array<F, param_count<T>>;
+  return __builtin_bit_cast(array, p);
 }
 template <class T, class F>
 constexpr typename T::template params<F> to_params(const param_array<F, param_count<T>>& a) noexcept {
-  return std::bit_cast<typename T::template params<F>>(a);
+  return __builtin_bit_cast(typename T::template params<F>, a);
 }
 
 template <class T, class V>
