@@ -18,6 +18,7 @@ struct event_log::impl {
   bool closed = false;
 };
 
+event_log::event_log() = default;
 event_log::event_log(event_log&&) noexcept = default;
 event_log& event_log::operator=(event_log&&) noexcept = default;
 event_log::~event_log() {

@@ -13,7 +13,7 @@ namespace auto_round::report {
 
 class event_log {
  public:
-  event_log() = default;  ///< a log that goes nowhere
+  event_log();  ///< a log that goes nowhere
   static result<event_log> create(const std::string& path);
   event_log(event_log&&) noexcept;
   event_log& operator=(event_log&&) noexcept;

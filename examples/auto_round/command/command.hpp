@@ -1,0 +1,45 @@
+// What a command of the program is, and the list of them. Each command/<name>.cpp is one command: its options and what it does.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "command/options.hpp"
+#include "error.hpp"
+
+namespace auto_round::command {
+
+class command {
+ public:
+  virtual ~command() = default;
+  virtual std::string_view name() const = 0;
+  virtual std::string_view summary() const = 0;  ///< one line
+  virtual void declare(option_set& options) = 0;
+  /// People's text goes to stderr, results to stdout.
+  virtual result<void> run() = 0;
+};
+
+/// Values that the name of the program fills in for options that the user leaves out (auto-round-best, -light, -rtn, -opt-rtn).
+struct recipe {
+  std::string_view name;
+  std::int64_t batch_size, iters, seqlen, nsamples;
+  double lr;         ///< 0: none
+  int opt_rtn;       ///< -1 off, 0 automatic, 1 on
+};
+const recipe& recipe_of_program(std::string_view program);  ///< by argv[0]; "default" for any other name
+
+std::unique_ptr<command> make_quantize(const recipe& defaults);
+std::unique_ptr<command> make_eval();
+std::unique_ptr<command> make_generate();
+std::unique_ptr<command> make_inspect();
+std::unique_ptr<command> make_verify();
+std::unique_ptr<command> make_list();
+std::unique_ptr<command> make_tokenize();
+
+/// Finds the command, reads its options and runs it. `arguments` without argv[0]. Prints help and version itself.
+result<void> run_program(const std::string& program, const std::vector<std::string>& arguments);
+
+}  // namespace auto_round::command

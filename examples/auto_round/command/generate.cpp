@@ -1,0 +1,78 @@
+// The command generate: continues a prompt.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "command/command.hpp"
+#include "export/export_format.hpp"
+#include "model/decoder.hpp"
+#include "report/resources.hpp"
+#include "text/tokenizer.hpp"
+
+namespace auto_round::command {
+namespace {
+
+class generate final : public command {
+ public:
+  std::string_view name() const override { return "generate"; }
+  std::string_view summary() const override { return "continue a prompt"; }
+
+  void declare(option_set& o) override {
+    o.positional("MODEL", positional_model_, "model folder or GGUF file");
+    o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized by this program) or GGUF file");
+    o.text("prompt", "TEXT", prompt_, "the beginning of the text");
+    o.integer("max_tokens", options_.max_tokens, "at most so many new tokens (64)");
+    o.real("temperature", temperature_, "0: always the most likely token (0)");
+    o.integer("seed", seed_, "seed for temperatures above 0 (42)");
+    o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (the model's)");
+    o.flag("json", json_, true, "print one JSON object on stdout");
+  }
+
+  result<void> run() override {
+    if (!positional_model_.empty()) model_ = positional_model_;
+    if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    if (options_.max_tokens < 1) return fail(error_kind::usage, "--max_tokens must be at least 1");
+    options_.temperature = temperature_.value_or(0);
+    if (options_.temperature < 0) return fail(error_kind::usage, "--temperature must not be negative");
+    options_.seed = static_cast<std::uint64_t>(seed_);
+    auto model = exporting::open_model(model_);
+    if (!model) return forward_error(model);
+    auto tok = text::tokenizer::open(tokenizer_.empty() ? (*model)->tokenizer_directory() : tokenizer_);
+    if (!tok) return forward_error(tok);
+    auto prompt = tok->encode(prompt_, true);
+    if (!prompt) return forward_error(prompt);
+    if (prompt->empty() && tok->bos_id() >= 0) prompt->push_back(tok->bos_id());
+    if (prompt->empty()) return fail(error_kind::usage, "the prompt is empty, and the tokenizer has no begin token; write --prompt TEXT");
+    for (const std::int32_t id : *prompt) {
+      if (id < 0 || id >= (*model)->spec().vocab_size) return fail(error_kind::input, "tokenizer and model do not belong together: an id is out of range", model_);
+    }
+    options_.eos_id = tok->eos_id();
+    const report::stopwatch clock;
+    auto ids = model::generate(**model, *prompt, options_);
+    if (!ids) return forward_error(ids);
+    const std::string text = tok->decode(*ids, true);
+    if (json_) {
+      io::json::array numbers;
+      for (const std::int32_t id : *ids) numbers.emplace_back(static_cast<std::int64_t>(id));
+      io::json out = io::json::object{};
+      out.set("text", text).set("prompt", prompt_).set("ids", std::move(numbers)).set("seconds", clock.seconds());
+      fmt::print("{}\n", io::dump(out, {.indent = -1}));
+    } else {
+      fmt::print("{}{}\n", prompt_, text);
+    }
+    return {};
+  }
+
+ private:
+  std::string model_, positional_model_, prompt_, tokenizer_;
+  std::optional<double> temperature_;
+  std::int64_t seed_ = 42;
+  model::generation_options options_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<command> make_generate() { return std::make_unique<generate>(); }
+
+}  // namespace auto_round::command

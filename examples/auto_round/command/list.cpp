@@ -1,0 +1,69 @@
+// The command list: schemes, formats and architectures that this version knows.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "arch/architecture.hpp"
+#include "command/command.hpp"
+#include "export/export_format.hpp"
+#include "plan.hpp"
+#include "report/table.hpp"
+
+namespace auto_round::command {
+namespace {
+
+class list final : public command {
+ public:
+  std::string_view name() const override { return "list"; }
+  std::string_view summary() const override { return "list schemes, formats or architectures"; }
+
+  void declare(option_set& o) override { o.positional("WHAT", what_, "schemes, formats or architectures; everything if left out"); }
+
+  result<void> run() override {
+    const bool schemes = what_ == "schemes" || what_ == "scheme", formats = what_ == "formats" || what_ == "format";
+    const bool architectures = what_ == "architectures" || what_ == "architecture" || what_ == "models";
+    if (!what_.empty() && !schemes && !formats && !architectures) {
+      return fail(error_kind::usage, fmt::format("list what? \"{}\" is unknown; schemes, formats and architectures can be listed", what_));
+    }
+    if (what_.empty() || schemes) print_schemes();
+    if (what_.empty() || formats) print_formats();
+    if (what_.empty() || architectures) print_architectures();
+    return {};
+  }
+
+ private:
+  static void print_schemes() {
+    std::vector<std::vector<std::string>> rows;
+    for (const ar::preset& p : ar::presets) {
+      const auto resolved = plan::resolve_scheme(std::string(p.name), {}, {"fake"});
+      const std::string group = p.fields.group_rows != 0 ? fmt::format("{}x{}", p.fields.group_rows, p.fields.group_size) : fmt::format("{}", p.fields.group_size);
+      rows.push_back({std::string(p.name), std::string(p.fields.data_type), fmt::format("{}", p.fields.bits), group, p.fields.sym ? "yes" : "no",
+                      fmt::format("{}", p.fields.act_bits.value_or(16)), resolved ? "yes" : "not yet"});
+    }
+    using report::align;
+    fmt::print("{}\n", report::text_table({{"scheme"}, {"data type"}, {"bits", align::right}, {"group", align::right}, {"symmetric"}, {"activation bits", align::right},
+                                           {"supported"}}, rows));
+  }
+
+  static void print_formats() {
+    std::vector<std::vector<std::string>> rows;
+    for (const exporting::export_format* f : exporting::all()) {
+      for (const std::string_view s : f->spellings) rows.push_back({std::string(s), f->own_scheme(s) != nullptr ? "prescribed by the format" : "any supported"});
+    }
+    fmt::print("{}\n", report::text_table({{"format"}, {"scheme"}}, rows));
+  }
+
+  static void print_architectures() {
+    std::vector<std::vector<std::string>> rows;
+    for (const arch::architecture* a : arch::all()) rows.push_back({std::string(a->name), fmt::format("{}", fmt::join(a->model_classes, ", "))});
+    fmt::print("{}\n", report::text_table({{"architecture"}, {"model classes"}}, rows));
+  }
+
+  std::string what_;
+};
+
+}  // namespace
+
+std::unique_ptr<command> make_list() { return std::make_unique<list>(); }
+
+}  // namespace auto_round::command

@@ -1,0 +1,241 @@
+// The command quantize: options of the original, and the run from request to committed folder.
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include "command/command.hpp"
+#include "command/quantize_run.hpp"
+#include "export/export_format.hpp"
+#include "plan.hpp"
+#include "report/resources.hpp"
+
+namespace auto_round::command {
+namespace {
+
+/// Automatic OPT-RTN (iters 0): the original searches scales with calibration data for symmetric integers below 8 bits and for GGUF K types, and
+/// rounds plainly everything else.
+bool would_search_scales(const ar::scheme_fields& s) { return s.super_bits.has_value() || (s.sym && s.bits < 8); }
+
+class quantize final : public command {
+ public:
+  explicit quantize(const recipe& defaults) : defaults_(defaults) {}
+  std::string_view name() const override { return "quantize"; }
+  std::string_view summary() const override { return "quantize a float checkpoint (the default command)"; }
+
+  void declare(option_set& o) override {
+    o.positional("MODEL", positional_model_, "model folder");
+    declare_model_and_run(o);
+    declare_scheme(o);
+    declare_tuning(o);
+    declare_what_is_not_here(o);
+  }
+
+  result<void> run() override {
+    run_.model = positional_model_.empty() ? model_ : positional_model_;
+    if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model DIR");
+    while (run_.model.size() > 1 && run_.model.ends_with('/')) run_.model.pop_back();
+    if (auto r = complete(); !r) return r;
+    return run_quantize(run_);
+  }
+
+ private:
+  void declare_model_and_run(option_set& o) {
+    o.group("Model and run");
+    o.text("model,model_name,model_name_or_path", "DIR", model_, "folder of the float checkpoint (config.json, safetensors, tokenizer)");
+    o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
+    o.text("format,formats", "LIST", formats_, "auto_round, gguf:q4_0, gguf:q8_0, gguf:q4_k_s, fake; several separated by commas (auto_round)");
+    o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
+    o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor and all sizes, then stop");
+    o.flag("json", run_.json, true, "print one JSON object with the results on stdout");
+    o.text("log_json", "FILE", run_.log_json, "write one JSON object for each event and line");
+    o.text("progress", "WHEN", progress_, "bar, lines, never or auto (auto: a bar on a terminal)");
+    o.flag("quiet", run_.quiet, true, "print errors only");
+    o.integer("threads", threads_, "threads (all cores)");
+    o.integer("seed", run_.seed, "seed of the calibration order and the batches (42)");
+  }
+
+  void declare_scheme(option_set& o) {
+    plan::scheme_overrides& s = run_.request.overrides;
+    o.group("Scheme");
+    o.text("scheme", "NAME", run_.request.scheme, "preset: W2A16 ... W8A16, with G64 or G32 for smaller groups (W4A16)");
+    o.integer("bits,bit", s.bits, "weight bits");
+    o.integer("group_size", s.group_size, "values that share a scale; -1: a whole row");
+    o.flag("asym", s.sym, false, "asymmetric: a zero point for each group");
+    o.notice("sym", false, "symmetric is the default");
+    o.text("data_type,dtype", "TYPE", s.data_type, "weight data type: int");
+    o.integer("act_bits", s.act_bits, "activation bits; 16: not quantized");
+    o.integer("act_group_size", s.act_group_size, "values that share an activation scale");
+    o.integer("super_bits", s.super_bits, "bits of the scales of GGUF super-blocks");
+    o.integer("super_group_size", s.super_group_size, "groups of a GGUF super-block");
+    o.text("scale_dtype", "TYPE", scale_dtype_, "what scales are rounded to: fp16 (default; fp32 for GGUF)");
+    o.text("ignore_layers,fp_layers", "LIST", run_.request.ignore_layers, "layers whose name contains one of these stay in 16 bits");
+  }
+
+  void declare_tuning(option_set& o) {
+    run_options& r = run_;
+    o.group("Tuning");
+    o.integer("iters,iter", iters_, "iterations for each block; 0: round to nearest (200)");
+    o.real("lr", lr_, "learning rate of the rounding (1 / iters)");
+    o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr)");
+    o.real("momentum", momentum_, "momentum of the sign steps (0)");
+    o.integer("batch_size,train_bs,bs", batch_size_, "samples of a step (8)");
+    o.integer("gradient_accumulate_steps", r.request.gradient_accumulate_steps, "batches of a step (1)");
+    o.integer("nsamples,nsample", nsamples_, "calibration samples (128)");
+    o.integer("seqlen,seq_len", seqlen_, "tokens of a calibration sample (2048, at most what the model takes)");
+    o.text("dataset", "FILES", run_.dataset, "calibration text: .jsonl, .json or .txt files separated by commas");
+    o.integer("nblocks", run_.nblocks, "consecutive blocks tuned together (1)");
+    o.flag("enable_minmax_tuning", r.request.enable_minmax_tuning, true, "tune the ranges too (default)");
+    o.flag("disable_minmax_tuning,no_enable_minmax_tuning", r.request.enable_minmax_tuning, false, "keep the ranges of the weights");
+    o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");
+    o.flag("disable_quanted_input,no_enable_quanted_input", r.request.enable_quanted_input, false, "feed each block with float activations");
+    o.flag("not_use_best_mse", run_.not_use_best_mse, true, "keep the last iterate, not the best one");
+    o.flag("amp", amp_, true, "bfloat16 matrix products while tuning (default where the CPU is faster with them)");
+    o.flag("disable_amp,no_amp", amp_, false, "float matrix products while tuning");
+    o.flag("disable_opt_rtn", opt_rtn_, false, "with --iters 0: plain rounding, no search for better scales");
+    o.flag("enable_opt_rtn", opt_rtn_, true, "with --iters 0: search for better scales (not supported so far)");
+    o.flag("model_free", model_free_, true, "round without running the model; implies --iters 0");
+    o.flag("disable_model_free", run_.regular_route, true, "with --iters 0: write the configuration of the tuning flow");
+  }
+
+  /// What the original has and this version has not. Nothing is ignored silently.
+  static void declare_what_is_not_here(option_set& o) {
+    o.notice("device_map,device,devices", true, "this program runs on the CPU");
+    o.notice("platform", true, "models are read from local folders");
+    o.notice("low_gpu_mem_usage", false, "there is no GPU memory to save; one block is in memory at a time");
+    o.notice("low_cpu_mem_usage", false, "weights are mapped and one block is in memory at a time, always");
+    o.notice("enable_torch_compile", false, "nothing needs to be compiled at run time");
+    o.notice("disable_torch_compile", false, "nothing needs to be compiled at run time");
+    o.notice("disable_trust_remote_code", false, "code of a model is never run");
+    o.notice("enable_deterministic_algorithms", false, "results are always reproducible");
+    o.notice("disable_eval,low_cpu_mem_mode", true, "has no effect in this program");
+    o.refuse("disable_low_cpu_mem_usage", false, "blocks cannot be kept resident so far");
+    o.refuse("model_dtype", true, "weights are read in the type they are stored in");
+    o.refuse("num_hidden_layers,debug_layer_num", true, "quantizing a part of a model is not supported so far");
+    o.refuse("algorithm,algorithms,alg,algs,alg_config,alg_configs", true, "algorithms beyond rounding (--iters 0) and SignRound are not supported so far");
+    o.refuse("static_kv_dtype,static_kv_granularity,static_attention_dtype,static_attention_granularity", true,
+             "quantizing the KV cache or attention is not supported so far");
+    o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
+    o.refuse("shared_layers,schemes,options,option,avg_bits,target_bits", true, "choosing schemes automatically (AutoScheme) is not supported so far");
+    o.refuse("ignore_scale_zp_bits", false, "choosing schemes automatically (AutoScheme) is not supported so far");
+    o.refuse("act_asym,disable_act_dynamic", false, "quantizing activations is not supported so far");
+    o.refuse("act_data_type,act_dtype", true, "quantizing activations is not supported so far");
+    o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
+    o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
+    o.refuse("enable_norm_bias_tuning", true, "tuning norms and biases is not supported");
+    o.refuse("enable_alg_ext", true, "the extended algorithm is not supported so far");
+    o.refuse("enable_adam,adam", true, "only the sign of the gradient is used; Adam is not supported");
+    o.refuse("enable_lfq", true, "is not supported");
+    o.refuse("enable_neuqi", false, "is not supported");
+    o.refuse("awq_duo_scaling,awq_n_grid,awq_seqlen,awq_smooth_batch_size,duo_scaling,n_grid", true, "AWQ is not supported so far");
+    o.refuse("awq_apply_clip,awq_clip_as_init", false, "AWQ is not supported so far");
+    o.refuse("rotation_type,rotation_hadamard_type,rotation_backend,rotation_block_size,rotation_size,fuse_online_to_weight,allow_online_rotation", true,
+             "rotations are not supported so far");
+    o.refuse("tasks,task", true, "tasks are not supported so far; `auto-round eval` gives perplexity and KL divergence");
+    o.refuse("eval_bs,limit,num_fewshot,eval_gen_kwargs,eval_backend,eval_model_dtype,vllm_args", true, "tasks are not supported so far");
+    o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "tasks are not supported so far");
+    o.refuse("quant_nontext_module,mllm", false, "only text models are supported");
+    o.refuse("template,extra_data_dir,prompt,prompt_file", true, "only text models are supported");
+    o.refuse("overwrite,resume", false, "an output folder is never reused; remove it or choose another one");
+  }
+
+  /// Recipe defaults, ranges, and what depends on several options.
+  result<void> complete() {
+    plan::request& q = run_.request;
+    auto formats = plan::parse_formats(formats_);
+    if (!formats) return forward_error(formats);
+    q.formats = std::move(*formats);
+    auto shard = plan::parse_bytes(max_shard_size_);
+    if (!shard) return forward_error(shard);
+    q.max_shard_bytes = *shard;
+    q.iters = iters_.value_or(defaults_.iters);
+    if (model_free_) q.iters = 0;
+    q.nsamples = nsamples_.value_or(defaults_.nsamples);
+    q.seqlen = seqlen_.value_or(defaults_.seqlen);
+    q.batch_size = batch_size_.value_or(defaults_.batch_size);
+    q.lr = lr_.value_or(defaults_.lr);
+    q.minmax_lr = minmax_lr_.value_or(0);
+    run_.momentum = momentum_.value_or(0);
+    q.how = q.iters == 0 ? exporting::method::rtn : exporting::method::signround;
+    q.way = model_free_ ? plan::route::model_free : run_.regular_route ? plan::route::regular : plan::route::automatic;
+    run_.amp = amp_;
+    const auto positive = [](const char* option, std::int64_t value) -> result<void> {
+      if (value < 1) return fail(error_kind::usage, fmt::format("--{} must be at least 1, not {}", option, value));
+      return {};
+    };
+    if (q.iters < 0) return fail(error_kind::usage, fmt::format("--iters must not be negative, not {}", q.iters));
+    if (auto r = positive("nsamples", q.nsamples); !r) return r;
+    if (auto r = positive("seqlen", q.seqlen); !r) return r;
+    if (auto r = positive("batch_size", q.batch_size); !r) return r;
+    if (auto r = positive("gradient_accumulate_steps", q.gradient_accumulate_steps); !r) return r;
+    if (auto r = positive("nblocks", run_.nblocks); !r) return r;
+    if (q.lr < 0 || q.minmax_lr < 0) return fail(error_kind::usage, "learning rates must not be negative");
+    if (run_.momentum < 0 || run_.momentum >= 1) return fail(error_kind::usage, "--momentum must be at least 0 and below 1");
+    if (auto r = complete_scale_dtype(); !r) return r;
+    if (auto r = complete_progress(); !r) return r;
+    if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
+    if (threads_) omp_set_num_threads(static_cast<int>(*threads_));
+    return refuse_opt_rtn();
+  }
+
+  result<void> complete_scale_dtype() {
+    std::string& to = run_.request.scale_dtype;
+    if (scale_dtype_.empty()) return {};
+    if (scale_dtype_ == "fp16" || scale_dtype_ == "float16") {
+      to = "float16";
+      return {};
+    }
+    if (scale_dtype_ == "bf16" || scale_dtype_ == "bfloat16" || scale_dtype_ == "fp32" || scale_dtype_ == "float32" || scale_dtype_ == "auto") {
+      return fail(error_kind::unsupported, fmt::format("--scale_dtype {}: scales are stored in float16 (float32 search for GGUF) so far", scale_dtype_));
+    }
+    return fail(error_kind::usage, fmt::format("--scale_dtype \"{}\" is unknown; fp16 is possible", scale_dtype_));
+  }
+
+  result<void> complete_progress() {
+    using report::progress_style;
+    if (progress_ == "auto") run_.progress = progress_style::automatic;
+    else if (progress_ == "bar" || progress_ == "always") run_.progress = progress_style::bar;
+    else if (progress_ == "lines") run_.progress = progress_style::lines;
+    else if (progress_ == "never") run_.progress = progress_style::none;
+    else return fail(error_kind::usage, fmt::format("--progress \"{}\": auto, bar, lines or never", progress_));
+    if (run_.quiet) run_.progress = progress_style::none;
+    return {};
+  }
+
+  /// iters 0 means the search for better scales wherever the original would do it; that must be switched off explicitly.
+  result<void> refuse_opt_rtn() const {
+    const plan::request& q = run_.request;
+    if (q.iters != 0 || model_free_) return {};
+    const bool off = opt_rtn_ ? !*opt_rtn_ : defaults_.opt_rtn < 0;
+    if (off) return {};
+    bool needed = opt_rtn_.value_or(defaults_.opt_rtn > 0);
+    if (!needed) {
+      const exporting::export_format* f = exporting::find(q.formats.front());
+      const ar::scheme_fields* own = f->own_scheme(q.formats.front());
+      auto scheme = own != nullptr ? result<ar::scheme_fields>(*own) : plan::resolve_scheme(q.scheme, q.overrides, q.formats);
+      if (!scheme) return forward_error(scheme);
+      needed = would_search_scales(*scheme);
+    }
+    if (!needed) return {};
+    return fail(error_kind::unsupported,
+                "--iters 0 means OPT-RTN for this scheme, rounding with a search for better scales, which is not supported so far; add --disable_opt_rtn "
+                "(or run auto-round-rtn) for plain rounding, or tune with --iters 200");
+  }
+
+  const recipe& defaults_;
+  std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto";
+  std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
+  std::optional<double> lr_, minmax_lr_, momentum_;
+  std::optional<bool> amp_, opt_rtn_;
+  bool model_free_ = false;
+  run_options run_;
+};
+
+}  // namespace
+
+std::unique_ptr<command> make_quantize(const recipe& defaults) { return std::make_unique<quantize>(defaults); }
+
+}  // namespace auto_round::command

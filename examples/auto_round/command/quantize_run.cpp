@@ -1,0 +1,346 @@
+// The run: check everything, quantize layer by layer or block by block, write, verify, commit, report.
+#include "command/quantize_run.hpp"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+#include "export/export_verify.hpp"
+#include "io/file.hpp"
+#include "model/linalg.hpp"
+#include "report/event_log.hpp"
+#include "report/resources.hpp"
+#include "text/calibration.hpp"
+#include "text/tokenizer.hpp"
+#include "tune/quantizer.hpp"
+#include "tune/signround.hpp"
+
+namespace auto_round::command {
+namespace {
+
+using exporting::layer_decision;
+
+class quantization {
+ public:
+  explicit quantization(const run_options& options) : o_(options), bar_(options.progress) {}
+
+  result<void> run() {
+    if (!o_.log_json.empty()) {
+      auto log = report::event_log::create(o_.log_json);
+      if (!log) return forward_error(log);
+      log_ = std::move(*log);
+    }
+    result<void> outcome = prepare_and_run();
+    if (!outcome) log_.write("error", {{"message", exporting_message(outcome.error())}, {"status", static_cast<int>(outcome.error().kind)}});
+    if (auto r = log_.close(); !r && outcome) return r;
+    return outcome;
+  }
+
+ private:
+  static std::string exporting_message(const error& e) { return describe(e); }
+
+  result<void> prepare_and_run() {
+    if (auto r = open(); !r) return r;
+    if (o_.dry_run) {
+      if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_)));
+      else fmt::print("{}", plan::describe(plan_));
+      return {};
+    }
+    auto dir = io::output_dir::begin(o_.output_dir);
+    if (!dir) return forward_error(dir);
+    if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
+    if (auto r = load_calibration(); !r) return r;
+    log_start();
+    if (auto r = begin_exports(dir->partial()); !r) return r;
+    times_.add("prepare", since_last_part());
+    if (auto r = tuned() ? tune_blocks() : round_blocks(); !r) return r;
+    if (auto r = round_outside_blocks(); !r) return r;
+    bar_.finish();
+    times_.add(tuned() ? "tune" : "round", since_last_part());
+    for (auto& e : plan_.exporters) {
+      if (auto r = e->finish(); !r) return r;
+    }
+    times_.add("write", since_last_part());
+    for (std::size_t i = 0; i < plan_.jobs.size(); ++i) {
+      if (auto r = exporting::verify_output(plan_.jobs[i], *plan_.exporters[i], folder_of(dir->partial(), i)); !r) return r;
+    }
+    times_.add("verify", since_last_part());
+    if (auto r = dir->commit(); !r) return r;
+    times_.add("commit", since_last_part());
+    report_end(dir->path());
+    return {};
+  }
+
+  bool tuned() const { return o_.request.how == exporting::method::signround; }
+  bool several() const { return plan_.jobs.size() > 1; }
+  bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
+  std::string folder_of(const std::string& base, std::size_t i) const { return several() ? base + "/" + plan_.jobs[i].format : base; }
+  double since_last_part() {
+    const double s = part_.seconds();
+    part_.restart();
+    return s;
+  }
+
+  result<void> open() {
+    auto source = exporting::open_model(o_.model);
+    if (!source) return forward_error(source);
+    source_ = std::move(*source);
+    request_ = o_.request;
+    const std::int64_t most = source_->spec().max_position_embeddings;
+    if (most > 0 && request_.seqlen > most) request_.seqlen = most;
+    auto plan = plan::make_plan(request_, *source_);
+    if (!plan) return forward_error(plan);
+    plan_ = std::move(*plan);
+    for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
+    if (request_.seqlen != o_.request.seqlen && tuned()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
+    return {};
+  }
+
+  result<void> load_calibration() {
+    if (!tuned()) return {};
+    if (o_.dataset.empty()) {
+      return fail(error_kind::usage, "tuning needs calibration text: write --dataset FILE (.jsonl, .json or .txt); nothing is downloaded. "
+                                     "--iters 0 --disable_opt_rtn rounds without any");
+    }
+    auto tok = text::tokenizer::open(source_->tokenizer_directory());
+    if (!tok) return forward_error(tok);
+    if (tok->model_max_length() > 0) request_.seqlen = std::min(request_.seqlen, tok->model_max_length());
+    text::calibration_options c;
+    c.dataset = o_.dataset;
+    c.nsamples = request_.nsamples;
+    c.seqlen = request_.seqlen;
+    c.seed = o_.seed;
+    c.batch_size = request_.batch_size;
+    auto set = text::load_calibration(*tok, c);
+    if (!set) return forward_error(set);
+    calibration_ = std::move(*set);
+    for (const std::string& w : calibration_.warnings) bar_.message("warning: " + w);
+    for (const std::int32_t id : calibration_.ids) {
+      if (id < 0 || id >= source_->spec().vocab_size) {
+        return fail(error_kind::input, fmt::format("the tokenizer gives id {}, but the model has {} tokens: they do not belong together", id,
+                                                   source_->spec().vocab_size),
+                    source_->tokenizer_directory() + "/tokenizer.json");
+      }
+    }
+    return check_all_weights();
+  }
+
+  /// Tuning takes long: a damaged weight in the last block is found before the first.
+  result<void> check_all_weights() const {
+    constexpr std::uint64_t at_once = std::uint64_t{1} << 22;
+    std::vector<float> values;
+    for (const io::tensor_ref& t : source_->directory()->tensors()) {
+      if (!source_->has(t.name) || (t.type != io::dtype::f32 && t.type != io::dtype::f16 && t.type != io::dtype::bf16 && t.type != io::dtype::f64)) continue;
+      for (std::uint64_t first = 0; first < t.elements(); first += at_once) {
+        values.resize(static_cast<std::size_t>(std::min(at_once, t.elements() - first)));
+        if (auto r = io::read_f32(t, first, values); !r) return r;
+        if (!io::all_finite(values)) {
+          return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->directory()->files()[t.file], t.name);
+        }
+      }
+      source_->directory()->release(t);
+    }
+    return {};
+  }
+
+  result<void> begin_exports(const std::string& partial) {
+    for (std::size_t i = 0; i < plan_.jobs.size(); ++i) {
+      const std::string folder = folder_of(partial, i);
+      if (several()) {
+        if (auto r = io::create_folder(folder); !r) return r;
+      }
+      if (auto r = plan_.exporters[i]->begin(folder); !r) return r;
+    }
+    return {};
+  }
+
+  result<void> add(const tune::quantized_layer& layer) {
+    const report::stopwatch clock;
+    for (auto& e : plan_.exporters) {
+      if (auto r = e->add(layer); !r) return r;
+    }
+    ++layers_done_;
+    packing_ += clock.seconds();
+    return {};
+  }
+
+  result<void> round_layer(const layer_decision& layer) {
+    // The original's shard-wise route computes in float, its tuning flow in the type of the checkpoint.
+    const io::dtype stored = source_->directory()->find(layer.name + ".weight")->type;
+    ar::real weight_type = ar::real::f32;
+    if (!plan_.jobs.front().model_free && stored == io::dtype::bf16) weight_type = ar::real::bf16;
+    if (!plan_.jobs.front().model_free && stored == io::dtype::f16) weight_type = ar::real::f16;
+    auto quantized = tune::round_to_nearest(*source_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
+                                            gguf() ? ar::real::f32 : ar::real::f16, weight_type);
+    if (!quantized) return forward_error(quantized);
+    return add(*quantized);
+  }
+
+  result<void> round_blocks() {
+    const std::int64_t blocks = source_->spec().num_layers;
+    bar_.start("block", blocks);
+    auto next = plan_.layers().begin();
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      std::int64_t done = 0, all = 0;
+      for (; next != plan_.layers().end() && next->block == b; ++next) {
+        ++all;
+        if (!next->quantize) continue;
+        if (auto r = round_layer(*next); !r) return r;
+        ++done;
+        bar_.step(all, static_cast<std::int64_t>(source_->spec().linears.size()), next->name);
+      }
+      source_->done_with_block(b);
+      bar_.finish_unit(fmt::format("{}/{} layers rounded", done, all));
+      log_.write("block", {{"block", b}, {"quantized", done}, {"layers", all}});
+    }
+    return {};
+  }
+
+  result<void> round_outside_blocks() {
+    for (const layer_decision& layer : plan_.layers()) {
+      if (layer.block >= 0 || !layer.quantize) continue;
+      if (auto r = round_layer(layer); !r) return r;
+    }
+    return {};
+  }
+
+  result<void> tune_blocks() {
+    tune::layer_choices choices;
+    for (const layer_decision& layer : plan_.layers()) {
+      if (layer.block >= 0 && layer.quantize) choices[layer.name] = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
+    }
+    tune::signround_options t;
+    t.iters = request_.iters;
+    if (request_.lr > 0) t.lr = request_.lr;
+    if (request_.minmax_lr > 0) t.minmax_lr = request_.minmax_lr;
+    t.batch_size = request_.batch_size;
+    t.gradient_accumulate_steps = request_.gradient_accumulate_steps;
+    t.nblocks = o_.nblocks;
+    t.seed = o_.seed;
+    t.momentum = o_.momentum;
+    t.enable_minmax_tuning = request_.enable_minmax_tuning;
+    t.enable_quanted_input = request_.enable_quanted_input;
+    t.not_use_best_mse = o_.not_use_best_mse;
+    const bool amp = o_.amp.value_or(linalg::fast_bf16());
+    t.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
+    t.bf16_activations = amp;
+    const std::int64_t blocks = source_->spec().num_layers;
+    bar_.start("block", (blocks + o_.nblocks - 1) / o_.nblocks);
+    tune::tuning_events events;
+    events.on_iteration = [&](std::int64_t, std::int64_t iteration, double loss) {
+      bar_.step(iteration, t.iters, fmt::format("loss {:.3e}", loss));
+      return true;
+    };
+    events.on_block = [&](const tune::block_result& b, std::vector<tune::quantized_layer>&& layers) -> result<void> {
+      for (const tune::quantized_layer& layer : layers) {
+        if (auto r = add(layer); !r) return r;
+      }
+      const std::string line = fmt::format("quantized {}/{} layers in the block, loss iter 0: {:.3e} -> iter {}: {:.3e}, memory {}", b.quantized, b.layers,
+                                           b.first_loss, b.best_iteration, b.best_loss, report::human_bytes(report::current_memory_bytes()));
+      bar_.finish_unit(line);
+      log_.write("block", {{"block", b.first_block}, {"blocks", b.blocks}, {"quantized", b.quantized}, {"layers", b.layers}, {"first_loss", b.first_loss},
+                           {"best_loss", b.best_loss}, {"best_iteration", b.best_iteration}, {"iterations", b.iterations},
+                           {"memory_bytes", static_cast<std::int64_t>(report::current_memory_bytes())}});
+      return {};
+    };
+    auto tuned = tune::run_signround(*source_, calibration_, choices, t, events);
+    if (!tuned) return forward_error(tuned);
+    tuning_ = std::move(*tuned);
+    return {};
+  }
+
+  std::string method_name() const { return tuned() ? fmt::format("SignRound, {} iterations", request_.iters) : "round to nearest"; }
+
+  void log_start() {
+    const model::model_spec& s = source_->spec();
+    bar_.message(fmt::format("{}: {}, {} blocks; {} by {}; about {} of memory", o_.model, s.model_class, s.num_layers, plan_.scheme_name, method_name(),
+                             report::human_bytes(plan_.peak_memory_bytes)));
+    if (tuned()) {
+      bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); {}, {} threads", calibration_.rows(),
+                               calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive, linalg::description(),
+                               omp_get_max_threads()));
+    }
+    log_.write("start", {{"model", o_.model}, {"architecture", s.architecture}, {"scheme", plan_.scheme_name}, {"method", method_name()},
+                         {"planned_bytes", static_cast<std::int64_t>(plan_.total_bytes())}, {"samples", calibration_.rows()}, {"seqlen", calibration_.seqlen}});
+  }
+
+  io::json timing() const {
+    io::json t = io::json::object{};
+    for (const auto& [part, seconds] : times_.parts()) t.set(part, seconds);
+    if (tuned()) {
+      const tune::stage_seconds& s = tuning_.seconds;
+      io::json stages = io::json::object{};
+      stages.set("collect", s.collect).set("reference", s.reference).set("forward", s.forward).set("backward", s.backward).set("step", s.step);
+      stages.set("propagate", s.propagate).set("pack", s.pack + packing_);
+      t.set("stages", std::move(stages));
+    }
+    return t;
+  }
+
+  void report_end(const std::string& path) {
+    const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
+    const exporting::output_plan& p = plan_.exporters.front()->plan();
+    std::uint64_t before = 0;
+    for (const exporting::tensor_plan& t : p.tensors) before += t.source_bytes;
+    io::json::array formats, kept;
+    for (std::size_t i = 0; i < plan_.jobs.size(); ++i) {
+      const exporting::output_plan& out = plan_.exporters[i]->plan();
+      io::json one = io::json::object{};
+      one.set("format", plan_.jobs[i].format).set("path", folder_of(path, i)).set("bytes", number(out.total_bytes())).set("weight_bytes", number(out.weight_bytes()));
+      one.set("bits_per_weight", out.bits_per_weight()).set("bits_per_quantized_weight", out.bits_per_quantized_weight());
+      formats.push_back(std::move(one));
+    }
+    std::vector<std::string> kept_names;
+    for (const layer_decision& l : plan_.layers()) {
+      if (!l.quantize) kept_names.push_back(l.name + " (" + l.reason + ")");
+    }
+    for (const std::string& name : kept_names) kept.emplace_back(name);
+    io::json result_json = io::json::object{};
+    result_json.set("model", o_.model).set("output_dir", path).set("scheme", plan_.scheme_name).set("method", method_name());
+    result_json.set("quantized_layers", layers_done_).set("weight_bytes_before", number(before)).set("formats", std::move(formats)).set("kept_layers", std::move(kept));
+    result_json.set("seconds", total_.seconds()).set("cpu_seconds", report::cpu_seconds()).set("peak_memory_bytes", number(report::peak_memory_bytes()));
+    result_json.set("timing", timing());
+    log_.write("end", result_json.members());
+    if (o_.json) fmt::print("{}\n", io::dump(result_json));
+    if (tuned()) {
+      const tune::stage_seconds& s = tuning_.seconds;
+      bar_.message(fmt::format("tuning: collect {}, reference {}, forward {}, backward {}, step {}, propagate {}, pack {}", report::human_seconds(s.collect),
+                               report::human_seconds(s.reference), report::human_seconds(s.forward), report::human_seconds(s.backward),
+                               report::human_seconds(s.step), report::human_seconds(s.propagate), report::human_seconds(s.pack + packing_)));
+    }
+    bar_.message(fmt::format("time: {} in all ({} of CPU): {}; peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
+                             times_.describe(), report::human_bytes(report::peak_memory_bytes())));
+    std::vector<std::string> unquantized;
+    for (const layer_decision& l : plan_.layers()) {
+      if (!l.quantize && l.block >= 0) unquantized.push_back(l.name);
+    }
+    const std::size_t in_all = plan_.layers().size();
+    bar_.message(fmt::format("Summary: quantized {}/{} in the model{}", layers_done_, in_all,
+                             unquantized.empty() ? "" : fmt::format(", unquantized layers: {}", fmt::join(plan::compress_names(unquantized), ", "))));
+    bar_.message(fmt::format("weights: {} -> {} ({:.2f} bits per weight)", report::human_bytes(before), report::human_bytes(p.weight_bytes()), p.bits_per_weight()));
+    for (std::size_t i = 0; i < plan_.jobs.size(); ++i) bar_.message(fmt::format("written and verified: {} ({})", folder_of(path, i), plan_.jobs[i].format));
+  }
+
+  const run_options& o_;
+  plan::request request_;
+  std::unique_ptr<exporting::stored_model> source_;
+  plan::run_plan plan_;
+  text::calibration_set calibration_;
+  tune::tuning_result tuning_;
+  report::event_log log_;
+  report::progress bar_;
+  report::stopwatch total_, part_;
+  report::time_table times_;
+  std::size_t layers_done_ = 0;
+  double packing_ = 0;
+};
+
+}  // namespace
+
+result<void> run_quantize(const run_options& options) { return quantization(options).run(); }
+
+}  // namespace auto_round::command

@@ -1,0 +1,32 @@
+// One quantization run, from checked request to committed output.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "error.hpp"
+#include "plan.hpp"
+#include "report/progress.hpp"
+
+namespace auto_round::command {
+
+struct run_options {
+  std::string model;
+  std::string output_dir = "./tmp_autoround";
+  plan::request request;
+  std::string dataset;  ///< --dataset; empty: the model folder's own calibration file is not guessed, tuning then needs one
+  std::int64_t seed = 42, nblocks = 1;
+  double momentum = 0;
+  bool not_use_best_mse = false;
+  bool regular_route = false;
+  std::optional<bool> amp;  ///< empty: where the CPU is faster with it
+  bool dry_run = false, json = false, quiet = false;
+  std::string log_json;
+  report::progress_style progress = report::progress_style::automatic;
+};
+
+/// Plans, quantizes, writes, verifies, commits, reports. Nothing is left behind if it fails.
+result<void> run_quantize(const run_options& options);
+
+}  // namespace auto_round::command

@@ -1,0 +1,150 @@
+// The command verify: is a finished checkpoint whole, consistent and as close to its source as it should be?
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+
+#include "command/command.hpp"
+#include "export/export_checksums.hpp"
+#include "export/export_format.hpp"
+#include "export/export_inventory.hpp"
+#include "report/table.hpp"
+
+namespace auto_round::command {
+namespace {
+
+/// Distance of one stored weight to its source.
+struct distortion {
+  std::string name, type;
+  double relative = 0;  ///< Frobenius norm of the difference over that of the source
+  double largest = 0;   ///< largest absolute difference
+};
+
+constexpr double suspicious_distortion = 1.0;  // as far away as a tensor of zeros
+
+class verify final : public command {
+ public:
+  std::string_view name() const override { return "verify"; }
+  std::string_view summary() const override { return "check a finished checkpoint, alone or against its source"; }
+
+  void declare(option_set& o) override {
+    o.positional("MODEL", positional_model_, "model folder or GGUF file");
+    o.text("model,model_name,model_name_or_path", "PATH", model_, "the checkpoint to check");
+    o.text("source,ref", "DIR", source_, "the float checkpoint it was made from: every tensor is compared");
+    o.flag("json", json_, true, "print one JSON object on stdout");
+  }
+
+  result<void> run() override {
+    if (!positional_model_.empty()) model_ = positional_model_;
+    if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    auto opened = exporting::open_model(model_);
+    if (!opened) return forward_error(opened);
+    const exporting::stored_model& m = **opened;
+    if (auto r = m.check(); !r) return as_verification(r.error());
+    std::size_t files = 0;
+    if (std::filesystem::is_directory(model_)) {
+      auto checked = exporting::check_checksums(model_);
+      if (!checked) return forward_error(checked);
+      files = *checked;
+    }
+    std::size_t tensors = 0, quantized = 0;
+    std::vector<distortion> distances;
+    if (!source_.empty()) {
+      auto source = exporting::open_model(source_);
+      if (!source) return forward_error(source);
+      if (auto r = compare(m, **source, distances); !r) return r;
+    }
+    for (const auto& e : m.entries()) {
+      ++tensors;
+      quantized += e.quantized ? 1 : 0;
+      if (!m.has(e.name)) continue;
+      std::vector<float> values(elements(e.shape));
+      if (auto r = m.read(e.name, values); !r) return as_verification(r.error());
+    }
+    print(m, tensors, quantized, files, distances);
+    return {};
+  }
+
+ private:
+  static std::size_t elements(const std::vector<std::uint64_t>& shape) {
+    std::uint64_t n = 1;
+    for (const std::uint64_t d : shape) n *= d;
+    return static_cast<std::size_t>(n);
+  }
+
+  static result<void> as_verification(error e) {
+    e.kind = error_kind::verification;
+    return tl::unexpected<error>(std::move(e));
+  }
+
+  /// Every tensor of the source is there; what is stored in floats is unchanged up to the rounding of its type; what is quantized is near.
+  static result<void> compare(const exporting::stored_model& m, const exporting::stored_model& source, std::vector<distortion>& out) {
+    std::set<std::string> stored_quantized;
+    for (const auto& e : m.entries()) {
+      if (e.quantized) stored_quantized.insert(e.name);
+    }
+    for (const auto& e : source.entries()) {
+      if (!source.has(e.name)) continue;
+      if (!m.has(e.name)) {
+        if (source.spec().tie_word_embeddings && e.name == source.spec().head_name) continue;
+        return fail(error_kind::verification, "a tensor of the source is missing", m.tokenizer_directory(), e.name);
+      }
+      std::vector<float> expected(elements(e.shape)), read(expected.size());
+      if (auto r = source.read(e.name, expected); !r) return r;
+      if (auto r = m.read(e.name, read); !r) return as_verification(r.error());
+      distortion d{e.name, stored_quantized.contains(e.name) ? "quantized" : "kept"};
+      double error = 0, norm = 0;
+      for (std::size_t i = 0; i < read.size(); ++i) {
+        const double diff = static_cast<double>(read[i]) - static_cast<double>(expected[i]);
+        error += diff * diff;
+        norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
+        d.largest = std::max(d.largest, std::abs(diff));
+      }
+      d.relative = norm > 0 ? std::sqrt(error / norm) : error > 0 ? suspicious_distortion : 0;
+      constexpr double half_precision = 1e-3;  // the coarsest type that unquantized tensors are converted to
+      const double limit = d.type == "kept" ? half_precision : suspicious_distortion;
+      if (!(d.relative <= limit)) {
+        return fail(error_kind::verification, fmt::format("the tensor is {:.3g} (relative) away from the source, which nothing explains", d.relative),
+                    m.tokenizer_directory(), e.name);
+      }
+      out.push_back(std::move(d));
+    }
+    return {};
+  }
+
+  void print(const exporting::stored_model& m, std::size_t tensors, std::size_t quantized, std::size_t files, std::vector<distortion>& distances) const {
+    std::stable_sort(distances.begin(), distances.end(), [](const distortion& a, const distortion& b) { return a.relative > b.relative; });
+    if (json_) {
+      io::json::array list;
+      for (const distortion& d : distances) {
+        io::json one = io::json::object{};
+        list.push_back(one.set("name", d.name).set("stored", d.type).set("relative", d.relative).set("largest", d.largest));
+      }
+      io::json out = io::json::object{};
+      out.set("model", model_).set("ok", true).set("format", m.format()).set("tensors", tensors).set("quantized", quantized).set("checksums", files);
+      if (!source_.empty()) out.set("distortion", std::move(list));
+      fmt::print("{}\n", io::dump(out, {.indent = -1}));
+      return;
+    }
+    if (!distances.empty()) {
+      std::vector<std::vector<std::string>> rows;
+      for (const distortion& d : distances) rows.push_back({d.name, d.type, fmt::format("{:.5f}", d.relative), fmt::format("{:.3g}", d.largest)});
+      using report::align;
+      fmt::print("{}\n", report::text_table({{"tensor"}, {"stored"}, {"relative error", align::right}, {"largest error", align::right}}, rows));
+    }
+    fmt::print("{}: {}, {} tensors, {} quantized, all finite{}: good\n", model_, m.format(), tensors, quantized,
+               files > 0 ? fmt::format(", {} checksums right", files) : "");
+  }
+
+  std::string model_, positional_model_, source_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<command> make_verify() { return std::make_unique<verify>(); }
+
+}  // namespace auto_round::command

@@ -1,0 +1,35 @@
+// The program: runs one command and turns its outcome into an exit status.
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "command/command.hpp"
+#include "error.hpp"
+#include "io/file.hpp"
+
+namespace {
+
+int exit_with(const auto_round::error& e) {
+  std::fprintf(stderr, "error: %s\n", auto_round::describe(e).c_str());
+  return static_cast<int>(e.kind);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using auto_round::error_kind;
+  // Exceptions of the standard library and of third parties end here; our own code returns errors.
+  try {
+    auto_round::io::clean_up_on_signals();
+    const auto outcome = auto_round::command::run_program(argc > 0 ? argv[0] : "auto-round", std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
+    if (!outcome) return exit_with(outcome.error());
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return exit_with({error_kind::output, "the results could not be written to standard output", {}, {}});
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return exit_with({error_kind::internal, "out of memory; fewer samples (--nsamples), shorter ones (--seqlen) or a smaller --batch_size need less", {}, {}});
+  } catch (const std::exception& e) {
+    return exit_with({error_kind::internal, std::string("unexpected failure: ") + e.what(), {}, {}});
+  }
+}
