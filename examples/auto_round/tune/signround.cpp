@@ -7,6 +7,7 @@
 #include <memory>
 #include <new>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "ar/tune.hpp"
@@ -78,20 +79,15 @@ class block_tuner {
  private:
   std::size_t sample_size() const { return seqlen_ * hidden_; }
 
-  /// The input of the first block: rows of the embedding.
+  /// The input of the first block: rows of the embedding, looked up for about 64 MiB at a time.
   result<void> embed() {
-    const std::size_t vocab = static_cast<std::size_t>(spec_.vocab_size);
-    std::vector<float> table(vocab * hidden_), rows(sample_size());
-    if (auto r = source_.read(spec_.embed_name, table); !r) return r;
     float_chain_.reset(samples_, sample_size(), o_.bf16_activations);
-    for (std::size_t s = 0; s < samples_; ++s) {
-      for (std::size_t t = 0; t < seqlen_; ++t) {
-        const std::int32_t id = set_.ids[s * seqlen_ + t];
-        if (id < 0 || static_cast<std::size_t>(id) >= vocab)
-          return fail(error_kind::input, "token id " + std::to_string(id) + " of the calibration set is outside the model's vocabulary", {}, spec_.embed_name);
-        std::copy_n(table.data() + static_cast<std::size_t>(id) * hidden_, hidden_, rows.data() + t * hidden_);
-      }
-      float_chain_.store(s, 1, rows.data());
+    const std::size_t step = std::max<std::size_t>(1, (std::size_t{16} << 20) / sample_size());
+    for (std::size_t first = 0; first < samples_; first += step) {
+      const std::size_t n = std::min(step, samples_ - first);
+      const auto rows = model::embed(source_, std::span(set_.ids).subspan(first * seqlen_, n * seqlen_));
+      if (!rows) return forward_error(rows);
+      float_chain_.store(first, n, rows->data());
     }
     return {};
   }
