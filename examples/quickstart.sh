@@ -22,5 +22,5 @@ for scheme in W4A16 W2A16G32; do
     $auto_round quantize --model $model --scheme $scheme $options --format auto_round --output_dir "$out/$scheme-$method" --json > "$out/$scheme-$method.json"
   done
 done
-$auto_round report --ref $model --ppl $model/eval.jsonl --seqlen 256 --max_tokens 20000 \
-  --prompt "Once upon a time there was a" --max_new_tokens 40 "$out"/W4A16-rtn.json "$out"/W4A16-signround.json "$out"/W2A16G32-rtn.json "$out"/W2A16G32-signround.json
+$auto_round report --ref $model --ppl $model/eval.jsonl --seqlen 256 --max_tokens 20000 --prompt "Once upon a time there was a" --max_new_tokens 40 \
+  --runs "$out/W4A16-rtn.json,$out/W4A16-signround.json,$out/W2A16G32-rtn.json,$out/W2A16G32-signround.json"

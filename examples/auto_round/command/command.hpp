@@ -37,6 +37,7 @@ std::unique_ptr<command> make_generate();
 std::unique_ptr<command> make_inspect();
 std::unique_ptr<command> make_verify();
 std::unique_ptr<command> make_list();
+std::unique_ptr<command> make_report();
 std::unique_ptr<command> make_tokenize();
 
 /// Finds the command, reads its options and runs it. `arguments` without argv[0]. Prints help and version itself.

@@ -131,6 +131,7 @@ std::vector<std::unique_ptr<command>> commands(const recipe& defaults) {
   all.push_back(make_inspect());
   all.push_back(make_verify());
   all.push_back(make_list());
+  all.push_back(make_report());
   all.push_back(make_tokenize());
   return all;
 }
