@@ -64,7 +64,10 @@ class report_command final : public command {
     if (static_cast<std::int64_t>(ids->size()) < seqlen_) return fail(error_kind::input, "the text is shorter than one window; choose a smaller --seqlen", text_);
 
     std::vector<run_record> records;
-    run_record original{.scheme = "float", .method = "-", .path = reference_};
+    run_record original;
+    original.scheme = "float";
+    original.method = "-";
+    original.path = reference_;
     auto e = model::evaluate(**reference, *ids, seqlen_, nullptr);
     if (!e) return forward_error(e);
     original.quality = *e;
