@@ -12,6 +12,13 @@
 // choose, because it could hold instructions that the other unit's machine does not have.
 #define AR_INLINE [[gnu::always_inline]]
 
+// AR_NOINLINE keeps a long function out of its many callers: the searches would otherwise be compiled once per data type and use.
+#if defined(__GNUC__)
+#define AR_NOINLINE [[gnu::noinline]]
+#else
+#define AR_NOINLINE
+#endif
+
 // AR_NO_HIGHWAY (user-set): no dependency at all, scalar code only (embedded, freestanding).
 
 // AR_ABI names the instruction set that this translation unit is compiled for. It is an inline namespace, and so part of the mangled name, of

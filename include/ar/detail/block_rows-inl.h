@@ -30,63 +30,64 @@ struct block_batch {
 };
 
 /// x[i] = element i of each lane's block, where lane l reads from[l].
-template <class V, std::size_t size>
-constexpr void turn_in(const float* const* from, V* x) noexcept {
+template <class V>
+AR_NOINLINE constexpr void turn_in(const float* const* from, std::size_t size, V* x) noexcept {
   constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   if constexpr (lanes == 1) {
     for (std::size_t i = 0; i < size; ++i) x[i] = lane_load<V>(from[0] + i);
   } else {
-    constexpr std::size_t chunk = size < 32 ? size : 32;
+    constexpr std::size_t chunk = 32;
     float turned[chunk * lanes];
     for (std::size_t at = 0; at < size; at += chunk) {
+      const std::size_t n = size - at < chunk ? size - at : chunk;
       for (std::size_t l = 0; l < lanes; ++l)
-        for (std::size_t i = 0; i < chunk; ++i) turned[i * lanes + l] = from[l][at + i];
-      for (std::size_t i = 0; i < chunk; ++i) x[at + i] = lane_load<V>(turned + i * lanes);
+        for (std::size_t i = 0; i < n; ++i) turned[i * lanes + l] = from[l][at + i];
+      for (std::size_t i = 0; i < n; ++i) x[at + i] = lane_load<V>(turned + i * lanes);
     }
   }
 }
 /// The other way, for the first `here` lanes.
-template <class V, std::size_t size>
-constexpr void turn_out(const V* x, float* const* to, std::size_t here) noexcept {
+template <class V>
+AR_NOINLINE constexpr void turn_out(const V* x, std::size_t size, float* const* to, std::size_t here) noexcept {
   constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   if constexpr (lanes == 1) {
     for (std::size_t i = 0; i < size; ++i) lane_store(x[i], to[0] + i);
   } else {
-    constexpr std::size_t chunk = size < 32 ? size : 32;
+    constexpr std::size_t chunk = 32;
     float turned[chunk * lanes];
     for (std::size_t at = 0; at < size; at += chunk) {
-      for (std::size_t i = 0; i < chunk; ++i) lane_store(x[at + i], turned + i * lanes);
+      const std::size_t n = size - at < chunk ? size - at : chunk;
+      for (std::size_t i = 0; i < n; ++i) lane_store(x[at + i], turned + i * lanes);
       for (std::size_t l = 0; l < here; ++l)
-        for (std::size_t i = 0; i < chunk; ++i) to[l][at + i] = turned[i * lanes + l];
+        for (std::size_t i = 0; i < n; ++i) to[l][at + i] = turned[i * lanes + l];
     }
   }
 }
 
-template <class T, class V>
-constexpr void load_blocks(matrix_view<const float> w, const block_batch& b, V* x) noexcept {
+/// x = the weights of the lanes' blocks of `size` columns.
+template <class V>
+AR_NOINLINE constexpr void load_blocks(matrix_view<const float> w, const block_batch& b, std::size_t size, V* x) noexcept {
   constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   const float* from[lanes] = {};
-  for (std::size_t l = 0; l < lanes; ++l) from[l] = w.row(b.row_of(l)) + b.column_block(l) * T::block_size;
-  turn_in<V, T::block_size>(from, x);
+  for (std::size_t l = 0; l < lanes; ++l) from[l] = w.row(b.row_of(l)) + b.column_block(l) * size;
+  turn_in<V>(from, size, x);
 }
-template <class T, class V>
-constexpr void load_columns(const float* importance, const block_batch& b, V* x) noexcept {
-  constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
-  const float* from[lanes] = {};
-  for (std::size_t l = 0; l < lanes; ++l) from[l] = importance + b.column_block(l) * T::block_size;
-  turn_in<V, T::block_size>(from, x);
+/// x = what a row of one number per column (a matrix whose rows are all the same: stride 0) says of the lanes' blocks.
+template <class V>
+constexpr void load_columns(const float* columns, const block_batch& b, std::size_t size, V* x) noexcept {
+  load_blocks<V>(matrix_view<const float>{columns, 0, b.per_row * size, 0}, b, size, x);
 }
-template <class T, class V>
-constexpr void save_blocks(const V* x, const block_batch& b, matrix_view<float> out) noexcept {
+template <class V>
+AR_NOINLINE constexpr void save_blocks(const V* x, const block_batch& b, std::size_t size, matrix_view<float> out) noexcept {
   constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   float* to[lanes] = {};
-  for (std::size_t l = 0; l < b.here; ++l) to[l] = out.row(b.row_of(l)) + b.column_block(l) * T::block_size;
-  turn_out<V, T::block_size>(x, to, b.here);
+  for (std::size_t l = 0; l < b.here; ++l) to[l] = out.row(b.row_of(l)) + b.column_block(l) * size;
+  turn_out<V>(x, size, to, b.here);
 }
 
 /// auto-round's parameters of the lanes' blocks, `n` numbers each.
-template <class V, std::size_t n>
-constexpr void load_parameters(const float* p, const block_batch& b, V* x) noexcept {
+template <class V>
+AR_NOINLINE constexpr void load_parameters(const float* p, const block_batch& b, std::size_t n, V* x) noexcept {
   constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   if (p == nullptr) {
     for (std::size_t i = 0; i < n; ++i) x[i] = lane_set<V>(0.0f);
@@ -94,22 +95,22 @@ constexpr void load_parameters(const float* p, const block_batch& b, V* x) noexc
   }
   const float* from[lanes] = {};
   for (std::size_t l = 0; l < lanes; ++l) from[l] = p + b.block(l) * n;
-  turn_in<V, n>(from, x);
+  turn_in<V>(from, n, x);
 }
-template <class V, std::size_t n>
-constexpr void save_parameters(const V* x, const block_batch& b, float* p) noexcept {
+template <class V>
+AR_NOINLINE constexpr void save_parameters(const V* x, const block_batch& b, std::size_t n, float* p) noexcept {
   constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   if (p == nullptr) return;
   float* to[lanes] = {};
   for (std::size_t l = 0; l < b.here; ++l) to[l] = p + b.block(l) * n;
-  turn_out<V, n>(x, to, b.here);
+  turn_out<V>(x, n, to, b.here);
 }
 template <class T, class V>
 constexpr void load_groups(const gguf_parameters<const float>& p, const block_batch& b, typename T::template group_params<V>& g) noexcept {
-  load_parameters<V, groups_of<T>>(p.scale, b, g.scale);
-  load_parameters<V, groups_of<T>>(p.offset, b, g.offset);
-  load_parameters<V, 1>(p.d_scale, b, &g.d_scale);
-  load_parameters<V, 1>(p.d_offset, b, &g.d_offset);
+  load_parameters<V>(p.scale, b, groups_of<T>, g.scale);
+  load_parameters<V>(p.offset, b, groups_of<T>, g.offset);
+  load_parameters<V>(p.d_scale, b, 1, &g.d_scale);
+  load_parameters<V>(p.d_offset, b, 1, &g.d_offset);
 }
 
 /// Writes the lanes' codes and fields as blocks; `bytes` is the first block of the batch's matrix row by row, `stride` bytes a row.
@@ -141,7 +142,7 @@ constexpr void mean_squares(matrix_view<const float> w, std::size_t row, float* 
   V sum = lane_set<V>(0.0f);
   for (std::size_t c = 0; c < w.cols; c += 32) {  // rows are whole blocks of at least 32
     V x[32];
-    turn_in<V, 32>(from, x);
+    turn_in<V>(from, 32, x);
     for (std::size_t i = 0; i < 32; ++i) sum = sum + x[i] * x[i];
     for (std::size_t l = 0; l < lanes; ++l) from[l] += 32;
   }
@@ -180,9 +181,9 @@ struct quantize_batch {
   constexpr void operator()(const block_batch& b) const noexcept {
     constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
     V x[T::block_size], weight[T::block_size], code[T::block_size];
-    load_blocks<T, V>(w, b, x);
+    load_blocks<V>(w, b, T::block_size, x);
     if (importance != nullptr) {
-      load_columns<T, V>(importance, b, weight);
+      load_columns<V>(importance, b, T::block_size, weight);
       if constexpr (T::weighs_by_row) {
         float own[lanes] = {};
         for (std::size_t l = 0; l < lanes; ++l) own[l] = mean[b.row_of(l) - b.row];
@@ -196,7 +197,7 @@ struct quantize_batch {
       store_blocks<T, V>(code, p, b, bytes);
     } else {
       for (std::size_t i = 0; i < T::block_size; ++i) x[i] = T::decode(code[i], p, i / T::sub_size);
-      save_blocks<T, V>(x, b, decoded);
+      save_blocks<V>(x, b, T::block_size, decoded);
     }
   }
 };
@@ -294,16 +295,16 @@ struct search_batch {
 
   constexpr void operator()(const block_batch& b) const noexcept {
     V x[T::block_size], weight[T::block_size], offset[T::block_size];
-    load_blocks<T, V>(w, b, x);
-    if (importance != nullptr) load_columns<T, V>(importance, b, weight);
-    if (v.data != nullptr) load_blocks<T, V>(v, b, offset);
+    load_blocks<V>(w, b, T::block_size, x);
+    if (importance != nullptr) load_columns<V>(importance, b, T::block_size, weight);
+    if (v.data != nullptr) load_blocks<V>(v, b, T::block_size, offset);
     typename T::template group_params<V> g;
     T::search(static_cast<const V*>(x), importance == nullptr ? static_cast<const V*>(nullptr) : static_cast<const V*>(weight), rule,
               v.data == nullptr ? static_cast<const V*>(nullptr) : static_cast<const V*>(offset), g);
-    save_parameters<V, groups_of<T>>(g.scale, b, out.scale);
-    save_parameters<V, groups_of<T>>(g.offset, b, out.offset);
-    save_parameters<V, 1>(&g.d_scale, b, out.d_scale);
-    save_parameters<V, 1>(&g.d_offset, b, out.d_offset);
+    save_parameters<V>(g.scale, b, groups_of<T>, out.scale);
+    save_parameters<V>(g.offset, b, groups_of<T>, out.offset);
+    save_parameters<V>(&g.d_scale, b, 1, out.d_scale);
+    save_parameters<V>(&g.d_offset, b, 1, out.d_offset);
   }
 };
 
@@ -318,7 +319,7 @@ struct apply_batch {
 
   constexpr void operator()(const block_batch& b) const noexcept {
     V x[T::block_size], second[T::block_size];
-    load_blocks<T, V>(w, b, x);
+    load_blocks<V>(w, b, T::block_size, x);
     typename T::template group_params<V> g;
     load_groups<T, V>(given, b, g);
     if (bytes.data != nullptr) {
@@ -327,10 +328,10 @@ struct apply_batch {
       store_blocks<T, V>(second, p, b, bytes);
       return;
     }
-    if (v.data != nullptr) load_blocks<T, V>(v, b, second);
+    if (v.data != nullptr) load_blocks<V>(v, b, T::block_size, second);
     for (std::size_t i = 0; i < T::block_size; ++i)
       x[i] = T::qdq(x[i], v.data == nullptr ? static_cast<const V*>(nullptr) : second + i, rule, g, i / T::sub_size);
-    save_blocks<T, V>(x, b, out);
+    save_blocks<V>(x, b, T::block_size, out);
   }
 };
 
@@ -345,12 +346,12 @@ struct pack_batch {
 
   constexpr void operator()(const block_batch& b) const noexcept {
     V x[T::block_size], second[T::block_size];
-    load_blocks<T, V>(w, b, x);
+    load_blocks<V>(w, b, T::block_size, x);
     typename T::template params<V> p;
     if constexpr (T::groups == 1) {
       T::encode_own(static_cast<const V*>(x), second, p);
     } else {
-      if (importance != nullptr) load_columns<T, V>(importance, b, second);
+      if (importance != nullptr) load_columns<V>(importance, b, T::block_size, second);
       typename T::template group_params<V> g;
       const V* none = nullptr;
       T::search(static_cast<const V*>(x), importance == nullptr ? none : static_cast<const V*>(second), rule, none, g);

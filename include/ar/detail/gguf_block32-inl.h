@@ -50,13 +50,13 @@ struct symmetric_block32 : block32<Bits> {
   template <class F>
   AR_FN static constexpr void fit(const F* x, const F* weight, F* code, params<F>& p) noexcept {
     if (weight != nullptr) {
-      const auto r = fit_symmetric<32, half>(x, weight);
+      const auto r = fit_symmetric(x, weight, 32, half);
       p.d = lane_round_f16(r.scale);
       for (std::size_t i = 0; i < 32; ++i) code[i] = code_of<half>(r, x[i]);
       return;
     }
     const F zero = lane_set<F>(0.0f);
-    const F d = first_extreme<32>(x).value / lane_set<F>(-half);
+    const F d = first_extreme(x, 32).value / lane_set<F>(-half);
     const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
     p.d = lane_round_f16(d);
     const F bias = lane_set<F>(static_cast<float>(half) + 0.5f), top = lane_set<F>(2 * half - 1);
@@ -72,7 +72,7 @@ struct symmetric_block32 : block32<Bits> {
   template <class F>
   AR_FN static constexpr void search(const F* x, const F*, const search_rule&, const F*, group_params<F>& g) noexcept {
     const F zero = lane_set<F>(0.0f), floor = lane_set<F>(scale_floor);
-    const range<F> r = find_range<32>(x);
+    const range<F> r = find_range(x, 32);
     const F low = zero - lane_min(r.min, zero), high = lane_max(r.max, zero);
     const F larger = lane_max(low, high);
     const F s = lane_select(lane_lt(high, low), larger, zero - larger) / lane_set<F>(half);
@@ -100,7 +100,7 @@ struct symmetric_block32 : block32<Bits> {
   template <class F>
   AR_FN static constexpr void encode_own(const F* x, F* code, params<F>& p) noexcept {
     group_params<F> g;
-    g.scale[0] = first_extreme<32>(x).value / lane_set<F>(-half);
+    g.scale[0] = first_extreme(x, 32).value / lane_set<F>(-half);
     encode_given(x, g, code, p);
   }
 };
@@ -122,14 +122,14 @@ struct asymmetric_block32 : block32<Bits> {
   template <class F>
   AR_FN static constexpr void fit(const F* x, const F* weight, F* code, params<F>& p) noexcept {
     if (weight != nullptr) {
-      const auto r = fit_asymmetric<32, top, false>(x, weight, -0.9f, 0.05f, 36);
+      const auto r = fit_asymmetric(x, weight, 32, top, {-0.9, 0.05, 36, false});
       p.d = lane_round_f16(r.scale);
       p.m = lane_round_f16(-r.offset);
       for (std::size_t i = 0; i < 32; ++i) code[i] = code_of<top>(r, x[i]);
       return;
     }
     const F zero = lane_set<F>(0.0f);
-    const range<F> r = find_range<32>(x);
+    const range<F> r = find_range(x, 32);
     const F d = (r.max - r.min) / lane_set<F>(top);
     const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
     p.d = lane_round_f16(d);
@@ -147,7 +147,7 @@ struct asymmetric_block32 : block32<Bits> {
   template <class F>
   AR_FN static constexpr void search(const F* x, const F*, const search_rule& rule, const F*, group_params<F>& g) noexcept {
     const F zero = lane_set<F>(0.0f);
-    const range<F> r = find_range<32>(x);
+    const range<F> r = find_range(x, 32);
     const F low = lane_min(r.min, zero), high = lane_max(r.max, zero);
     F s = high - low;
     if (rule.bf16) s = lane_round_bf16(s);
@@ -176,7 +176,7 @@ struct asymmetric_block32 : block32<Bits> {
   /// auto-round's packer without parameters.
   template <class F>
   AR_FN static constexpr void encode_own(const F* x, F* code, params<F>& p) noexcept {
-    const range<F> r = find_range<32>(x);
+    const range<F> r = find_range(x, 32);
     encode_with(x, (r.max - r.min) / lane_set<F>(top), r.min, code, p);
   }
 

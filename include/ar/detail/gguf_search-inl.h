@@ -15,6 +15,16 @@
 AR_BEGIN_TARGET
 namespace gguf {
 
+/// Largest number of values that share a scale.
+inline constexpr std::size_t max_group = 32;
+
+/// Numbers of a grid of probes: inverse scale of probe k is (rmin + rdelta * k + N) / (max - min).
+struct probe_grid {
+  double rmin, rdelta;
+  int steps;
+  bool absolute;  ///< the error is |difference| instead of its square
+};
+
 /// Magnitudes below this count as zero in ggml's searches.
 inline constexpr float group_max_eps = 1e-15f;
 
@@ -38,8 +48,8 @@ template <class F>
 struct extreme {
   F magnitude, value;
 };
-template <std::size_t n, class F>
-AR_FN constexpr extreme<F> first_extreme(const F* x) noexcept {
+template <class F>
+AR_FN constexpr extreme<F> first_extreme(const F* x, std::size_t n) noexcept {
   extreme<F> e{lane_set<F>(0.0f), lane_set<F>(0.0f)};
   for (std::size_t i = 0; i < n; ++i) {
     const F a = lane_abs(x[i]);
@@ -55,8 +65,8 @@ template <class F>
 struct range {
   F min, max;
 };
-template <std::size_t n, class F>
-AR_FN constexpr range<F> find_range(const F* x) noexcept {
+template <class F>
+AR_FN constexpr range<F> find_range(const F* x, std::size_t n) noexcept {
   range<F> r{x[0], x[0]};
   for (std::size_t i = 1; i < n; ++i) {
     r.min = lane_select(lane_lt(x[i], r.min), x[i], r.min);
@@ -66,8 +76,8 @@ AR_FN constexpr range<F> find_range(const F* x) noexcept {
 }
 
 /// x[0]^2 + x[1]^2 + ..., one after the other.
-template <std::size_t n, class F>
-AR_FN constexpr F sum_of_squares(const F* x) noexcept {
+template <class F>
+AR_FN constexpr F sum_of_squares(const F* x, std::size_t n) noexcept {
   F s = lane_set<F>(0.0f);
   for (std::size_t i = 0; i < n; ++i) s = s + x[i] * x[i];
   return s;
@@ -85,11 +95,11 @@ struct symmetric_fit {
 };
 
 /// ggml's make_qx_quants with rmse type 1: 19 probes around -N / max, the best by weighted correlation. `weight` null means x^2.
-template <std::size_t n, int N, class F>
-AR_FN constexpr symmetric_fit<F> fit_symmetric(const F* x, const F* weight) noexcept {
-  const F zero = lane_set<F>(0.0f);
-  const extreme<F> e = first_extreme<n>(x);
-  F w[n], wx[n];
+template <class F>
+AR_NOINLINE AR_FN constexpr symmetric_fit<F> fit_symmetric(const F* x, const F* weight, std::size_t n, int N) noexcept {
+  const F zero = lane_set<F>(0.0f), lowest = lane_set<F>(static_cast<float>(-N)), highest = lane_set<F>(static_cast<float>(N - 1));
+  const extreme<F> e = first_extreme(x, n);
+  F w[max_group], wx[max_group];
   for (std::size_t i = 0; i < n; ++i) {
     w[i] = weight != nullptr ? weight[i] : x[i] * x[i];
     wx[i] = w[i] * x[i];
@@ -102,7 +112,7 @@ AR_FN constexpr symmetric_fit<F> fit_symmetric(const F* x, const F* weight) noex
     const F inverse = lane_set<F>(numerator) / e.value;
     F sx = zero, s2 = zero;
     for (std::size_t i = 0; i < n; ++i) {
-      const F l = clamp_code(lane_nint(inverse * x[i]), -N, N - 1);
+      const F l = lane_min(lane_max(lane_nint(inverse * x[i]), lowest), highest);
       sx = sx + wx[i] * l;
       s2 = s2 + (w[i] * l) * l;
     }
@@ -129,8 +139,8 @@ AR_FN constexpr F code_of(const symmetric_fit<F>& fit, F x) noexcept {
 
 /// One pass over the codes l that moves each to where the weighted least squares with the others want it, if that is better; true if one moved.
 /// `lo`..`hi` bound the codes; `need_s2` asks for what the rest contributes to s2 to be positive before a code is tried.
-template <std::size_t n, bool need_s2, class F, class Weight, class Round>
-AR_FN constexpr bool improve_codes(const F* x, Weight weight, Round round, float lo, float hi, F* l, F& sx, F& s2) noexcept {
+template <bool need_s2, class F, class Weight, class Round>
+AR_NOINLINE AR_FN constexpr bool improve_codes(const F* x, std::size_t n, Weight weight, Round round, float lo, float hi, F* l, F& sx, F& s2) noexcept {
   const F zero = lane_set<F>(0.0f);
   bool moved = false;
   for (std::size_t i = 0; i < n; ++i) {
@@ -169,13 +179,13 @@ struct round_nint {  ///< ggml's nearest_int
 };
 
 /// ggml's make_q3_quants: codes -4..3 by coordinate descent, weights x^2. Writes l + 4 (0 where everything is below group_max_eps).
-template <std::size_t n, class F>
-AR_FN constexpr F fit_q3(const F* x, F* code) noexcept {
+template <class F>
+AR_NOINLINE AR_FN constexpr F fit_q3(const F* x, std::size_t n, F* code) noexcept {
   const F zero = lane_set<F>(0.0f), four = lane_set<F>(4.0f);
-  const extreme<F> e = first_extreme<n>(x);
+  const extreme<F> e = first_extreme(x, n);
   const auto dead = lane_lt(e.magnitude, lane_set<F>(group_max_eps));
   const F inverse = lane_set<F>(-4.0f) / e.value;
-  F l[n], sx = zero, s2 = zero;
+  F l[max_group], sx = zero, s2 = zero;
   for (std::size_t i = 0; i < n; ++i) {
     l[i] = clamp_code(lane_nint(inverse * x[i]), -4.0f, 3.0f);
     const F w = x[i] * x[i];
@@ -183,7 +193,7 @@ AR_FN constexpr F fit_q3(const F* x, F* code) noexcept {
     s2 = s2 + (w * l[i]) * l[i];
   }
   for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<n, false>(x, square_weight<F>{x}, round_nint{}, -4.0f, 3.0f, l, sx, s2)) break;
+    if (!improve_codes<false>(x, n, square_weight<F>{x}, round_nint{}, -4.0f, 3.0f, l, sx, s2)) break;
   for (std::size_t i = 0; i < n; ++i) code[i] = lane_select(dead, zero, l[i] + four);
   return lane_select(lane_or(dead, lane_not(lane_gt(s2, zero))), zero, sx / s2);
 }
@@ -197,29 +207,27 @@ struct asymmetric_fit {
   F weight_sum;
 };
 
-/// Numbers of a grid of probes: inverse scale of probe k is (rmin + rdelta * k + N) / (max - min).
-struct probe_grid {
-  double rmin, rdelta;
-  int steps;
-  bool absolute;  ///< the error is |difference| instead of its square
-};
-
-template <bool absolute, std::size_t n, class F>
-AR_FN constexpr F weighted_error(const F* x, const F* w, const F* l, F scale, F min) noexcept {
+template <class F>
+AR_FN constexpr F weighted_error(const F* x, const F* w, const F* l, std::size_t n, bool absolute, F scale, F min) noexcept {
   F e = lane_set<F>(0.0f);
+  if (absolute) {
+    for (std::size_t i = 0; i < n; ++i) e = e + w[i] * lane_abs((scale * l[i] + min) - x[i]);
+    return e;
+  }
   for (std::size_t i = 0; i < n; ++i) {
     const F d = (scale * l[i] + min) - x[i];
-    e = e + w[i] * (absolute ? lane_abs(d) : d * d);
+    e = e + w[i] * (d * d);
   }
   return e;
 }
 
 /// ggml's make_qkx2_quants / make_qkx3_quants: steps + 1 probes, for each a weighted least squares fit of scale and minimum, the best by error.
 /// The minimum that a better probe finds moves the probes after it.
-template <std::size_t n, int N, bool absolute, class F>
-AR_FN constexpr asymmetric_fit<F> fit_asymmetric(const F* x, const F* w, float rmin, float rdelta, int steps) noexcept {
-  const F zero = lane_set<F>(0.0f);
-  const range<F> r = find_range<n>(x);
+template <class F>
+AR_NOINLINE AR_FN constexpr asymmetric_fit<F> fit_asymmetric(const F* x, const F* w, std::size_t n, int N, const probe_grid& grid) noexcept {
+  const F zero = lane_set<F>(0.0f), top = lane_set<F>(static_cast<float>(N));
+  const float rmin = static_cast<float>(grid.rmin), rdelta = static_cast<float>(grid.rdelta);
+  const range<F> r = find_range(x, n);
   F sw = w[0], sx = w[0] * x[0];
   for (std::size_t i = 1; i < n; ++i) {
     sw = sw + w[i];
@@ -227,16 +235,16 @@ AR_FN constexpr asymmetric_fit<F> fit_asymmetric(const F* x, const F* w, float r
   }
   F min = lane_select(lane_gt(r.min, zero), zero, r.min);
   const F max = r.max;
-  asymmetric_fit<F> fit{zero, zero, lane_set<F>(N) / (max - min), min, lane_eq(max, min), sw};
+  asymmetric_fit<F> fit{zero, zero, top / (max - min), min, lane_eq(max, min), sw};
   fit.scale = lane_set<F>(1.0f) / fit.inverse;
-  F l[n];
-  for (std::size_t i = 0; i < n; ++i) l[i] = clamp_code(lane_nint(fit.inverse * (x[i] - min)), 0.0f, N);
-  F best = weighted_error<absolute, n>(x, w, l, fit.scale, min);
-  for (int k = 0; k <= steps; ++k) {
+  F l[max_group];
+  for (std::size_t i = 0; i < n; ++i) l[i] = lane_min(lane_max(lane_nint(fit.inverse * (x[i] - min)), zero), top);
+  F best = weighted_error(x, w, l, n, grid.absolute, fit.scale, min);
+  for (int k = 0; k <= grid.steps; ++k) {
     const F inverse = lane_set<F>((rmin + rdelta * static_cast<float>(k)) + static_cast<float>(N)) / (max - min);
     F sl = zero, sl2 = zero, sxl = zero;
     for (std::size_t i = 0; i < n; ++i) {
-      l[i] = clamp_code(lane_nint(inverse * (x[i] - min)), 0.0f, N);
+      l[i] = lane_min(lane_max(lane_nint(inverse * (x[i] - min)), zero), top);
       const F wl = w[i] * l[i];
       sl = sl + wl;
       sl2 = sl2 + wl * l[i];
@@ -248,7 +256,7 @@ AR_FN constexpr asymmetric_fit<F> fit_asymmetric(const F* x, const F* w, float r
     const auto positive = lane_gt(low, zero);
     low = lane_select(positive, zero, low);
     scale = lane_select(positive, sxl / sl2, scale);
-    const F error = weighted_error<absolute, n>(x, w, l, scale, low);
+    const F error = weighted_error(x, w, l, n, grid.absolute, scale, low);
     const auto better = lane_and(lane_gt(det, zero), lane_lt(error, best));
     best = lane_select(better, error, best);
     fit.scale = lane_select(better, scale, fit.scale);
@@ -269,9 +277,9 @@ AR_FN constexpr F code_of(const asymmetric_fit<F>& fit, F x) noexcept {
 
 /// ggml's make_qp_quants: a positive step for non-negative values (the scales of a super-block), then up to 5 sweeps of coordinate descent.
 /// Writes codes 0..N and returns the step.
-template <std::size_t n, int N, class F>
-AR_FN constexpr F fit_positive(const F* x, const F* w, F* code) noexcept {
-  const F zero = lane_set<F>(0.0f), one = lane_set<F>(1.0f);
+template <class F>
+AR_NOINLINE AR_FN constexpr F fit_positive(const F* x, const F* w, std::size_t n, int N, F* code) noexcept {
+  const F zero = lane_set<F>(0.0f), one = lane_set<F>(1.0f), top = lane_set<F>(static_cast<float>(N));
   F max = zero;
   for (std::size_t i = 0; i < n; ++i) max = lane_select(lane_gt(x[i], max), x[i], max);
   const auto dead = lane_lt(max, lane_set<F>(group_max_eps));
@@ -283,7 +291,7 @@ AR_FN constexpr F fit_positive(const F* x, const F* w, F* code) noexcept {
     F error = zero;
     for (std::size_t i = 0; i < n; ++i) {
       F l = lane_nint(is * x[i]);
-      if (k != 0) l = lane_min(l, lane_set<F>(N));  // the first probe is not limited, as in the original
+      if (k != 0) l = lane_min(l, top);  // the first probe is not limited, as in the original
       const F d = x[i] - scale * l;
       error = error + (w[i] * d) * d;
     }
@@ -298,12 +306,12 @@ AR_FN constexpr F fit_positive(const F* x, const F* w, F* code) noexcept {
   }
   F sx = zero, s2 = zero;
   for (std::size_t i = 0; i < n; ++i) {
-    code[i] = lane_min(lane_nint(inverse * x[i]), lane_set<F>(N));
+    code[i] = lane_min(lane_nint(inverse * x[i]), top);
     sx = sx + (w[i] * x[i]) * code[i];
     s2 = s2 + (w[i] * code[i]) * code[i];
   }
   for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<n, true>(x, given_weight<F>{w}, round_nint{}, -4194304.0f, N, code, sx, s2)) break;
+    if (!improve_codes<true>(x, n, given_weight<F>{w}, round_nint{}, -4194304.0f, static_cast<float>(N), code, sx, s2)) break;
   for (std::size_t i = 0; i < n; ++i) code[i] = lane_select(dead, zero, code[i]);
   return lane_select(lane_or(dead, lane_not(lane_gt(s2, zero))), zero, sx / s2);
 }
@@ -311,9 +319,8 @@ AR_FN constexpr F fit_positive(const F* x, const F* w, F* code) noexcept {
 // ---------------------------------------------------------------------------------------------------------------------------------------------
 // auto-round. Its sums over n <= 32 values run with 8 partial sums: ((t[j] + t[8+j]) + t[16+j]) + t[24+j], then over j.
 
-template <std::size_t n, class F, class Term>
-AR_FN constexpr F sum_by_eight(const Term& term) noexcept {
-  static_assert(n % 8 == 0 && n <= 32);
+template <class F, class Term>
+AR_FN constexpr F sum_by_eight(std::size_t n, const Term& term) noexcept {
   F total = lane_set<F>(0.0f);
   for (std::size_t j = 0; j < 8; ++j) {
     F part = term.at(j);
@@ -332,9 +339,9 @@ struct square_term {
   const F* x;
   AR_FN constexpr F at(std::size_t i) const noexcept { return x[i] * x[i]; }
 };
-template <std::size_t n, class F>
-AR_FN constexpr F sum_by_eight(const F* t) noexcept {
-  return sum_by_eight<n, F>(array_term<F>{t});
+template <class F>
+AR_FN constexpr F sum_by_eight(const F* t, std::size_t n) noexcept {
+  return sum_by_eight<F>(n, array_term<F>{t});
 }
 
 /// 1 / t, and 0 where |t| < 1e-30.
@@ -344,9 +351,9 @@ AR_FN constexpr F reciprocal_or_zero(F t) noexcept {
 }
 
 /// Quantizes n non-negative values to N = 2^bits - 1 steps of max / N; t becomes code * step. Returns the step.
-template <std::size_t n, int bits, class F>
-AR_FN constexpr F double_quant_positive(F* t) noexcept {
-  const F N = lane_set<F>((1 << bits) - 1), zero = lane_set<F>(0.0f);
+template <class F>
+AR_NOINLINE AR_FN constexpr F double_quant_positive(F* t, std::size_t n, int bits) noexcept {
+  const F N = lane_set<F>(static_cast<float>((1 << bits) - 1)), zero = lane_set<F>(0.0f);
   F max = t[0];
   for (std::size_t i = 1; i < n; ++i) max = lane_select(lane_gt(t[i], max), t[i], max);
   max = lane_select(lane_gt(max, zero), max, zero);
@@ -360,23 +367,23 @@ AR_FN constexpr F double_quant_positive(F* t) noexcept {
 }
 
 /// Quantizes n signed values to codes -N..N-1, N = 2^(bits-1), so that the first value of largest magnitude gets -N; t becomes code * step.
-template <std::size_t n, int bits, class F>
-AR_FN constexpr F double_quant_symmetric(F* t) noexcept {
-  constexpr int N = 1 << (bits - 1);
-  const F step = first_extreme<n>(t).value / lane_set<F>(-N);
+template <class F>
+AR_NOINLINE AR_FN constexpr F double_quant_symmetric(F* t, std::size_t n, int bits) noexcept {
+  const float N = static_cast<float>(1 << (bits - 1));
+  const F step = first_extreme(t, n).value / lane_set<F>(-N);
   const F inverse = reciprocal_or_zero(step);
-  for (std::size_t i = 0; i < n; ++i) t[i] = clamp(lane_round(t[i] * inverse), lane_set<F>(-N), lane_set<F>(N - 1)) * step;
+  for (std::size_t i = 0; i < n; ++i) t[i] = clamp(lane_round(t[i] * inverse), lane_set<F>(-N), lane_set<F>(N - 1.0f)) * step;
   return step;
 }
 
 /// auto-round's make_qp_quants (no sweeps): t becomes code * step. Returns the step.
-template <std::size_t n, int bits, class F>
-AR_FN constexpr F fit_positive_weighted(F* t, const F* w) noexcept {
-  constexpr int N = (1 << bits) - 1;
-  const F zero = lane_set<F>(0.0f), top = lane_set<F>(N);
+template <class F>
+AR_NOINLINE AR_FN constexpr F fit_positive_weighted(F* t, const F* w, std::size_t n, int bits) noexcept {
+  const int N = (1 << bits) - 1;
+  const F zero = lane_set<F>(0.0f), top = lane_set<F>(static_cast<float>(N));
   F max = t[0];
   for (std::size_t i = 1; i < n; ++i) max = lane_select(lane_gt(t[i], max), t[i], max);
-  F inverse = zero, best = zero, term[n];
+  F inverse = zero, best = zero, term[max_group];
   for (int probe = 0; probe < 9; ++probe) {
     const int k = probe == 0 ? 0 : probe < 5 ? probe - 5 : probe - 4;
     const F scale = max / lane_set<F>(static_cast<float>(0.1 * k + N));
@@ -387,7 +394,7 @@ AR_FN constexpr F fit_positive_weighted(F* t, const F* w) noexcept {
       const F d = t[i] - scale * l;
       term[i] = (w[i] * d) * d;
     }
-    const F error = sum_by_eight<n>(term);
+    const F error = sum_by_eight(term, n);
     if (k == 0) {
       inverse = is;
       best = error;
@@ -397,14 +404,14 @@ AR_FN constexpr F fit_positive_weighted(F* t, const F* w) noexcept {
     best = lane_select(better, error, best);
     inverse = lane_select(better, is, inverse);
   }
-  F l[n], lx[n];
+  F l[max_group], lx[max_group];
   for (std::size_t i = 0; i < n; ++i) {
     const F r = lane_round(inverse * t[i]);
     l[i] = lane_select(lane_gt(r, top), top, r);
     lx[i] = (w[i] * t[i]) * l[i];
     term[i] = (w[i] * l[i]) * l[i];
   }
-  const F sx = sum_by_eight<n>(lx), s2 = sum_by_eight<n>(term);
+  const F sx = sum_by_eight(lx, n), s2 = sum_by_eight(term, n);
   const F step = lane_select(lane_gt(s2, zero), sx / s2, max / top);
   for (std::size_t i = 0; i < n; ++i) t[i] = step * l[i];
   return step;
@@ -417,10 +424,11 @@ struct scale_and_offset {
 
 /// auto-round's iterative_wls_quant_search. Unlike ggml it measures a probe after quantizing again with the fitted scale and minimum, and
 /// leaves the last probe out. `v` is null or a rounding offset per element.
-template <std::size_t n, int bits, bool absolute, class F>
-AR_FN constexpr scale_and_offset<F> fit_by_least_squares(const F* x, const F* w, const F* v, const probe_grid& grid) noexcept {
-  constexpr int N = (1 << bits) - 1;
-  const F zero = lane_set<F>(0.0f), top = lane_set<F>(N);
+template <class F>
+AR_NOINLINE AR_FN constexpr scale_and_offset<F> fit_by_least_squares(const F* x, const F* w, const F* v, std::size_t n, int bits,
+                                                                     const probe_grid& grid) noexcept {
+  const int N = (1 << bits) - 1;
+  const F zero = lane_set<F>(0.0f), top = lane_set<F>(static_cast<float>(N));
   F min = x[0], max = x[0];
   for (std::size_t i = 1; i < n; ++i) {
     min = lane_select(lane_lt(x[i], min), x[i], min);
@@ -430,6 +438,7 @@ AR_FN constexpr scale_and_offset<F> fit_by_least_squares(const F* x, const F* w,
   struct problem {
     const F *x, *w, *v;
     F zero, top;
+    bool absolute;
     AR_FN constexpr F code(std::size_t i, F low, F inverse) const noexcept {
       F q = (x[i] - low) * inverse;
       if (v != nullptr) q = q + v[i];
@@ -441,15 +450,15 @@ AR_FN constexpr scale_and_offset<F> fit_by_least_squares(const F* x, const F* w,
     F low, inverse, scale;
     AR_FN constexpr F at(std::size_t i) const noexcept {
       const F d = (p->code(i, low, inverse) * scale + low) - p->x[i];
-      return p->w[i] * (absolute ? lane_abs(d) : d * d);
+      return p->w[i] * (p->absolute ? lane_abs(d) : d * d);
     }
   };
-  const problem p{x, w, v, zero, top};
-  F wx[n];
+  const problem p{x, w, v, zero, top, grid.absolute};
+  F wx[max_group];
   for (std::size_t i = 0; i < n; ++i) wx[i] = w[i] * x[i];
-  const F sw = sum_by_eight<n>(w), sx = sum_by_eight<n>(wx);
+  const F sw = sum_by_eight(w, n), sx = sum_by_eight(wx, n);
   F scale = (max - min) / top;
-  F best = sum_by_eight<n, F>(error_term{&p, min, reciprocal_or_zero(scale), scale});
+  F best = sum_by_eight<F>(n, error_term{&p, min, reciprocal_or_zero(scale), scale});
   for (int k = 0; k < grid.steps; ++k) {
     const F probe = (max - min) / lane_set<F>(static_cast<float>(grid.rmin + grid.rdelta * k + N));
     const F inverse = reciprocal_or_zero(probe);
@@ -474,7 +483,7 @@ AR_FN constexpr scale_and_offset<F> fit_by_least_squares(const F* x, const F* w,
     const auto positive = lane_gt(low, zero);
     low = lane_select(positive, zero, low);
     fitted = lane_select(positive, sxl / sl2, fitted);
-    const F error = sum_by_eight<n, F>(error_term{&p, low, reciprocal_or_zero(fitted), fitted});
+    const F error = sum_by_eight<F>(n, error_term{&p, low, reciprocal_or_zero(fitted), fitted});
     const auto better = lane_and(lane_gt(det, zero), lane_lt(error, best));
     best = lane_select(better, error, best);
     scale = lane_select(better, fitted, scale);
@@ -484,12 +493,12 @@ AR_FN constexpr scale_and_offset<F> fit_by_least_squares(const F* x, const F* w,
 }
 
 /// auto-round's make_qx_quants: 19 probes for a signed scale. `weight` null means x^2, `v` null means no rounding offset.
-template <std::size_t n, int bits, class F>
-AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight, const F* v) noexcept {
-  constexpr int N = 1 << (bits - 1);
-  const F zero = lane_set<F>(0.0f), low = lane_set<F>(-N), high = lane_set<F>(N - 1);
-  const F max = first_extreme<n>(x).value;
-  F w[n], wx[n];
+template <class F>
+AR_NOINLINE AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight, const F* v, std::size_t n, int bits) noexcept {
+  const int N = 1 << (bits - 1);
+  const F zero = lane_set<F>(0.0f), low = lane_set<F>(static_cast<float>(-N)), high = lane_set<F>(static_cast<float>(N - 1));
+  const F max = first_extreme(x, n).value;
+  F w[max_group], wx[max_group];
   for (std::size_t i = 0; i < n; ++i) {
     w[i] = weight != nullptr ? weight[i] : x[i] * x[i];
     wx[i] = w[i] * x[i];
@@ -499,7 +508,7 @@ AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight, const F* v
     const int k = probe == 0 ? 0 : probe < 10 ? probe - 10 : probe - 9;
     const F inverse =
         k == 0 ? low * reciprocal_or_zero(max) : (lane_set<F>(1.0f) / max) * lane_set<F>(static_cast<float>(-(N - 0.1 * k)));
-    F lx[n], l2[n];
+    F lx[max_group], l2[max_group];
     for (std::size_t i = 0; i < n; ++i) {
       F q = x[i] * inverse;
       if (v != nullptr) q = q + v[i];
@@ -507,7 +516,7 @@ AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight, const F* v
       lx[i] = wx[i] * q;
       l2[i] = (w[i] * q) * q;
     }
-    const F sx = sum_by_eight<n>(lx), s2 = sum_by_eight<n>(l2);
+    const F sx = sum_by_eight(lx, n), s2 = sum_by_eight(l2, n);
     if (k == 0) {
       scale = sx * reciprocal_or_zero(s2);
       best = scale * sx;
@@ -521,11 +530,11 @@ AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight, const F* v
 }
 
 /// auto-round's make_q3_quants: as fit_q3, but always five sweeps, other sums and another rounding; the offset v enters the start only.
-template <std::size_t n, class F>
-AR_FN constexpr F fit_q3_sweeps(const F* x, const F* v) noexcept {
+template <class F>
+AR_NOINLINE AR_FN constexpr F fit_q3_sweeps(const F* x, const F* v, std::size_t n) noexcept {
   const F low = lane_set<F>(-4.0f), high = lane_set<F>(3.0f);
-  const F inverse = low * reciprocal_or_zero(first_extreme<n>(x).value);
-  F l[n], lx[n], l2[n];
+  const F inverse = low * reciprocal_or_zero(first_extreme(x, n).value);
+  F l[max_group], lx[max_group], l2[max_group];
   for (std::size_t i = 0; i < n; ++i) {
     F q = inverse * x[i];
     if (v != nullptr) q = q + v[i];
@@ -534,44 +543,44 @@ AR_FN constexpr F fit_q3_sweeps(const F* x, const F* v) noexcept {
     lx[i] = (w * x[i]) * l[i];
     l2[i] = (w * l[i]) * l[i];
   }
-  F sx = sum_by_eight<n>(lx), s2 = sum_by_eight<n>(l2);
+  F sx = sum_by_eight(lx, n), s2 = sum_by_eight(l2, n);
   struct round_even {
     AR_FN constexpr F of(F t) const noexcept { return lane_round(t); }
   };
   // A sweep that moves nothing repeats itself, so stopping there changes nothing.
   for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<n, false>(x, square_weight<F>{x}, round_even{}, -4.0f, 3.0f, l, sx, s2)) break;
+    if (!improve_codes<false>(x, n, square_weight<F>{x}, round_even{}, -4.0f, 3.0f, l, sx, s2)) break;
   return sx * reciprocal_or_zero(s2);
 }
 
 /// What stands for the importance of a group when there is none: |x|, for more than 3 bits plus the root of the mean square (over 32, also for
 /// groups of 16).
-template <std::size_t n, int bits, class F>
-AR_FN constexpr void own_importance(const F* x, F* w) noexcept {
+template <class F>
+AR_NOINLINE AR_FN constexpr void own_importance(const F* x, std::size_t n, int bits, F* w) noexcept {
   for (std::size_t i = 0; i < n; ++i) w[i] = lane_abs(x[i]);
   if (bits <= 3) return;
-  const F level = lane_sqrt(sum_by_eight<n, F>(square_term<F>{x}) / lane_set<F>(32.0f));
+  const F level = lane_sqrt(sum_by_eight<F>(n, square_term<F>{x}) / lane_set<F>(32.0f));
   for (std::size_t i = 0; i < n; ++i) w[i] = w[i] + level;
 }
 
 /// Repairs the importance w of a group with zeros in it: a group with too many of them (or nothing else: the original then divides 0 by 0) falls
 /// back to own_importance; other zeros become the mean of the rest. `fill` says whether any group of the row has few enough zeros to be filled.
-template <std::size_t n, int bits, class F>
-AR_FN constexpr void repair_importance(const F* x, F* w, bool fill) noexcept {
-  constexpr int limit = bits == 2 ? 8 : 16;
+template <class F>
+AR_NOINLINE AR_FN constexpr void repair_importance(const F* x, std::size_t n, int bits, bool fill, F* w) noexcept {
+  const float limit = bits == 2 ? 8.0f : 16.0f;
   const F zero = lane_set<F>(0.0f), one = lane_set<F>(1.0f);
   F zeros = zero;
   for (std::size_t i = 0; i < n; ++i) zeros = zeros + lane_select(lane_le(w[i], lane_set<F>(1e-30f)), one, zero);
   const auto dead = lane_eq(zeros, lane_set<F>(static_cast<float>(n)));
   const auto replace = lane_or(lane_gt(zeros, lane_set<F>(limit)), dead);
-  F own[n];
-  own_importance<n, bits>(x, own);
+  F own[max_group];
+  own_importance(x, n, bits, own);
   for (std::size_t i = 0; i < n; ++i) w[i] = lane_select(replace, own[i], w[i]);
   if (!fill) return;
-  const F sum = sum_by_eight<n>(w), mean = sum / (lane_set<F>(static_cast<float>(n)) - zeros);
+  const F sum = sum_by_eight(w, n), mean = sum / (lane_set<F>(static_cast<float>(n)) - zeros);
   // In a dead group of zeros the mean is 0/0. The scales of an asymmetric super-block then fall back to plain rounding (no probe is better than
   // NaN), which is what the original does; where NaN would reach the output (symmetric types, infinite means) zeros stay.
-  constexpr bool asymmetric = bits == 2 || bits == 4 || bits == 5;
+  const bool asymmetric = bits == 2 || bits == 4 || bits == 5;
   const auto usable = asymmetric ? lane_or(lane_not(dead), lane_eq(sum, zero)) : lane_not(dead);
   for (std::size_t i = 0; i < n; ++i) w[i] = lane_select(lane_and(lane_eq(w[i], zero), usable), mean, w[i]);
 }

@@ -96,33 +96,31 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
 
   /// ggml's quantizer. `importance` is null or the weight of each column.
   template <class F>
-  AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
     const F zero = lane_set<F>(0.0f);
     asymmetric_fit<F> sub[groups];
     F scale[groups], offset[groups], weight[groups];
     F sigma = zero;
-    if (importance != nullptr) sigma = (lane_set<F>(Type::sigma_factor) * sum_of_squares<256>(x)) / lane_set<F>(256.0f);
+    if (importance != nullptr) sigma = (lane_set<F>(Type::sigma_factor) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
     for (std::size_t j = 0; j < groups; ++j) {
       const F* xs = x + j * Sub;
       F w[Sub];
       if (importance != nullptr) {
         for (std::size_t i = 0; i < Sub; ++i) w[i] = importance[j * Sub + i] * lane_sqrt(sigma + xs[i] * xs[i]);
-        sub[j] = fit_asymmetric<Sub, top, false>(xs, w, static_cast<float>(importance_grid.rmin), static_cast<float>(importance_grid.rdelta),
-                                                 importance_grid.steps);
+        sub[j] = fit_asymmetric(xs, w, Sub, top, importance_grid);
       } else {
         F level = zero;
-        if (Type::plain_weight_has_level) level = lane_sqrt(sum_of_squares<Sub>(xs) / lane_set<F>(static_cast<float>(Sub)));
+        if (Type::plain_weight_has_level) level = lane_sqrt(sum_of_squares(xs, Sub) / lane_set<F>(static_cast<float>(Sub)));
         for (std::size_t i = 0; i < Sub; ++i) w[i] = Type::plain_weight_has_level ? level + lane_abs(xs[i]) : lane_abs(xs[i]);
-        constexpr probe_grid grid = Type::plain_grid;
-        sub[j] = fit_asymmetric<Sub, top, grid.absolute>(xs, w, static_cast<float>(grid.rmin), static_cast<float>(grid.rdelta), grid.steps);
+        sub[j] = fit_asymmetric(xs, w, Sub, top, Type::plain_grid);
       }
       scale[j] = sub[j].scale;
       offset[j] = sub[j].offset;
       weight[j] = sub[j].weight_sum;
     }
     if (importance != nullptr) {
-      p.d = lane_round_f16(fit_positive<groups, super_top>(scale, weight, p.scale));
-      p.dmin = lane_round_f16(fit_positive<groups, super_top>(offset, weight, p.min));
+      p.d = lane_round_f16(fit_positive(scale, weight, groups, super_top, p.scale));
+      p.dmin = lane_round_f16(fit_positive(offset, weight, groups, super_top, p.min));
     } else {
       p.d = lane_round_f16(share_largest(scale, p.scale));
       p.dmin = lane_round_f16(share_largest(offset, p.min));
@@ -147,7 +145,7 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
 
   /// auto-round's parameters. `v` is null or a rounding offset per value.
   template <class F>
-  AR_FN static constexpr void search(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
+  AR_NOINLINE AR_FN static constexpr void search(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
     F weight[groups];
     for (std::size_t j = 0; j < groups; ++j) {
       const F* xs = x + j * Sub;
@@ -156,23 +154,23 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
       scale_and_offset<F> r;
       if (importance != nullptr) {
         for (std::size_t i = 0; i < Sub; ++i) w[i] = importance[j * Sub + i];
-        if (rule.repair) repair_importance<Sub, Bits>(xs, w, rule.fill);
-        r = fit_by_least_squares<Sub, Bits, false>(xs, w, vs, importance_grid);
+        if (rule.repair) repair_importance(xs, Sub, Bits, rule.fill, w);
+        r = fit_by_least_squares(static_cast<const F*>(xs), static_cast<const F*>(w), vs, Sub, Bits, importance_grid);
       } else {
-        own_importance<Sub, Bits>(xs, w);
-        r = fit_by_least_squares<Sub, Bits, Type::plain_grid.absolute>(xs, w, vs, Type::plain_grid);
+        own_importance(xs, Sub, Bits, w);
+        r = fit_by_least_squares(static_cast<const F*>(xs), static_cast<const F*>(w), vs, Sub, Bits, Type::plain_grid);
         r.offset = flush_tiny(r.offset);
       }
       g.scale[j] = flush_tiny(r.scale);
       g.offset[j] = r.offset;
-      weight[j] = sum_by_eight<Sub>(w);
+      weight[j] = sum_by_eight(static_cast<const F*>(w), Sub);
     }
     if (importance != nullptr) {
-      g.d_scale = fit_positive_weighted<groups, SuperBits>(g.scale, weight);
-      g.d_offset = fit_positive_weighted<groups, SuperBits>(g.offset, weight);
+      g.d_scale = fit_positive_weighted(g.scale, static_cast<const F*>(weight), groups, SuperBits);
+      g.d_offset = fit_positive_weighted(g.offset, static_cast<const F*>(weight), groups, SuperBits);
     } else {
-      g.d_scale = double_quant_positive<groups, SuperBits>(g.scale);
-      g.d_offset = double_quant_positive<groups, SuperBits>(g.offset);
+      g.d_scale = double_quant_positive(g.scale, groups, SuperBits);
+      g.d_offset = double_quant_positive(g.offset, groups, SuperBits);
     }
   }
 
@@ -197,7 +195,7 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
 
   /// Codes of x for given parameters, chosen with the scales as they will be read back (Q4_K, Q5_K).
   template <class F>
-  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
     encode_scales(g, p);
     p.d = lane_round_f16(p.d);
     p.dmin = lane_round_f16(p.dmin);
@@ -248,7 +246,7 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
 
   /// ggml's last pass: codes for the scales as they will be read back. Where such a scale is zero, `code` is left as it is.
   template <class F>
-  AR_FN static constexpr void encode_again(const F* x, const params<F>& p, F* code) noexcept {
+  AR_NOINLINE AR_FN static constexpr void encode_again(const F* x, const params<F>& p, F* code) noexcept {
     for (std::size_t j = 0; j < 16; ++j) {
       const F step = p.d * p.scale[j];
       const auto lost = lane_eq(step, lane_set<F>(0.0f));
@@ -268,24 +266,24 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
  protected:
   /// auto-round's parameters with importance, and without where `plain` is the search of the type.
   template <class F>
-  AR_FN static constexpr void search_groups(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
+  AR_NOINLINE AR_FN static constexpr void search_groups(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
     for (std::size_t j = 0; j < 16; ++j) {
       const F* xs = x + j * 16;
       const F* vs = v != nullptr ? v + j * 16 : nullptr;
       if (importance != nullptr) {
         F w[16];
         for (std::size_t i = 0; i < 16; ++i) w[i] = importance[j * 16 + i];
-        if (rule.repair) repair_importance<16, Bits>(xs, w, rule.fill);
-        g.scale[j] = fit_symmetric_weighted<16, Bits>(xs, w, vs);
+        if (rule.repair) repair_importance(xs, 16, Bits, rule.fill, w);
+        g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(w), vs, 16, Bits);
       } else if constexpr (Bits == 3) {
-        g.scale[j] = fit_q3_sweeps<16>(xs, vs);
+        g.scale[j] = fit_q3_sweeps(xs, vs, 16);
       } else {
-        g.scale[j] = fit_symmetric_weighted<16, Bits, F>(xs, nullptr, vs);
+        g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(nullptr), vs, 16, Bits);
       }
       g.scale[j] = flush_tiny(g.scale[j]);
       g.offset[j] = lane_set<F>(0.0f);
     }
-    g.d_scale = double_quant_symmetric<16, SuperBits>(g.scale);
+    g.d_scale = double_quant_symmetric(g.scale, 16, SuperBits);
     g.d_offset = lane_set<F>(0.0f);
   }
 };

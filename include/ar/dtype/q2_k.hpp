@@ -51,7 +51,7 @@ struct q2_k : gguf::asymmetric_superblock<q2_k, 2, 16, 4> {
 
   /// As in the base, but chosen with the unrounded scales.
   template <class F>
-  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
     base::encode_scales(g, p);
     p.d = lane_round_f16(p.d);
     p.dmin = lane_round_f16(p.dmin);

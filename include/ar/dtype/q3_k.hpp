@@ -28,11 +28,11 @@ struct q3_k : gguf::symmetric_superblock<3, 6> {
 
   /// ggml's quantizer. `importance` is null or the weight of each column.
   template <class F>
-  AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
     const F zero = lane_set<F>(0.0f);
     F scale[16];
     if (importance != nullptr) {
-      const F sigma = (lane_set<F>(2.0f) * gguf::sum_of_squares<256>(x)) / lane_set<F>(256.0f);
+      const F sigma = (lane_set<F>(2.0f) * gguf::sum_of_squares(x, 256)) / lane_set<F>(256.0f);
       F weight[16];
       for (std::size_t j = 0; j < 16; ++j) {
         const F* xs = x + j * 16;
@@ -42,16 +42,16 @@ struct q3_k : gguf::symmetric_superblock<3, 6> {
           w[i] = importance[j * 16 + i] * lane_sqrt(sigma + xs[i] * xs[i]);
           weight[j] = weight[j] + w[i];
         }
-        const auto sub = gguf::fit_symmetric<16, 4>(xs, w);
+        const auto sub = gguf::fit_symmetric(xs, static_cast<const F*>(w), 16, 4);
         scale[j] = sub.scale;
         for (std::size_t i = 0; i < 16; ++i) code[j * 16 + i] = gguf::code_of<4>(sub, xs[i]);
       }
-      const auto outer = gguf::fit_symmetric<16, 32>(scale, weight);
+      const auto outer = gguf::fit_symmetric(static_cast<const F*>(scale), static_cast<const F*>(weight), 16, 32);
       for (std::size_t j = 0; j < 16; ++j) p.scale[j] = gguf::code_of<32>(outer, scale[j]) - lane_set<F>(32.0f);
       p.d = lane_round_f16(outer.scale);
     } else {
-      for (std::size_t j = 0; j < 16; ++j) scale[j] = gguf::fit_q3<16>(x + j * 16, code + j * 16);
-      const F extreme = gguf::first_extreme<16>(scale).value;
+      for (std::size_t j = 0; j < 16; ++j) scale[j] = gguf::fit_q3(x + j * 16, 16, code + j * 16);
+      const F extreme = gguf::first_extreme(scale, 16).value;
       const auto none = lane_eq(extreme, zero);
       const F inverse = lane_set<F>(-32.0f) / extreme;
       for (std::size_t j = 0; j < 16; ++j)
@@ -63,13 +63,13 @@ struct q3_k : gguf::symmetric_superblock<3, 6> {
 
   /// auto-round's parameters. `v` is null or a rounding offset per value.
   template <class F>
-  AR_FN static constexpr void search(const F* x, const F* importance, const gguf::search_rule& rule, const F* v, group_params<F>& g) noexcept {
+  AR_NOINLINE AR_FN static constexpr void search(const F* x, const F* importance, const gguf::search_rule& rule, const F* v, group_params<F>& g) noexcept {
     search_groups(x, importance, rule, v, g);
   }
 
   /// Codes of x for given parameters, chosen with the unrounded scales.
   template <class F>
-  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
     p.d = lane_round_f16(g.d_scale);
     for (std::size_t j = 0; j < 16; ++j) {
       p.scale[j] = gguf::scale_code(g.scale[j], g.d_scale, -32.0f, 31.0f);

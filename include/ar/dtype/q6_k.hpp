@@ -28,15 +28,15 @@ struct q6_k : gguf::symmetric_superblock<6, 8> {
 
   /// ggml's quantizer. `importance` is null or the weight of each column, which is used as it is.
   template <class F>
-  AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F* importance, F* code, params<F>& p) noexcept {
     const F zero = lane_set<F>(0.0f);
     F scale[16];
     for (std::size_t j = 0; j < 16; ++j) {
-      const auto sub = gguf::fit_symmetric<16, 32>(x + j * 16, importance != nullptr ? importance + j * 16 : nullptr);
+      const auto sub = gguf::fit_symmetric(x + j * 16, importance != nullptr ? importance + j * 16 : nullptr, 16, 32);
       scale[j] = sub.scale;
       for (std::size_t i = j * 16; i < j * 16 + 16; ++i) code[i] = gguf::code_of<32>(sub, x[i]);
     }
-    const auto extreme = gguf::first_extreme<16>(scale);
+    const auto extreme = gguf::first_extreme(scale, 16);
     const auto none = lane_lt(extreme.magnitude, lane_set<F>(gguf::group_max_eps));
     const F inverse = lane_set<F>(-128.0f) / extreme.value;
     p.d = lane_select(none, zero, lane_round_f16(lane_set<F>(1.0f) / inverse));
@@ -48,13 +48,13 @@ struct q6_k : gguf::symmetric_superblock<6, 8> {
 
   /// auto-round's parameters. `v` is null or a rounding offset per value.
   template <class F>
-  AR_FN static constexpr void search(const F* x, const F* importance, const gguf::search_rule& rule, const F* v, group_params<F>& g) noexcept {
+  AR_NOINLINE AR_FN static constexpr void search(const F* x, const F* importance, const gguf::search_rule& rule, const F* v, group_params<F>& g) noexcept {
     search_groups(x, importance, rule, v, g);
   }
 
   /// Codes of x for given parameters, chosen with the scales as they will be read back.
   template <class F>
-  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
     p.d = lane_round_f16(g.d_scale);
     for (std::size_t j = 0; j < 16; ++j) {
       p.scale[j] = gguf::scale_code(g.scale[j], g.d_scale, -128.0f, 127.0f);

@@ -19,9 +19,9 @@ struct q8_0 : gguf::symmetric_block32<8> {
 
   /// ggml's quantizer: largest magnitude / 127. Importance plays no part.
   template <class F>
-  AR_FN static constexpr void fit(const F* x, const F*, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F*, F* code, params<F>& p) noexcept {
     const F zero = lane_set<F>(0.0f);
-    const F d = gguf::first_extreme<32>(x).magnitude / lane_set<F>(127.0f);
+    const F d = gguf::first_extreme(x, 32).magnitude / lane_set<F>(127.0f);
     const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
     p.d = lane_round_f16(d);
     for (std::size_t i = 0; i < 32; ++i)
@@ -30,7 +30,7 @@ struct q8_0 : gguf::symmetric_block32<8> {
 
   /// auto-round's packer with the scale of a quantized layer: halves away from zero, where a half is seen after doubling the fraction.
   template <class F>
-  AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
+  AR_NOINLINE AR_FN static constexpr void encode_given(const F* x, const group_params<F>& g, F* code, params<F>& p) noexcept {
     const F inverse = gguf::reciprocal_or_zero(g.scale[0]);
     p.d = lane_round_f16(g.scale[0]);
     for (std::size_t i = 0; i < 32; ++i) {
@@ -44,7 +44,7 @@ struct q8_0 : gguf::symmetric_block32<8> {
   template <class F>
   AR_FN static constexpr void encode_own(const F* x, F* code, params<F>& p) noexcept {
     group_params<F> g;
-    g.scale[0] = gguf::first_extreme<32>(x).magnitude / lane_set<F>(127.0f);
+    g.scale[0] = gguf::first_extreme(x, 32).magnitude / lane_set<F>(127.0f);
     encode_given(x, g, code, p);
   }
 
