@@ -2,13 +2,14 @@
 """Runs the Python auto-round 0.16.1 and ours on the same model, data, settings and threads, and prints them side by side.
 
 Usage (with the venv of tests/peers/setup.sh):
-    build/peers-venv/bin/python benchmarks/peers/compare.py [--only peer|ours] [--case NAME ...] [--again]
+    build/peers-venv/bin/python benchmarks/peers/compare.py [--only peer|peer_eager|ours] [--case NAME ...] [--again]
         [--binary build/release/bin/auto-round] [--tiny-stories DIR] [--smollm2 DIR] [--threads 2] [--results FILE]
 Cases: see CASES. SmolLM2 cases are skipped when --smollm2 (tests/peers/fetch_smollm2.sh) is absent.
 
 cpu: user + system seconds of the command and all its children; wall; rss: largest resident set of one of its processes.
 ppl, kl: by one evaluator for both, transformers in float32 on the weights as auto-round's inference code unpacks them; kl is
 the mean KL divergence to the float model over the scored tokens, in nats. Our own `eval` is printed beside it.
+load: the machine's load average while it ran; on a busy machine wall time says nothing and CPU time is somewhat too high.
 The peer runs twice: as it comes (torch.compile with an empty cache) and with --disable_torch_compile ("eager").
 Results are kept in results/<cpu>.json, so the peer needs to run once a machine; --again measures anew.
 """
@@ -47,10 +48,10 @@ CASES = {
     "smollm2_w4g64": SMOL | {"options": f"{W4G64} {TUNE.format(20)}"},
     "smollm2_w2g64": SMOL | {"options": f"{W2G64} {TUNE.format(20)}"},
 }
-SIDES = {"peer": ["peer", "peer_eager"], "ours": ["ours"]}
+SIDES = {"peer": ["peer", "peer_eager"], "peer_eager": ["peer_eager"], "ours": ["ours"], "all": ["peer", "peer_eager", "ours"]}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--only", choices=SIDES)
+parser.add_argument("--only", choices=SIDES, default="all")
 parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
 parser.add_argument("--again", action="store_true", help="measure even if a result with the same settings is kept")
 parser.add_argument("--binary", type=pathlib.Path, default=common.REPO / "build/release/bin/auto-round")
@@ -114,7 +115,8 @@ def run_side(side, case, work):
     (work / "calib.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
     options = ["--model", model, *case["options"].split(), "--nsamples", case["nsamples"], "--seqlen", case["seqlen"],
                "--batch_size", case["batch_size"], "--dataset", work / "calib.jsonl", "--format", "auto_round", "--output_dir", out]
-    env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1", HF_HOME=str(work / "hf"),
+    # Threads that wait must not spin, or CPU time would count the waiting whenever the machine is shared.
+    env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1", HF_HOME=str(work / "hf"),
                TORCHINDUCTOR_CACHE_DIR=str(work / "inductor"), TRANSFORMERS_VERBOSITY="error")
     if side == "ours":
         command = [args.binary, "quantize", *options, *args.ours_options.split()]
@@ -123,7 +125,9 @@ def run_side(side, case, work):
         command = [sys.executable, "-c", program, *options, "--device_map", "cpu"]
         command += ["--disable_torch_compile"] if side == "peer_eager" else []
     log = work / "log"
+    before = os.getloadavg()[0]
     result = measure(command, log, env)
+    result["load"] = [round(before, 1), round(os.getloadavg()[0], 1)]
     text = log.read_text(errors="replace")
     if side != "ours":
         result["amp"] = "float32 (the peer found no bf16)" if "amp is set to FALSE" in text else "bf16 (the peer's own choice)"
@@ -164,11 +168,10 @@ def main():
         if entry.get("settings") != settings:
             entry.clear()
             entry["settings"] = settings
-        sides = [s for key, group in SIDES.items() if args.only in (None, key) for s in group]
         if "float" not in entry:
             ids = common.Tokens(MODELS[case["model"]]).stream(eval_file(), case["eval_tokens"])
             entry["float"] = common.score(common.load_float32(MODELS[case["model"]]), ids, case["seqlen"])
-        for side in sides:
+        for side in SIDES[args.only]:
             key = f"ours {args.ours_options}".strip() if side == "ours" else side
             if key in entry and not args.again and side != "ours":
                 continue
