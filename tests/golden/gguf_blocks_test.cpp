@@ -52,10 +52,7 @@ std::vector<std::string> split(const std::string& s) {
   return parts;
 }
 /// "q4k" -> "q4_k", as the search file writes it.
-std::string type_of(std::string s) {
-  if (s.size() == 3 && s[2] == 'k') s.insert(2, "_");
-  return s;
-}
+std::string type_of(const std::string& s) { return s.size() == 3 ? s.substr(0, 2) + "_k" : s; }
 
 std::vector<float> importance_of(const golden::file& inputs, const std::string& name) {
   return name == "none" ? std::vector<float>{} : inputs[name].f32();

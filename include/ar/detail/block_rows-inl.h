@@ -109,8 +109,8 @@ template <class T, class V>
 constexpr void load_groups(const gguf_parameters<const float>& p, const block_batch& b, typename T::template group_params<V>& g) noexcept {
   load_parameters<V>(p.scale, b, groups_of<T>, g.scale);
   load_parameters<V>(p.offset, b, groups_of<T>, g.offset);
-  load_parameters<V>(p.d_scale, b, 1, &g.d_scale);
-  load_parameters<V>(p.d_offset, b, 1, &g.d_offset);
+  load_parameters<V>(T::groups > 1 ? p.d_scale : nullptr, b, 1, &g.d_scale);
+  load_parameters<V>(T::groups > 1 ? p.d_offset : nullptr, b, 1, &g.d_offset);
 }
 
 /// Writes the lanes' codes and fields as blocks; `bytes` is the first block of the batch's matrix row by row, `stride` bytes a row.
@@ -277,9 +277,10 @@ constexpr gguf::search_rule rule_of(const float*& importance, std::size_t cols, 
   return rule;
 }
 
-/// Null where a type has no such parameter, not null where it has.
+/// Every parameter that the type has is there (unless there is nothing to write).
 template <class T, class P>
-[[nodiscard]] constexpr bool parameters_fit(const gguf_parameters<P>& p) noexcept {
+[[nodiscard]] constexpr bool parameters_fit(const gguf_parameters<P>& p, matrix_view<const float> w) noexcept {
+  if (w.rows == 0 || w.cols == 0) return true;
   if (p.scale == nullptr || (T::asymmetric && p.offset == nullptr)) return false;
   return T::groups == 1 || (p.d_scale != nullptr && (!T::asymmetric || p.d_offset != nullptr));
 }
@@ -303,8 +304,10 @@ struct search_batch {
               v.data == nullptr ? static_cast<const V*>(nullptr) : static_cast<const V*>(offset), g);
     save_parameters<V>(g.scale, b, groups_of<T>, out.scale);
     save_parameters<V>(g.offset, b, groups_of<T>, out.offset);
-    save_parameters<V>(&g.d_scale, b, 1, out.d_scale);
-    save_parameters<V>(&g.d_offset, b, 1, out.d_offset);
+    if constexpr (T::groups > 1) {
+      save_parameters<V>(&g.d_scale, b, 1, out.d_scale);
+      save_parameters<V>(&g.d_offset, b, 1, out.d_offset);
+    }
   }
 };
 
@@ -366,7 +369,7 @@ template <class T, class V>
 [[nodiscard]] constexpr errc search_blocks(matrix_view<const float> w, const float* importance, gguf::search_rule rule, matrix_view<const float> v,
                                     const gguf_parameters<float>& out) noexcept {
   if (v.data != nullptr && !shapes::same_shape(w, v)) return errc::bad_shape;
-  if (!parameters_fit<T>(out)) return errc::bad_size;
+  if (!parameters_fit<T>(out, w)) return errc::bad_size;
   if (const errc e = check_blocks<T, V>(w, importance); e != errc::ok) return e;
   if (extrema e; v.data != nullptr && !finite_range<V>(v, e)) return errc::non_finite;
   rule = rule_of<T>(importance, w.cols, rule);
@@ -378,7 +381,7 @@ template <class T, class V>
 [[nodiscard]] constexpr errc qdq_given(matrix_view<const float> w, matrix_view<const float> v, gguf::search_rule rule, const gguf_parameters<const float>& given,
                                    matrix_view<float> out) noexcept {
   if (!shapes::same_shape(w, out) || (v.data != nullptr && !shapes::same_shape(w, v))) return errc::bad_shape;
-  if (!parameters_fit<T>(given)) return errc::bad_size;
+  if (!parameters_fit<T>(given, w)) return errc::bad_size;
   if (const errc e = check_blocks<T, V>(w, nullptr); e != errc::ok) return e;
   for_each_batch<T, V>(w.rows, w.cols, apply_batch<T, V>{w, v, rule, given, out, {}});
   return errc::ok;
@@ -388,7 +391,7 @@ template <class T, class V>
 [[nodiscard]] constexpr errc pack_given(matrix_view<const float> w, const gguf_parameters<const float>& given, matrix_view<std::uint8_t> bytes) noexcept {
   std::size_t blocks = 0;
   if (const errc e = shapes::block_shapes(w, bytes, T::block_size, T::block_bytes, blocks); e != errc::ok) return e;
-  if (!parameters_fit<T>(given)) return errc::bad_size;
+  if (!parameters_fit<T>(given, w)) return errc::bad_size;
   if (const errc e = check_blocks<T, V>(w, nullptr); e != errc::ok) return e;
   for_each_batch<T, V>(w.rows, w.cols, apply_batch<T, V>{w, {}, {}, given, {}, bytes});
   return errc::ok;
