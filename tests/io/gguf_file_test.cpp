@@ -235,6 +235,7 @@ TEST(Gguf, HostileFilesAreRefused) {
       // Keys.
       {"key length 0", pair(kv("", 4, u32(1))), "empty"},
       {"key with a zero byte", pair(kv(std::string("a\0b", 3), 4, u32(1))), "zero byte"},
+      {"key that is not UTF-8", pair(kv("a\xFF", 4, u32(1))), "UTF-8"},
       {"key of 65,536 bytes", pair(kv(std::string(65'536, 'k'), 4, u32(1))), "longer than 65535"},
       {"key length 2^48", pair(u64(std::uint64_t{1} << 48) + "k"), "longer than 65535"},
       {"key length 2^63", pair(u64(std::uint64_t{1} << 63) + "k"), "longer than 65535"},
@@ -281,6 +282,7 @@ TEST(Gguf, HostileFilesAreRefused) {
       {"tensor entry missing", head(1, 0), "ends inside"},
       {"tensor entry cut", head(1, 0) + str("t") + u32(1) + u64(8) + u32(0) + "1234567", "ends inside"},
       {"tensor name empty", file_of({info("", {8}, 0, 0)}, 32), "empty"},
+      {"tensor name that is not UTF-8", file_of({info("\xC3", {8}, 0, 0)}, 32), "UTF-8"},
       {"tensor name of 64 bytes", file_of({info(std::string(64, 'n'), {8}, 0, 0)}, 32), "longer than 63"},
       {"tensor name of a megabyte", file_of({info(std::string(1 << 20, 'n'), {8}, 0, 0)}, 32), "longer than 63"},
       {"tensor name with a zero byte", file_of({info(std::string("t\0u", 3), {8}, 0, 0)}, 32), "zero byte"},

@@ -1,5 +1,6 @@
-// The safetensors container. Behaves as the Rust reference (safetensors 0.8): where its text and its code differ, as its code. Stricter than it
-// in three points, each because no writer needs it: a name or key that appears twice, more than 1,024 axes, records written as JSON arrays.
+// The safetensors container. Behaves as the Rust reference (safetensors 0.8.0): where its text and its code differ, as its code. Known differences:
+// stricter about a name or key that appears twice, more than 1,024 axes, names above 4,096 bytes, entries written as arrays and types written as
+// objects, which no writer makes; laxer about a number too large for a double in a field that nobody reads.
 #include "io/safetensors.hpp"
 
 #include <algorithm>
