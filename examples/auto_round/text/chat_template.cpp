@@ -12,10 +12,10 @@ namespace {
 
 using io::json;
 
-constexpr int kMostDepth = 400;                    // of expressions and statements
-constexpr std::size_t kMostWords = 1000;           // in one tag; bounds the depth of a chain like a + a + a
-constexpr std::size_t kMostOutput = 64u << 20;     // bytes
-constexpr std::uint64_t kMostSteps = 100'000'000;  // evaluated nodes
+constexpr int kMostDepth = 400;                   // of expressions and statements
+constexpr std::size_t kMostWords = 1000;          // in one tag; bounds the depth of a chain like a + a + a
+constexpr std::uint64_t kMostBytes = 256u << 20;  // put together while rendering
+constexpr std::uint64_t kMostSteps = 2'000'000;   // evaluated nodes
 
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -176,16 +176,18 @@ class parser {
       while (true) {
         while (at < source_.size() && is_blank(source_[at])) ++at;
         if (at >= source_.size()) return complain("has an unfinished tag"), false;
-        const bool minus = source_[at] == '-' && source_.substr(at + 1).starts_with(close);
-        if (minus || source_.substr(at).starts_with(close)) break;
+        const bool controlled = (source_[at] == '-' || source_[at] == '+') && source_.substr(at + 1).starts_with(close);
+        if (controlled || source_.substr(at).starts_with(close)) break;
         if (!read_token(at)) return false;
         if (tokens_.size() > kMostWords) return complain("has a tag of more than 1000 words"), false;
       }
     }
-    const bool minus = opener == '#' ? source_[at - 1] == '-' : source_[at] == '-';
-    at_ = at + close.size() + (minus && opener != '#' ? 1 : 0);
-    swallow_all_ = minus;
-    swallow_line_feed_ = opener != '{';
+    // A comment may hold the control character as its last.
+    const char control = opener == '#' ? source_[at - 1] : source_[at];
+    const bool controlled = control == '-' || control == '+';
+    at_ = at + close.size() + (controlled && opener != '#' ? 1 : 0);
+    swallow_all_ = control == '-';
+    swallow_line_feed_ = opener != '{' && control != '+';
     return true;
   }
 
@@ -569,6 +571,17 @@ class renderer {
     return {{}, false};
   }
 
+  // True if `more` bytes may still be put together.
+  bool afford(std::size_t more) {
+    bytes_ += more;
+    if (bytes_ > kMostBytes) complain("makes more than 256 MiB of text");
+    return ok();
+  }
+  void print(const std::string& s) {
+    if (afford(s.size())) out_ += s;
+  }
+  value joined(const std::string& a, const std::string& b) { return afford(a.size() + b.size()) ? value{json(a + b)} : value{{}, false}; }
+
   json* find(const std::string& name) {
     for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
       if (const auto found = scope->find(name); found != scope->end()) return &found->second;
@@ -577,18 +590,18 @@ class renderer {
   }
 
   void run_statement(const node& n) {
-    if (++steps_ > kMostSteps || out_.size() > kMostOutput) complain("runs too long");
+    if (++steps_ > kMostSteps) complain("runs too long");
     if (!ok()) return;
     switch (n.k) {
       case kind::block:
         for (const node_ptr& c : n.children) run_statement(*c);
         return;
       case kind::text:
-        out_ += n.word;
+        print(n.word);
         return;
       case kind::print: {
         const value x = evaluate(*n.children[0]);
-        if (x.defined) out_ += to_text(x.v);
+        if (x.defined) print(to_text(x.v));
         return;
       }
       case kind::for_loop:
@@ -752,9 +765,10 @@ class renderer {
       if (b.is_object() && a.is_string()) found = b.find(a.as_string()) != nullptr;
       return {json(found == (op == "in"))};
     }
-    if (op == "~") return {json((left.defined ? to_text(a) : "") + (right.defined ? to_text(b) : ""))};
-    if (op == "+" && a.is_string() && b.is_string()) return {json(a.as_string() + b.as_string())};
+    if (op == "~") return joined(left.defined ? to_text(a) : "", right.defined ? to_text(b) : "");
+    if (op == "+" && a.is_string() && b.is_string()) return joined(a.as_string(), b.as_string());
     if (op == "+" && a.is_array() && b.is_array()) {
+      if (!afford((a.items().size() + b.items().size()) * 64)) return {{}, false};
       json::array both = a.items();
       both.insert(both.end(), b.items().begin(), b.items().end());
       return {json(std::move(both))};
@@ -863,7 +877,7 @@ class renderer {
 
   std::vector<std::map<std::string, json>> scopes_;
   std::string out_;
-  std::uint64_t steps_ = 0;
+  std::uint64_t steps_ = 0, bytes_ = 0;
   error problem_;
 };
 
