@@ -5,7 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
+#include <functional>
 #include <limits>
 #include <new>
 
@@ -65,14 +65,18 @@ bool make_number(std::string&& text, json& out) {
   return true;
 }
 
-/// The first key that appears twice, or null. Sorts; comparing all pairs would let a small file run for hours.
+/// The first key that appears twice, or null. Sorts; comparing all pairs would let a small file run for hours, and so would a hash table whose
+/// keys a stranger chose. The hash goes first because it lies in the array that is sorted, and the keys do not.
 const std::string* duplicate_key(const json::object& members) {
-  std::vector<const std::string*> keys;
+  using hashed_key = std::pair<std::size_t, const std::string*>;
+  std::vector<hashed_key> keys;
   keys.reserve(members.size());
-  for (const auto& m : members) keys.push_back(&m.first);
-  std::sort(keys.begin(), keys.end(), [](const std::string* a, const std::string* b) { return *a < *b; });
-  const auto twice = std::adjacent_find(keys.begin(), keys.end(), [](const std::string* a, const std::string* b) { return *a == *b; });
-  return twice == keys.end() ? nullptr : *twice;
+  for (const auto& m : members) keys.emplace_back(std::hash<std::string>()(m.first), &m.first);
+  std::sort(keys.begin(), keys.end(),
+            [](const hashed_key& a, const hashed_key& b) { return a.first != b.first ? a.first < b.first : *a.second < *b.second; });
+  const auto twice = std::adjacent_find(keys.begin(), keys.end(),
+                                        [](const hashed_key& a, const hashed_key& b) { return a.first == b.first && *a.second == *b.second; });
+  return twice == keys.end() ? nullptr : twice->second;
 }
 
 result<json> parse_tree(std::string_view text, const std::string& file, std::size_t most_values) {

@@ -173,10 +173,13 @@ bool json_reader::string() {
   ++at_;
   for (;;) {
     const std::size_t start = at_;
-    while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' && static_cast<std::uint8_t>(text_[at_]) >= 0x20) {
+    for (; at_ < text_.size(); ++at_) {
+      const auto c = static_cast<std::uint8_t>(text_[at_]);
+      if (c < 0x20 || c == '"' || c == '\\') break;
+      if (c < 0x80) continue;
       const std::size_t length = utf8_sequence(text_, at_);
       if (length == 0) return fail("a string is not valid UTF-8", at_), false;
-      at_ += length;
+      at_ += length - 1;
     }
     value_.append(text_, start, at_ - start);
     if (at_ == text_.size()) return fail("a quote is missing", at_), false;
