@@ -14,6 +14,9 @@ endif()
 
 function(ar_house_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -ffp-contract=off)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    target_compile_options(${target} PRIVATE -Wno-restrict)  # false positives on std::string, GCC bug 105651
+  endif()
   if(AR_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
