@@ -66,7 +66,7 @@ class Linalg : public testing::TestWithParam<backend> {
 };
 
 TEST_P(Linalg, EqualsAPlainLoopInDouble) {
-  const std::size_t shapes[][3] = {{1, 1, 1}, {1, 300, 40}, {2, 3, 5}, {13, 33, 17}, {64, 96, 256}, {257, 129, 65}, {300, 1030, 70}, {31, 64, 513}};
+  const std::size_t shapes[][3] = {{1, 1, 1}, {1, 300, 40}, {2, 3, 5}, {13, 33, 17}, {64, 96, 256}, {257, 129, 65}, {300, 1030, 70}, {31, 64, 513}, {1100, 96, 130}};
   for (const kind which : {kind::nt, kind::nn, kind::tn})
     for (const auto& s : shapes)
       for (const bool bf16 : {false, true})
@@ -97,7 +97,7 @@ TEST_P(Linalg, GivesTheSameBitsWithAnyNumberOfThreads) {
   const int before = omp_get_max_threads();
   for (const kind which : {kind::nt, kind::nn, kind::tn})
     for (const bool bf16 : {false, true}) {
-      const problem p = make(which, 520, 576, 300, 2);
+      const problem p = make(which, 1100, 576, 300, 2);
       std::vector<std::vector<float>> results;
       for (const int threads : {1, 2, 3, 7}) {
         omp_set_num_threads(threads);
