@@ -17,9 +17,9 @@ namespace auto_round::plan {
 
 /// What the user set on top of the preset; empty: as the preset says.
 struct scheme_overrides {
-  std::optional<std::int64_t> bits, group_size, act_bits, act_group_size, super_bits, super_group_size;
-  std::optional<bool> sym, act_sym, act_dynamic;
-  std::optional<std::string> data_type, act_data_type;
+  std::optional<std::int64_t> bits{}, group_size{}, act_bits{}, act_group_size{}, super_bits{}, super_group_size{};
+  std::optional<bool> sym{}, act_sym{}, act_dynamic{};
+  std::optional<std::string> data_type{}, act_data_type{};
 };
 
 /// Resolves preset and overrides to a complete scheme (spec of auto-round 0.16.1, schemes.py). error_kind::usage for unknown names and impossible
@@ -36,16 +36,16 @@ enum class route { automatic, model_free, regular };
 
 struct request {
   std::string scheme = "W4A16";
-  scheme_overrides overrides;
+  scheme_overrides overrides{};
   std::vector<std::string> formats = {"auto_round"};
-  std::string ignore_layers;                       ///< --ignore_layers: patterns separated by commas
+  std::string ignore_layers{};                     ///< --ignore_layers: patterns separated by commas
   exporting::method how = exporting::method::signround;
   route way = route::automatic;
   std::int64_t iters = 200;
   double lr = 0, minmax_lr = 0;                    ///< 0: default
   std::int64_t gradient_accumulate_steps = 1, nsamples = 128, seqlen = 2048, batch_size = 8;
   bool enable_minmax_tuning = true, enable_quanted_input = true;
-  std::string scale_dtype;                         ///< empty: float16, or float32 for GGUF
+  std::string scale_dtype{};                       ///< empty: float16, or float32 for GGUF
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
 };
 

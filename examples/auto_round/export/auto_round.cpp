@@ -75,7 +75,7 @@ result<std::unique_ptr<exporter>> make(const job& run) {
 }  // namespace
 
 extern const export_format export_auto_round;
-const export_format export_auto_round = {"auto_round", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, decide, make,
+constinit const export_format export_auto_round = {"auto_round", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, decide, make,
                                          open_packed_folder};
 
 }  // namespace auto_round::exporting

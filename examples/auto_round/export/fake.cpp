@@ -75,6 +75,6 @@ result<std::unique_ptr<exporter>> make(const job& run) {
 }  // namespace
 
 extern const export_format export_fake;
-const export_format export_fake = {"fake", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, decide, make, open_float_folder};
+constinit const export_format export_fake = {"fake", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, decide, make, open_float_folder};
 
 }  // namespace auto_round::exporting

@@ -30,22 +30,23 @@ const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<s
 /// The weight's name without ".weight".
 std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
 
-/// Factors of llama3's frequency scaling, as llama.cpp stores them; in float, as the converter computes them.
+/// Factors of llama3's frequency scaling, as llama.cpp's converter stores them. It computes them with torch in float, where a number divided by a
+/// tensor is the number times the tensor's reciprocal; the last bit depends on that.
 std::vector<float> rope_factors(const model::rope_spec& rope, std::int64_t head_dim) {
   const auto f = [](double v) { return static_cast<float>(v); };
+  const float original_length = f(static_cast<double>(rope.original_max_position));
   const float low_wavelength = f(static_cast<double>(rope.original_max_position) / rope.low_freq_factor);
   const float high_wavelength = f(static_cast<double>(rope.original_max_position) / rope.high_freq_factor);
   std::vector<float> factors;
   for (std::int64_t i = 0; i < head_dim; i += 2) {
     const float frequency = 1.0f / std::pow(f(rope.theta), f(static_cast<double>(i)) / f(static_cast<double>(head_dim)));
-    const float wavelength = f(2 * std::numbers::pi) / frequency;
+    const float wavelength = 1.0f / frequency * f(2 * std::numbers::pi);
     if (wavelength < high_wavelength) {
       factors.push_back(1.0f);
     } else if (wavelength > low_wavelength) {
       factors.push_back(f(rope.factor));
     } else {
-      const float smooth = (f(static_cast<double>(rope.original_max_position)) / wavelength - f(rope.low_freq_factor)) /
-                           (f(rope.high_freq_factor) - f(rope.low_freq_factor));
+      const float smooth = (1.0f / wavelength * original_length - f(rope.low_freq_factor)) / f(rope.high_freq_factor - rope.low_freq_factor);
       factors.push_back(1.0f / ((1.0f - smooth) / f(rope.factor) + smooth));
     }
   }
@@ -258,6 +259,6 @@ result<std::unique_ptr<exporter>> make(const job& run) {
 }  // namespace
 
 extern const export_format export_gguf;
-const export_format export_gguf = {"gguf", spellings, own_scheme, decide, make, open_gguf};
+constinit const export_format export_gguf = {"gguf", spellings, own_scheme, decide, make, open_gguf};
 
 }  // namespace auto_round::exporting

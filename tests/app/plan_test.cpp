@@ -1,0 +1,191 @@
+// links: ar_plan
+// The plan: schemes and formats as users write them, decisions about layers, and sizes before a byte is written.
+#include <gtest/gtest.h>
+
+#include "export/export_format.hpp"
+#include "plan.hpp"
+#include "support/temp_dir.hpp"
+#include "support/tiny_model.hpp"
+
+namespace {
+
+using namespace auto_round;
+
+ar::scheme_fields resolved(const std::string& preset, const plan::scheme_overrides& o = {}) {
+  const auto s = plan::resolve_scheme(preset, o, {"auto_round"});
+  EXPECT_TRUE(s.has_value()) << describe(s.error());
+  return s.value_or(ar::scheme_fields{});
+}
+
+error_kind refused(const std::string& preset, const plan::scheme_overrides& o = {}) {
+  const auto s = plan::resolve_scheme(preset, o, {"auto_round"});
+  EXPECT_FALSE(s.has_value()) << preset;
+  return s ? error_kind::internal : s.error().kind;
+}
+
+TEST(Scheme, PresetsAreFoundInAnyCaseAndCompleted) {
+  const ar::scheme_fields s = resolved(" w2a16G32 ");
+  EXPECT_EQ(s.bits, 2);
+  EXPECT_EQ(s.group_size, 32);
+  EXPECT_TRUE(s.sym);
+  EXPECT_EQ(s.act_bits, 16);
+  EXPECT_EQ(s.act_data_type, "float");
+  EXPECT_EQ(s.act_group_size, 32);
+}
+
+TEST(Scheme, OverridesReplaceFields) {
+  plan::scheme_overrides o;
+  o.bits = 3;
+  o.group_size = -1;
+  o.sym = false;
+  const ar::scheme_fields s = resolved("W4A16", o);
+  EXPECT_EQ(s.bits, 3);
+  EXPECT_EQ(s.group_size, -1);
+  EXPECT_FALSE(s.sym);
+}
+
+TEST(Scheme, ADataTypeWithAWidthSetsTheBits) {
+  plan::scheme_overrides o;
+  o.data_type = "int8";
+  const ar::scheme_fields s = resolved("W4A16", o);
+  EXPECT_EQ(s.bits, 8);
+  EXPECT_EQ(s.data_type, "int");
+}
+
+TEST(Scheme, WrongOnesAreRefusedWithTheRightKind) {
+  EXPECT_EQ(refused("W9A16"), error_kind::usage);
+  EXPECT_EQ(refused("MXFP4"), error_kind::unsupported);
+  EXPECT_EQ(refused("INT8"), error_kind::unsupported);
+  EXPECT_EQ(refused("W4A16_MIXED"), error_kind::unsupported);
+  EXPECT_EQ(refused("W4A16", {.bits = 0}), error_kind::usage);
+  EXPECT_EQ(refused("W4A16", {.bits = 12}), error_kind::unsupported);
+  EXPECT_EQ(refused("W4A16", {.group_size = -2}), error_kind::usage);
+  EXPECT_EQ(refused("W8A16", {.sym = false}), error_kind::usage);
+  EXPECT_EQ(refused("W4A16", {.data_type = "mx_fp4"}), error_kind::unsupported);
+  EXPECT_NE(plan::resolve_scheme("W4A61", {}, {}).error().message.find("W4A16"), std::string::npos) << "near names are listed";
+}
+
+TEST(Formats, AreNormalizedAndChecked) {
+  EXPECT_EQ(plan::parse_formats(" Auto_Round, fake,auto_round").value(), (std::vector<std::string>{"auto_round", "fake"}));
+  EXPECT_EQ(plan::parse_formats("gguf:Q4_0,fake").value(), (std::vector<std::string>{"gguf:q4_0", "fake"}));
+  EXPECT_EQ(plan::parse_formats("gguf:q4_0,auto_round").error().kind, error_kind::usage);
+  EXPECT_EQ(plan::parse_formats("gguf:q4_0,gguf:q8_0").error().kind, error_kind::usage);
+  EXPECT_EQ(plan::parse_formats("auto_awq").error().kind, error_kind::unsupported);
+  EXPECT_EQ(plan::parse_formats("").error().kind, error_kind::usage);
+}
+
+TEST(Sizes, AreReadWithBinaryUnits) {
+  EXPECT_EQ(plan::parse_bytes("5GB").value(), std::uint64_t{5} << 30);
+  EXPECT_EQ(plan::parse_bytes("30 kb").value(), 30u << 10);
+  EXPECT_EQ(plan::parse_bytes("1000").value(), 1000u);
+  for (const char* bad : {"", "GB", "0", "-1", "5XB", "99999999999999999999", "99999999999GB"}) EXPECT_FALSE(plan::parse_bytes(bad).has_value()) << bad;
+}
+
+TEST(Names, AreCompressedAsInTheOriginalsLogs) {
+  EXPECT_EQ(plan::compress_names({"m.0.e.0.w", "m.0.e.1.w", "m.1.e.0.w", "m.1.e.1.w"}), (std::vector<std::string>{"m.[0-1].e.[0-1].w"}));
+  EXPECT_EQ(plan::compress_names({"l.0.a", "l.2.a", "l.3.a", "x"}), (std::vector<std::string>{"l.[0,2-3].a", "x"}));
+  EXPECT_EQ(plan::compress_names({"l.7.a"}), (std::vector<std::string>{"l.7.a"}));
+}
+
+class PlanOfAModel : public testing::Test {
+ protected:
+  void open(const support::tiny_model& m) {
+    m.write(dir_.path() / "model");
+    auto opened = exporting::open_model(dir_ / "model");
+    ASSERT_TRUE(opened.has_value()) << describe(opened.error());
+    source_ = std::move(*opened);
+  }
+  result<plan::run_plan> make(plan::request r) {
+    r.how = exporting::method::rtn;
+    r.iters = 0;
+    return plan::make_plan(r, *source_);
+  }
+  support::temp_dir dir_;
+  std::unique_ptr<exporting::stored_model> source_;
+};
+
+TEST_F(PlanOfAModel, SaysWhatHappensToEveryTensorOnce) {
+  open(support::tiny_model());
+  const auto p = make({.scheme = "W4A16G32"});
+  ASSERT_TRUE(p.has_value()) << describe(p.error());
+  const exporting::output_plan& out = p->exporters.front()->plan();
+  EXPECT_EQ(out.tensors.size(), source_->directory()->tensors().size());
+  EXPECT_EQ(out.quantized_layers(), 14u);
+  // q_proj: 64 x 64 four-bit codes, 2 groups of 64 half-precision scales and 4-bit zero points.
+  for (const auto& t : out.tensors) {
+    if (t.name == "model.layers.0.self_attn.q_proj.weight") {
+      EXPECT_EQ(t.output_bytes, 64u * 64 / 2 + 2 * 64 * 2 + 2 * 64 / 2);
+    }
+    if (t.name == "lm_head.weight") {
+      EXPECT_EQ(t.what, exporting::action::keep);
+    }
+  }
+  EXPECT_TRUE(p->warnings.empty() || p->warnings.front().find("group size") != std::string::npos);
+}
+
+TEST_F(PlanOfAModel, TheShardWiseRouteIsTakenWhereTheOriginalTakesIt) {
+  open(support::tiny_model());
+  EXPECT_TRUE(make({.scheme = "W4A16G32"})->jobs.front().model_free);
+  EXPECT_FALSE(make({.scheme = "W3A16G32"})->jobs.front().model_free) << "3 bits";
+  EXPECT_FALSE(make({.scheme = "W4A16G64"})->jobs.front().model_free) << "96 columns, groups of 64";
+  EXPECT_FALSE(make({.scheme = "W4A16G32", .way = plan::route::regular})->jobs.front().model_free);
+  EXPECT_EQ(make({.scheme = "W3A16G32", .way = plan::route::model_free}).error().kind, error_kind::unsupported);
+}
+
+TEST_F(PlanOfAModel, LayersWhoseShapeDoesNotFitStayAndSayWhy) {
+  support::tiny_model m;
+  m.intermediate = 80;
+  m.config["intermediate_size"] = 80;
+  for (const char* l : {"0", "1"}) {
+    const std::string p = std::string("model.layers.") + l + ".mlp.";
+    m.add(p + "gate_proj.weight", 80, 64);
+    m.add(p + "up_proj.weight", 80, 64);
+    m.add(p + "down_proj.weight", 64, 80);
+  }
+  open(m);
+  const auto p = make({.scheme = "W4A16G32"});
+  ASSERT_TRUE(p.has_value()) << describe(p.error());
+  EXPECT_EQ(p->exporters.front()->plan().quantized_layers(), 8u);
+  for (const auto& t : p->exporters.front()->plan().tensors) {
+    if (t.name == "model.layers.1.mlp.up_proj.weight") {
+      EXPECT_NE(t.note.find("multiples of 32"), std::string::npos);
+    }
+  }
+}
+
+TEST_F(PlanOfAModel, IgnoredLayersAreKeptAndUnknownOnesRefused) {
+  open(support::tiny_model());
+  const auto p = make({.scheme = "W4A16G32", .ignore_layers = " layers.1 , o_proj"});
+  ASSERT_TRUE(p.has_value()) << describe(p.error());
+  EXPECT_EQ(p->exporters.front()->plan().quantized_layers(), 6u);
+  EXPECT_EQ(make({.scheme = "W4A16G32", .ignore_layers = "down_porj"}).error().kind, error_kind::usage);
+  EXPECT_EQ(make({.scheme = "W4A16G32", .ignore_layers = "proj"}).error().kind, error_kind::usage) << "nothing would be left";
+}
+
+TEST_F(PlanOfAModel, SplittingWhatServersFuseIsWarnedAbout) {
+  open(support::tiny_model());
+  const auto p = make({.scheme = "W4A16G32", .ignore_layers = "k_proj"});
+  ASSERT_TRUE(p.has_value());
+  ASSERT_FALSE(p->warnings.empty());
+  EXPECT_NE(p->warnings.front().find("fuse"), std::string::npos);
+}
+
+TEST_F(PlanOfAModel, GgufFormatsPrescribeTypesAndFallBackWhereRowsAreShort) {
+  open(support::tiny_model());
+  const auto p = make({.formats = {"gguf:q4_k_s"}});
+  ASSERT_TRUE(p.has_value()) << describe(p.error());
+  std::map<std::string, std::string> types;
+  for (const auto& t : p->exporters.front()->plan().tensors) types[t.name] = t.output_type;
+  EXPECT_EQ(types["model.layers.0.self_attn.q_proj.weight"], "Q5_0") << "64 columns are no block of 256";
+  EXPECT_EQ(types["lm_head.weight"], "Q8_0");
+  EXPECT_EQ(types["model.norm.weight"], "F32");
+}
+
+TEST_F(PlanOfAModel, AQuantizedCheckpointIsNoSource) {
+  support::tiny_model m;
+  m.config["quantization_config"] = {{"quant_method", "auto-round"}, {"packing_format", "auto_round"}, {"bits", 4}, {"group_size", 32}, {"sym", true}};
+  open(m);
+  EXPECT_EQ(make({}).error().kind, error_kind::unsupported);
+}
+
+}  // namespace

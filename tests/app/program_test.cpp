@@ -1,0 +1,420 @@
+// links: ar_report
+// The program from outside: what it prints where, exit statuses, and that nothing is left behind when something is wrong.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "support/golden.hpp"
+#include "support/program.hpp"
+#include "support/tiny_model.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+using support::outcome;
+using support::run;
+using support::tiny_model;
+
+// Exit statuses, as docs/guide.md lists them.
+constexpr int usage = 2, bad_input = 3, bad_output = 4, unsupported = 5, failed_verification = 6;
+
+class Program : public testing::Test {
+ protected:
+  Program() : model_(dir_ / "model"), out_(dir_ / "out") {}
+
+  std::vector<std::string> quantize(std::vector<std::string> more = {}) const {
+    std::vector<std::string> a = {"quantize", "--model", model_, "--output_dir", out_, "--scheme", "W4A16G32", "--iters", "0", "--disable_opt_rtn"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+
+  /// Wrong input: the status, one line that names what is wrong, and no trace in the file system.
+  void expect_refused(const outcome& o, int status, const std::vector<std::string>& words) {
+    EXPECT_EQ(o.status, status) << o.err;
+    EXPECT_EQ(o.out, "");
+    const std::size_t at = o.err.rfind("error: ");
+    ASSERT_NE(at, std::string::npos) << o.err;
+    const std::string line = o.err.substr(at);
+    EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << "one line: " << line;
+    for (const std::string& w : words) EXPECT_NE(line.find(w), std::string::npos) << "\"" << w << "\" is not in: " << line;
+    EXPECT_FALSE(fs::exists(out_));
+    for (const auto& e : fs::directory_iterator(dir_.path())) EXPECT_EQ(e.path().filename().string().find(".partial"), std::string::npos) << e.path();
+  }
+
+  void calibration(int lines = 64) const {
+    std::string text;
+    for (int i = 0; i < lines; ++i) {
+      std::string words;
+      for (int w = 0; w < 30; ++w) words += "word" + std::to_string((i * 31 + w * 7) % 97) + " ";
+      text += ordered_json{{"text", words}}.dump() + "\n";
+    }
+    tiny_model::put(dir_ / "calib.jsonl", text);
+  }
+
+  support::temp_dir dir_;
+  std::string model_, out_;
+};
+
+// --- what works ---------------------------------------------------------------------------------------------------------------------------------
+
+TEST_F(Program, RoundsReportsAndReadsBack) {
+  tiny_model().write(model_);
+  const outcome o = run(quantize({"--json"}));
+  ASSERT_EQ(o.status, 0) << o.err;
+  const auto json = ordered_json::parse(o.out);
+  EXPECT_EQ(json["quantized_layers"], 14);
+  EXPECT_EQ(json["output_dir"], out_);
+  EXPECT_GT(json["peak_memory_bytes"].get<double>(), 0);
+  EXPECT_FALSE(fs::exists(out_ + ".partial"));
+  EXPECT_EQ(run({"verify", "--model", out_}).status, 0);
+  EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0);
+  const outcome seen = run({"inspect", "--model", out_, "--json"});
+  ASSERT_EQ(seen.status, 0) << seen.err;
+  EXPECT_EQ(ordered_json::parse(seen.out)["quantized_tensors"], 14);
+}
+
+TEST_F(Program, DryRunSizesAreTheSizesWritten) {
+  for (const bool bias : {false, true}) {
+    for (const bool tied : {false, true}) {
+      const fs::path model = dir_.path() / ("model" + std::to_string(bias) + std::to_string(tied));
+      tiny_model(7, tied, bias).write(model);
+      for (const std::string format : {"auto_round", "fake", "gguf:q4_0", "gguf:q8_0", "gguf:q4_k_s", "auto_round,fake"}) {
+        const std::string out = dir_ / ("out" + std::to_string(bias) + std::to_string(tied) + format);
+        const std::vector<std::string> arguments = {"--model", model.string(), "--format", format, "--output_dir", out, "--scheme", "W4A16G32",
+                                                    "--iters", "0", "--disable_opt_rtn", "--max_shard_size", "40KB", "--json"};
+        std::vector<std::string> dry = arguments;
+        dry.emplace_back("--dry-run");
+        const outcome planned = run(dry);
+        ASSERT_EQ(planned.status, 0) << planned.err;
+        EXPECT_FALSE(fs::exists(out)) << "a dry run writes nothing";
+        ASSERT_EQ(run(arguments).status, 0) << format;
+        const auto plan = ordered_json::parse(planned.out);
+        std::uint64_t total = 0;
+        for (const auto& output : plan["outputs"]) {
+          const fs::path folder = plan["outputs"].size() == 1 ? fs::path(out) : fs::path(out) / output["format"].get<std::string>();
+          std::size_t files = 0;
+          for (const auto& f : output["files"]) {
+            EXPECT_EQ(fs::file_size(folder / f["name"].get<std::string>()), f["bytes"].get<std::uint64_t>()) << f.dump();
+            ++files;
+          }
+          EXPECT_EQ(static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator())), files) << folder;
+          total += output["bytes"].get<std::uint64_t>();
+        }
+        EXPECT_EQ(plan["bytes"].get<std::uint64_t>(), total);
+        if (plan["outputs"].size() == 1) {
+          EXPECT_EQ(run({"verify", "--model", out, "--source", model.string()}).status, 0) << format;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Program, EvaluatesWhatItWroteInEveryFormat) {
+  tiny_model().write(model_);
+  calibration();
+  const auto ppl = [&](const std::string& path) {
+    const outcome o = run({"eval", "--model", path, "--ppl", dir_ / "calib.jsonl", "--seqlen", "64", "--max_tokens", "1024", "--ref", model_, "--json"});
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o.status == 0 ? ordered_json::parse(o.out) : ordered_json();
+  };
+  const auto original = ppl(model_);
+  EXPECT_NEAR(original["kl"].get<double>(), 0, 1e-9);
+  EXPECT_EQ(original["top1"], 1.0);
+  EXPECT_EQ(original["tokens"], 16 * 63);
+  for (const std::string format : {"auto_round", "fake", "gguf:q4_0", "gguf:q8_0"}) {
+    const std::string out = dir_ / ("out-" + format);
+    ASSERT_EQ(run({"--model", model_, "--format", format, "--output_dir", out, "--scheme", "W8A16G32", "--iters", "0", "--disable_opt_rtn"}).status, 0);
+    const auto e = ppl(out);
+    const double kl = e["kl"].get<double>();
+    EXPECT_LT(kl, format == "gguf:q4_0" ? 0.05 : 0.001) << format;
+    EXPECT_GT(kl, 0) << format;
+  }
+}
+
+TEST_F(Program, TunesAndIsReproducible) {
+  tiny_model().write(model_);
+  calibration();
+  const std::vector<std::string> common = {"--model", model_, "--scheme", "W2A16G32", "--iters", "3", "--nsamples", "8", "--seqlen", "32",
+                                           "--dataset", dir_ / "calib.jsonl", "--batch_size", "4", "--disable_amp", "--threads", "1"};
+  std::vector<std::string> first = common, second = common;
+  first.insert(first.end(), {"--output_dir", dir_ / "a", "--log_json", dir_ / "log.jsonl"});
+  second.insert(second.end(), {"--output-dir", dir_ / "b"});
+  const outcome o = run(first);
+  ASSERT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(o.out, "");
+  EXPECT_NE(o.err.find("loss iter 0"), std::string::npos) << o.err;
+  ASSERT_EQ(run(second).status, 0);
+  for (const char* f : {"model.safetensors", "config.json", "quantization_config.json"}) {
+    EXPECT_EQ(golden::read_bytes(dir_.path() / "a" / f), golden::read_bytes(dir_.path() / "b" / f)) << f;
+  }
+  const auto config = golden::read_json(dir_.path() / "a" / "quantization_config.json");
+  EXPECT_EQ(config["iters"], 3);
+  EXPECT_FALSE(config.contains("enable_quanted_input"));
+  // Each line of the log is an object with an event.
+  std::istringstream log(golden::read_bytes(dir_ / "log.jsonl"));
+  std::vector<std::string> events;
+  for (std::string line; std::getline(log, line);) events.push_back(ordered_json::parse(line)["event"]);
+  EXPECT_EQ(events, (std::vector<std::string>{"start", "block", "block", "end"}));
+}
+
+TEST_F(Program, GeneratesTheSameTextGreedily) {
+  tiny_model().write(model_);
+  const std::vector<std::string> arguments = {"generate", "--model", model_, "--prompt", "Once", "--max_tokens", "8", "--temperature", "0", "--json"};
+  const outcome a = run(arguments), b = run(arguments);
+  ASSERT_EQ(a.status, 0) << a.err;
+  EXPECT_EQ(ordered_json::parse(a.out)["ids"], ordered_json::parse(b.out)["ids"]);
+  EXPECT_LE(ordered_json::parse(a.out)["ids"].size(), 8u);
+}
+
+TEST_F(Program, SideFilesAreCopiedByteForByteAndStaleOnesAreNot) {
+  tiny_model().write(model_);
+  tiny_model::put(model_ + "/chat_template.jinja", "{{ x }}\r\n");
+  tiny_model::put(model_ + "/generation_config.json", "{\"temperature\":   0.6}");
+  tiny_model::put(model_ + "/LICENSE", "mine");
+  tiny_model::put(model_ + "/quantize_config.json", "{}");
+  tiny_model::put(model_ + "/README.md", "about the float model");
+  ASSERT_EQ(run(quantize()).status, 0);
+  for (const char* f : {"chat_template.jinja", "generation_config.json", "LICENSE", "tokenizer.json"}) {
+    EXPECT_EQ(golden::read_bytes(out_ + "/" + f), golden::read_bytes(model_ + "/" + f)) << f;
+  }
+  EXPECT_FALSE(fs::exists(out_ + "/quantize_config.json"));
+  EXPECT_FALSE(fs::exists(out_ + "/README.md"));
+}
+
+// --- command lines ------------------------------------------------------------------------------------------------------------------------------
+
+TEST_F(Program, OptionsMayBeSpelledAsInTheOriginal) {
+  tiny_model().write(model_);
+  // '-' and '_', '=', abbreviations, the positional model, the last of several values.
+  const outcome o = run({model_, "--output-dir=" + out_, "--scheme", "W2A16", "--scheme=w4a16g32", "--it", "0", "--disable-opt-rtn", "--device_map", "0"});
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.err.find("note: --device_map"), std::string::npos) << o.err;
+  EXPECT_EQ(golden::read_json(out_ + "/quantization_config.json")["bits"], 4);
+}
+
+TEST_F(Program, RecipesAreChosenByTheProgramsName) {
+  tiny_model().write(model_);
+  const outcome o = run({"--model", model_, "--output_dir", out_, "--scheme", "W4A16G32"}, "", "auto-round-rtn");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(run({"--model", model_, "--output_dir", out_ + "2", "--scheme", "W4A16G32"}, "", "auto-round-opt-rtn").status, unsupported);
+}
+
+TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
+  tiny_model().write(model_);
+  EXPECT_EQ(run({}).status, usage);
+  expect_refused(run({"quantize"}), usage, {"--model"});
+  expect_refused(run(quantize({"--itters", "3"})), usage, {"--itters"});
+  expect_refused(run(quantize({"--i", "3"})), usage, {"ambiguous"});
+  expect_refused(run(quantize({"--bits", "x"})), usage, {"--bits", "'x'"});
+  expect_refused(run(quantize({"--scheme", "W4A17"})), usage, {"W4A16"});
+  expect_refused(run(quantize({"--max_shard_size", "5 apples"})), usage, {"5 apples"});
+  expect_refused(run(quantize({"--group_size"})), usage, {"group_size"});
+  expect_refused(run({"list", "cars"}), usage, {"cars"});
+}
+
+TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
+  tiny_model().write(model_);
+  for (const char* option : {"--layer_config", "--algorithm", "--static_kv_dtype", "--tasks", "--enable_alg_ext", "--quant_lm_head", "--awq_apply_clip",
+                             "--rotation_type", "--schemes", "--model_dtype"}) {
+    const bool takes_value = std::string(option) != "--awq_apply_clip";
+    expect_refused(run(quantize(takes_value ? std::vector<std::string>{option, "x"} : std::vector<std::string>{option})), unsupported, {std::string(option).substr(2)});
+  }
+  expect_refused(run(quantize({"--format", "auto_awq"})), unsupported, {"auto_awq", "auto_round"});
+  expect_refused(run(quantize({"--scheme", "NVFP4"})), unsupported, {});
+  expect_refused(run({"--model", model_, "--output_dir", out_, "--iters", "0"}), unsupported, {"OPT-RTN", "--disable_opt_rtn"});
+}
+
+TEST_F(Program, HelpAndVersionGoToStandardOutput) {
+  for (const std::vector<std::string>& a : {std::vector<std::string>{"--help"}, {"help"}, {"help", "eval"}, {"quantize", "--help"}, {"--version"}, {"list"}}) {
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0);
+    EXPECT_FALSE(o.out.empty());
+    EXPECT_EQ(o.err, "");
+  }
+}
+
+// --- hostile input ------------------------------------------------------------------------------------------------------------------------------
+
+TEST_F(Program, ATruncatedShardIsRefused) {
+  tiny_model().write(model_, [](std::string& bytes) { bytes.resize(bytes.size() - 100); });
+  expect_refused(run(quantize()), bad_input, {"model.safetensors"});
+  tiny_model().write(model_, [](std::string& bytes) { bytes.resize(50); });
+  expect_refused(run(quantize()), bad_input, {"model.safetensors"});
+  tiny_model().write(model_, [](std::string& bytes) { bytes.clear(); });
+  expect_refused(run(quantize()), bad_input, {"model.safetensors"});
+}
+
+TEST_F(Program, OffsetsPastTheEndAreRefused) {
+  tiny_model().write(model_, [](std::string& bytes) {
+    const std::size_t at = bytes.find("\"data_offsets\":[0,");
+    bytes.replace(at + 18, 1, "9");
+  });
+  expect_refused(run(quantize()), bad_input, {"model.safetensors"});
+}
+
+TEST_F(Program, ShapesWhoseProductWrapsAreRefused) {
+  tiny_model m;
+  m.tensors["lm_head.weight"].shape = {std::uint64_t{1} << 63, 4};
+  m.write(model_);
+  expect_refused(run(quantize()), bad_input, {"lm_head.weight"});
+}
+
+TEST_F(Program, AMissingTensorIsNamed) {
+  tiny_model m;
+  m.tensors.erase("model.layers.1.mlp.up_proj.weight");
+  m.write(model_);
+  expect_refused(run(quantize()), bad_input, {"model.layers.1.mlp.up_proj.weight"});
+}
+
+TEST_F(Program, AWrongShapeIsNamed) {
+  tiny_model m;
+  m.add("model.layers.0.self_attn.k_proj.weight", 64, 32);
+  m.write(model_);
+  expect_refused(run(quantize()), bad_input, {"model.layers.0.self_attn.k_proj.weight", "[64, 32]", "[32, 64]"});
+}
+
+TEST_F(Program, WeightsThatAreNotFiniteAreNamed) {
+  calibration();
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const char* name : {"model.layers.1.mlp.down_proj.weight", "model.norm.weight"}) {
+      tiny_model m;
+      m.set(name, 3, bad);
+      m.write(model_);
+      expect_refused(run(quantize()), bad_input, {name});
+      expect_refused(run(quantize({"--disable_model_free"})), bad_input, {name});
+      expect_refused(run({"--model", model_, "--output_dir", out_, "--iters", "2", "--nsamples", "4", "--seqlen", "16", "--dataset", dir_ / "calib.jsonl"}), bad_input,
+                     {name});
+    }
+  }
+}
+
+TEST_F(Program, AnUnknownArchitectureIsNamed) {
+  tiny_model m;
+  m.config["architectures"] = {"FancyForCausalLM"};
+  m.config["model_type"] = "fancy";
+  m.write(model_);
+  expect_refused(run(quantize()), unsupported, {"FancyForCausalLM"});
+}
+
+TEST_F(Program, DamagedConfigurationsAreRefused) {
+  tiny_model m;
+  m.config["num_attention_heads"] = 0;
+  m.write(model_);
+  expect_refused(run(quantize()), bad_input, {"num_attention_heads"});
+  tiny_model().write(model_);
+  tiny_model::put(model_ + "/config.json", "{\"architectures\": [");
+  expect_refused(run(quantize()), bad_input, {"config.json"});
+  fs::remove(model_ + "/config.json");
+  expect_refused(run(quantize()), unsupported, {model_});
+  expect_refused(run({"--model", dir_ / "nowhere", "--output_dir", out_}), bad_input, {"nowhere"});
+}
+
+TEST_F(Program, CalibrationTextMustBeThereAndBeEnough) {
+  tiny_model().write(model_);
+  const std::vector<std::string> tune = {"--model", model_, "--output_dir", out_, "--iters", "2", "--seqlen", "32", "--nsamples", "4"};
+  const auto with = [&](const std::string& dataset) {
+    std::vector<std::string> a = tune;
+    a.insert(a.end(), {"--dataset", dataset});
+    return a;
+  };
+  expect_refused(run(tune), usage, {"--dataset"});
+  tiny_model::put(dir_ / "empty.jsonl", "");
+  expect_refused(run(with(dir_ / "empty.jsonl")), bad_input, {"empty.jsonl"});
+  tiny_model::put(dir_ / "short.jsonl", "{\"text\": \"ten bytes.\"}\n");
+  expect_refused(run(with(dir_ / "short.jsonl")), bad_input, {});
+  expect_refused(run(with(dir_ / "missing.jsonl")), bad_input, {"missing.jsonl"});
+  fs::remove(model_ + "/tokenizer.json");
+  calibration();
+  expect_refused(run(with(dir_ / "calib.jsonl")), bad_input, {"tokenizer.json"});
+}
+
+// --- the output ---------------------------------------------------------------------------------------------------------------------------------
+
+TEST_F(Program, AnOutputFolderThatIsNotEmptyIsLeftAlone) {
+  tiny_model().write(model_);
+  fs::create_directories(out_);
+  tiny_model::put(out_ + "/mine.txt", "precious");
+  const outcome o = run(quantize());
+  EXPECT_EQ(o.status, bad_output) << o.err;
+  EXPECT_EQ(golden::read_bytes(out_ + "/mine.txt"), "precious");
+  EXPECT_FALSE(fs::exists(out_ + ".partial"));
+}
+
+TEST_F(Program, AnUnwritablePlaceIsRefused) {
+  tiny_model().write(model_);
+  const outcome o = run({"--model", model_, "--output_dir", "/proc/nowhere/out", "--iters", "0", "--disable_opt_rtn"});
+  EXPECT_EQ(o.status, bad_output) << o.err;
+  tiny_model::put(dir_ / "file", "");
+  EXPECT_EQ(run({"--model", model_, "--output_dir", (dir_ / "file") + "/out", "--iters", "0", "--disable_opt_rtn"}).status, bad_output);
+}
+
+TEST_F(Program, AFullDiskLeavesNothing) {
+  tiny_model().write(model_);
+  // Files may not grow beyond 32 KiB: the same path through the program as a full disk, without privileges.
+  const outcome limited = run(quantize(), "ulimit -f 32;");
+  expect_refused(limited, bad_output, {});
+  if (geteuid() != 0) GTEST_SKIP() << "the rest mounts a small file system, which needs root";
+  const std::string small = dir_ / "small";
+  fs::create_directories(small);
+  if (std::system(("mount -t tmpfs -o size=64k tmpfs " + support::quoted(small) + " 2>/dev/null").c_str()) != 0) GTEST_SKIP() << "no mount in this container";
+  const outcome full = run({"--model", model_, "--output_dir", small + "/out", "--scheme", "W4A16G32", "--iters", "0", "--disable_opt_rtn"});
+  EXPECT_EQ(full.status, bad_output) << full.err;
+  EXPECT_TRUE(fs::is_empty(small));
+  EXPECT_EQ(std::system(("umount " + support::quoted(small)).c_str()), 0);
+}
+
+TEST_F(Program, AnInterruptLeavesNothing) {
+  tiny_model().write(model_);
+  calibration();
+  const std::vector<std::string> tune = {"--model", model_, "--output_dir", out_, "--iters", "100000", "--seqlen", "32", "--nsamples", "8",
+                                         "--dataset", dir_ / "calib.jsonl", "--scheme", "W4A16G32"};
+  for (const char* signal : {"INT", "TERM"}) {
+    const outcome o = run(tune, std::string("timeout --preserve-status -s ") + signal + " 3");
+    EXPECT_EQ(o.status, 130) << o.err;
+    EXPECT_FALSE(fs::exists(out_));
+    EXPECT_FALSE(fs::exists(out_ + ".partial"));
+  }
+}
+
+TEST_F(Program, VerifyFindsEveryFlippedBit) {
+  tiny_model().write(model_);
+  ASSERT_EQ(run(quantize()).status, 0);
+  const std::string file = out_ + "/model.safetensors";
+  const std::string good = golden::read_bytes(file);
+  for (const std::size_t at : {std::size_t{9}, good.size() / 3, good.size() / 2, good.size() - 1}) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 1);
+    tiny_model::put(file, bad);
+    const outcome o = run({"verify", "--model", out_});
+    EXPECT_TRUE(o.status == failed_verification || o.status == bad_input) << at << ": " << o.err;
+  }
+  tiny_model::put(file, good);
+  EXPECT_EQ(run({"verify", "--model", out_}).status, 0);
+}
+
+TEST_F(Program, VerifyFindsAConfigurationThatContradictsTheTensors) {
+  tiny_model().write(model_);
+  ASSERT_EQ(run(quantize()).status, 0);
+  fs::remove(out_ + "/SHA256SUMS");
+  auto config = golden::read_json(out_ + "/config.json");
+  config["quantization_config"]["extra_config"]["model.layers.0.mlp.up_proj"] = {{"bits", 16}, {"data_type", "float"}};
+  tiny_model::put(out_ + "/config.json", config.dump());
+  const outcome o = run({"verify", "--model", out_});
+  EXPECT_NE(o.status, 0);
+  EXPECT_NE(o.err.find("model.layers.0.mlp.up_proj"), std::string::npos) << o.err;
+}
+
+TEST_F(Program, VerifyComparesWithTheSource) {
+  tiny_model(1).write(model_);
+  tiny_model(2).write(dir_ / "other");
+  ASSERT_EQ(run(quantize()).status, 0);
+  const outcome o = run({"verify", "--model", out_, "--source", dir_ / "other"});
+  EXPECT_EQ(o.status, failed_verification) << o.err;
+}
+
+}  // namespace
