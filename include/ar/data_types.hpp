@@ -7,9 +7,13 @@
 #define AR_DATA_TYPES_HPP
 #endif
 
+#include "ar/dtype/gguf_mxfp4.hpp"
+#include "ar/dtype/gguf_nvfp4.hpp"
 #include "ar/dtype/int_asym.hpp"
 #include "ar/dtype/int_sym.hpp"
 #include "ar/dtype/int_sym_gptq.hpp"
+#include "ar/dtype/iq4_nl.hpp"
+#include "ar/dtype/iq4_xs.hpp"
 #include "ar/dtype/q2_k.hpp"
 #include "ar/dtype/q3_k.hpp"
 #include "ar/dtype/q4_0.hpp"
@@ -20,13 +24,21 @@
 #include "ar/dtype/q5_k.hpp"
 #include "ar/dtype/q6_k.hpp"
 #include "ar/dtype/q8_0.hpp"
+#include "ar/dtype/q8_1.hpp"
+#include "ar/dtype/q8_k.hpp"
+#include "ar/dtype/tq1_0.hpp"
+#include "ar/dtype/tq2_0.hpp"
 
 /// AR_FOR_EACH_DATA_TYPE(X) expands to X(<file stem>) for each; the header of that stem defines the list <stem>_types of its instances.
 #undef AR_FOR_EACH_DATA_TYPE
 #define AR_FOR_EACH_DATA_TYPE(X) \
+  X(gguf_mxfp4) \
+  X(gguf_nvfp4) \
   X(int_asym) \
   X(int_sym) \
   X(int_sym_gptq) \
+  X(iq4_nl) \
+  X(iq4_xs) \
   X(q2_k) \
   X(q3_k) \
   X(q4_0) \
@@ -36,6 +48,10 @@
   X(q5_1) \
   X(q5_k) \
   X(q6_k) \
-  X(q8_0)
+  X(q8_0) \
+  X(q8_1) \
+  X(q8_k) \
+  X(tq1_0) \
+  X(tq2_0)
 
 #endif

@@ -19,7 +19,7 @@ struct target {
   kernels types;
   const ar::gguf_kernels* find(const std::string& type) const {
     for (const ar::gguf_kernels& k : types)
-      if (type == k.name) return &k;
+      if (type == k.name || "gguf_" + type == k.name) return &k;
     return nullptr;
   }
 };

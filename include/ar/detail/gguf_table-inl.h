@@ -94,6 +94,9 @@ template <class T>
     const auto a = rows::to_array<T, float>(p);
     for (const float f : a.v)
       if (!(lane_abs(f) <= 0x1.fffffep127f)) return false;
+    if constexpr (requires { T::finite(p); }) {
+      if (!T::finite(p)) return false;
+    }
   }
   return true;
 }
