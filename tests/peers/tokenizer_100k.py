@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 import peer_common as common
 from lines import lines
 
-COMMAND = "{binary} tokenize --model {model} --lines {lines}"
+COMMAND = "{binary} tokenize --model {model} --file {lines}"
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--tokenizer", type=pathlib.Path, required=True)
