@@ -1,6 +1,7 @@
 #include "tune/quantizer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "ar/dispatch.hpp"
@@ -46,7 +47,14 @@ result<void> round_groups(const ar::range_kernels& k, const float* weight, std::
                             const int group = static_cast<int>(group_size);
                             const ar::errc e = k.quantize(out.scheme.bits, group, {weight + first * out.cols, n, out.cols}, code, scale, zero);
                             if (e != ar::errc::ok) return e;
-                            return k.dequantize(out.scheme.bits, group, code, scale, zero, {out.weight.data() + first * out.cols, n, out.cols});
+                            float* const q = out.weight.data() + first * out.cols;
+                            const ar::errc d = k.dequantize(out.scheme.bits, group, code, scale, zero, {q, n, out.cols});
+                            // Codes cannot say it, but the reference keeps the sign of weights that symmetric types round to zero.
+                            if (d == ar::errc::ok && !k.has_zero_point) {
+                              const float* const w = weight + first * out.cols;
+                              for (std::size_t i = 0; i < n * out.cols; ++i) q[i] = q[i] == 0.0f ? std::copysign(0.0f, w[i]) : q[i];
+                            }
+                            return d;
                           }),
                  out.name);
 }
