@@ -17,17 +17,27 @@ void added_token_finder::finish() {
   for (const entry& e : entries_) starts_[static_cast<unsigned char>(e.content[0])] = true;
 }
 
-// Narrows the sorted entries byte by byte to those that the text may still begin with.
+// Narrows the sorted entries to those that the text may still begin with: what the first and the last of them share, all of them share.
 const added_token_finder::entry* added_token_finder::longest_at(std::string_view text, std::size_t at) const {
   const entry* best = nullptr;
+  const std::string_view rest = text.substr(at);
   auto first = entries_.begin(), last = entries_.end();
-  for (std::size_t depth = 0; at + depth < text.size(); ++depth) {
-    const auto byte = [depth](const entry& e) { return depth < e.content.size() ? static_cast<unsigned char>(e.content[depth]) : -1; };
-    const int wanted = static_cast<unsigned char>(text[at + depth]);
-    first = std::lower_bound(first, last, wanted, [&](const entry& e, int w) { return byte(e) < w; });
-    last = std::upper_bound(first, last, wanted, [&](int w, const entry& e) { return w < byte(e); });
-    if (first == last) break;
-    if (first->content.size() == depth + 1) best = &*first;
+  for (std::size_t depth = 0; first != last;) {
+    const std::string_view low = first->content, high = std::prev(last)->content;
+    std::size_t shared = depth;
+    if (low.data() == high.data()) {
+      shared = low.size();
+    } else {
+      while (shared < low.size() && low[shared] == high[shared]) ++shared;
+    }
+    if (rest.size() < shared || rest.compare(depth, shared - depth, low, depth, shared - depth) != 0) break;
+    depth = shared;
+    if (low.size() == depth) best = &*first++;  // the shortest of those that share this prefix sorts first
+    if (depth == rest.size()) break;
+    const auto byte = [depth](const entry& e) { return static_cast<unsigned char>(e.content[depth]); };
+    const auto wanted = static_cast<unsigned char>(rest[depth]);
+    first = std::lower_bound(first, last, wanted, [&](const entry& e, unsigned char w) { return byte(e) < w; });
+    last = std::upper_bound(first, last, wanted, [&](unsigned char w, const entry& e) { return w < byte(e); });
   }
   return best;
 }

@@ -7,7 +7,7 @@
 #include <new>
 #include <vector>
 
-#include "io/json_reader.hpp"
+#include "io/utf8.hpp"
 
 namespace auto_round::text {
 namespace {
