@@ -7,6 +7,15 @@
 #include "ar/tune.hpp"
 
 namespace auto_round::tune {
+namespace {
+
+/// Kept, because asking for the CPU's instruction sets costs microseconds on a virtual machine.
+const ar::tune_kernels& kernels() {
+  static const ar::tune_kernels& table = ar::kernels().tune;
+  return table;
+}
+
+}  // namespace
 
 std::optional<ar::tune_grid> grid_of(const ar::scheme_fields& scheme, ar::real scale_type) {
   // The integer types: "int", and with a super-block the K types of GGUF. Others have no tuned grid yet.
@@ -63,10 +72,10 @@ ar::tune_layer tuned_layer::view(int set) const {
 ar::errc tuned_layer::check() const { return ar::check(grid_, view(current_)); }
 
 void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, float* wq) const {
-  ar::kernels().tune.fake_quantize(grid_, view(current_), first_row, last_row, wq);
+  kernels().fake_quantize(grid_, view(current_), first_row, last_row, wq);
 }
 void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, std::uint16_t* wq) const {
-  ar::kernels().tune.fake_quantize_bf16(grid_, view(current_), first_row, last_row, wq);
+  kernels().fake_quantize_bf16(grid_, view(current_), first_row, last_row, wq);
 }
 
 void tuned_layer::begin_step() { target_ = current_ == best_ && !sets_[1].v.empty() ? 1 - current_ : current_; }
@@ -77,7 +86,7 @@ void tuned_layer::end_step() {
 
 void tuned_layer::step(std::size_t first_row, std::size_t last_row, const float* grad, const step_options& o) {
   parameters& to = sets_[target_];
-  ar::kernels().tune.step(grid_, view(current_), first_row, last_row, grad, o.factors, o.lr, o.minmax_lr,
+  kernels().step(grid_, view(current_), first_row, last_row, grad, o.factors, o.lr, o.minmax_lr,
                  {to.v.data(), to.min_scale.data(), to.max_scale.data()});
   if (o.factors || target_ == current_) return;
   const std::size_t at = first_row * groups_, n = (last_row - first_row) * groups_;
@@ -86,7 +95,7 @@ void tuned_layer::step(std::size_t first_row, std::size_t last_row, const float*
 }
 
 void tuned_layer::accumulate(std::size_t first_row, std::size_t last_row, const float* grad, bool first, bool factors) {
-  ar::kernels().tune.gradient(grid_, view(current_), first_row, last_row, grad, factors, !first,
+  kernels().gradient(grid_, view(current_), first_row, last_row, grad, factors, !first,
                      {gradient_.v.data(), gradient_.min_scale.data(), gradient_.max_scale.data()});
 }
 
@@ -120,7 +129,7 @@ void tuned_layer::begin_output(quantized_layer& out) const {
 
 void tuned_layer::quantize(std::size_t first_row, std::size_t last_row, quantized_layer& out) const {
   const auto data = [](std::vector<float>& x) { return x.empty() ? nullptr : x.data(); };
-  ar::kernels().tune.quantize(grid_, view(best_ >= 0 ? best_ : current_), first_row, last_row,
+  kernels().quantize(grid_, view(best_ >= 0 ? best_ : current_), first_row, last_row,
                      {out.weight.data(), out.code.data(), out.scale.data(), data(out.zero_point), data(out.wmin), data(out.d_scale), data(out.d_wmin)});
 }
 

@@ -1,0 +1,466 @@
+// links: ar::dispatch
+// Tuning as a specification: hand-written gradients equal automatic ones, the fused step equals gradient and sign step, every instruction set
+// gives the scalar bits, rows are independent, policies do what they say, schedule and sampler.
+#include "ar/tune.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ar/dispatch.hpp"
+
+namespace {
+
+using std::size_t;
+
+// ---- A lane that carries a derivative: rounding passes it on (straight-through), clamps pass it on the closed interval. ----
+
+struct dual {
+  float x = 0, d = 0;
+  friend dual operator+(dual a, dual b) { return {a.x + b.x, a.d + b.d}; }
+  friend dual operator-(dual a, dual b) { return {a.x - b.x, a.d - b.d}; }
+  friend dual operator-(dual a) { return {-a.x, -a.d}; }
+  friend dual operator*(dual a, dual b) { return {a.x * b.x, a.d * b.x + a.x * b.d}; }
+  friend dual operator/(dual a, dual b) { return {a.x / b.x, (a.d - a.x / b.x * b.d) / b.x}; }
+  friend bool lane_lt(dual a, dual b) { return a.x < b.x; }
+  friend bool lane_gt(dual a, dual b) { return a.x > b.x; }
+  friend bool lane_eq(dual a, dual b) { return a.x == b.x; }
+  friend dual lane_select(bool m, dual a, dual b) { return m ? a : b; }
+  friend dual lane_min(dual a, dual b) { return b.x < a.x ? b : a; }
+  friend dual lane_max(dual a, dual b) { return a.x < b.x ? b : a; }
+  friend dual lane_round(dual a) { return {ar::lane_round(a.x), a.d}; }
+  friend dual lane_round_f16(dual a) { return {ar::round_to_f16(a.x), a.d}; }
+  friend dual lane_round_bf16(dual a) { return {ar::round_to_bf16(a.x), a.d}; }
+};
+
+}  // namespace
+
+template <>
+struct ar::lane_traits<dual> {
+  using mask = bool;
+  static constexpr int size = 1;
+  static dual set(float x) { return {x, 0}; }
+};
+
+namespace {
+
+struct shape {
+  size_t rows, cols, group_size;
+};
+
+struct layer_data {
+  std::vector<float> weight, wmin, wmax, v, min_scale, max_scale, init_scale, grad;
+  ar::tune_layer view;
+
+  layer_data(shape s, unsigned seed, bool with_init = false) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::uniform_real_distribution<float> offset(-0.6f, 0.6f), factor(-0.05f, 1.1f);
+    const size_t n = s.rows * s.cols, groups = s.rows * ar::ceil_div(s.cols, s.group_size);
+    weight.resize(n);
+    v.resize(n);
+    grad.resize(n);
+    for (size_t i = 0; i < n; ++i) {
+      weight[i] = normal(random) * 0.05f;
+      v[i] = offset(random);
+      grad[i] = normal(random);
+    }
+    min_scale.resize(groups);
+    max_scale.resize(groups);
+    for (float& x : min_scale) x = factor(random);
+    for (float& x : max_scale) x = factor(random);
+    if (with_init) {
+      init_scale.resize(groups);
+      for (float& x : init_scale) x = normal(random) * 0.02f;
+    }
+    wmin.resize(groups);
+    wmax.resize(groups);
+    EXPECT_EQ(ar::group_extrema({weight.data(), s.rows, s.cols}, s.group_size, wmin.data(), wmax.data()), ar::errc::ok);
+    view = {s.rows, s.cols, s.group_size, weight.data(), wmin.data(), wmax.data(), v.data(), min_scale.data(), max_scale.data(),
+            with_init ? init_scale.data() : nullptr};
+  }
+};
+
+ar::tune_grid grid(ar::tune_family family, int bits) {
+  ar::tune_grid g;
+  g.family = family;
+  g.bits = bits;
+  if (family == ar::tune_family::superblock_asymmetric || family == ar::tune_family::superblock_symmetric) {
+    g.super_bits = 6;
+    g.superblock_groups = 8;
+    g.scale_type = ar::real::f32;
+  }
+  return g;
+}
+
+struct gradients {
+  std::vector<float> v, min_scale, max_scale;
+};
+gradients gradient_of(const ar::tune_grid& g, const layer_data& l) {
+  gradients r;
+  r.v.resize(l.v.size());
+  r.min_scale.resize(l.min_scale.size());
+  r.max_scale.resize(l.max_scale.size());
+  EXPECT_EQ(ar::tune_gradient(g, l.view, 0, l.view.rows, l.grad.data(), true, false, {r.v.data(), r.min_scale.data(), r.max_scale.data()}), ar::errc::ok);
+  return r;
+}
+
+/// dL/dp of group `group` by automatic differentiation, L = sum of grad * wq; p is selected by 0: min_scale, 1: max_scale, 2 + j: v of element j.
+template <class Grid>
+float automatic(const ar::tune_grid& g, const layer_data& l, size_t group, size_t parameter) {
+  const Grid grid(g);
+  const ar::tune_span span(l.view, group);
+  const auto clamped = [&](float f) { return std::min(std::max(f, g.factor_min), g.factor_max); };
+  const ar::group_range<dual> range{{l.wmin[group], 0},
+                                    {l.wmax[group], 0},
+                                    {clamped(l.min_scale[group]), parameter == 0 ? 1.0f : 0.0f},
+                                    {clamped(l.max_scale[group]), parameter == 1 ? 1.0f : 0.0f},
+                                    {l.init_scale.empty() ? 0.0f : l.init_scale[group], 0}};
+  dual value[Grid::values];
+  grid.prepare(range, !l.init_scale.empty(), value);
+  double sum = 0;
+  for (size_t j = 0; j < span.n; ++j) {
+    const dual w{l.weight[span.at + j], 0}, v{l.v[span.at + j], parameter == 2 + j ? 1.0f : 0.0f};
+    sum += static_cast<double>(l.grad[span.at + j]) * static_cast<double>(grid.decode(value, grid.code(value, w, v)).d);
+  }
+  return static_cast<float>(sum);
+}
+
+template <class Grid>
+void expect_automatic_gradients(ar::tune_grid g, bool with_init) {
+  g.clamp = ar::clamp_gradient::closed;
+  g.scale_grad = ar::scale_gradient::f32;
+  const layer_data l({6, 70, 32}, 7u + static_cast<unsigned>(g.bits), with_init);
+  const gradients ours = gradient_of(g, l);
+  const size_t groups = l.view.groups();
+  for (size_t group = 0; group < l.view.rows * groups; ++group) {
+    const ar::tune_span span(l.view, group);
+    float size = 0;
+    for (size_t j = 0; j < span.n; ++j) {
+      size += std::abs(l.grad[span.at + j]) * std::max(l.wmax[group], -l.wmin[group]);
+      EXPECT_NEAR(ours.v[span.at + j], automatic<Grid>(g, l, group, 2 + j), 1e-6f);
+    }
+    // The terms may cancel: the bound is relative to their sizes.
+    EXPECT_NEAR(ours.min_scale[group], automatic<Grid>(g, l, group, 0), 2e-5f * size) << "group " << group;
+    EXPECT_NEAR(ours.max_scale[group], automatic<Grid>(g, l, group, 1), 2e-5f * size) << "group " << group;
+  }
+}
+
+TEST(TuneGradient, EqualsAutomaticDifferentiation) {
+  for (int bits = 2; bits <= 8; ++bits) {
+    SCOPED_TRACE(bits);
+    expect_automatic_gradients<ar::tuned_symmetric>(grid(ar::tune_family::symmetric, bits), false);
+    expect_automatic_gradients<ar::tuned_symmetric>(grid(ar::tune_family::symmetric, bits), true);
+    expect_automatic_gradients<ar::tuned_asymmetric>(grid(ar::tune_family::asymmetric, bits), false);
+  }
+}
+
+TEST(TuneGradient, StrictClampDropsTheOutermostCodesClosedKeepsThem) {
+  for (const auto family : {ar::tune_family::symmetric, ar::tune_family::asymmetric, ar::tune_family::superblock_asymmetric, ar::tune_family::superblock_symmetric}) {
+    const layer_data l({4, 512, 32}, 3);
+    ar::tune_grid g = grid(family, 2);
+    std::vector<std::uint8_t> code(l.weight.size());
+    ASSERT_EQ(ar::tune_quantize(g, l.view, 0, 4, {nullptr, code.data()}), ar::errc::ok);
+    const gradients strict = gradient_of(g, l);
+    g.clamp = ar::clamp_gradient::closed;
+    const gradients closed = gradient_of(g, l);
+    size_t on_boundary = 0, beyond = 0;
+    for (size_t i = 0; i < code.size(); ++i) {
+      if (code[i] != 0 && code[i] != 3) {
+        EXPECT_EQ(strict.v[i], closed.v[i]);
+        EXPECT_NE(strict.v[i], 0.0f);
+        continue;
+      }
+      EXPECT_EQ(strict.v[i], 0.0f);
+      (closed.v[i] != 0.0f ? on_boundary : beyond) += 1;
+    }
+    EXPECT_GT(on_boundary, 0u);
+    EXPECT_GT(beyond, 0u) << "values clamped from outside get no gradient in either policy";
+  }
+}
+
+TEST(TuneGradient, HalfPrecisionScaleGradientsOverflowOnlyInTheReferencesPolicy) {
+  layer_data l({1, 32, 32}, 5);
+  l.min_scale[0] = 0.8f;  // the positive side decides
+  l.max_scale[0] = 0.9f;
+  for (float& x : l.grad) x *= 1e6f;
+  ar::tune_grid g = grid(ar::tune_family::asymmetric, 4);
+  const gradients reference = gradient_of(g, l);
+  EXPECT_FALSE(std::isfinite(reference.max_scale[0]));
+  g.scale_grad = ar::scale_gradient::f32;
+  EXPECT_TRUE(std::isfinite(gradient_of(g, l).max_scale[0]));
+}
+
+TEST(TuneGradient, AccumulatesOverCalls) {
+  const layer_data l({3, 96, 32}, 11);
+  const ar::tune_grid g = grid(ar::tune_family::symmetric, 4);
+  const gradients once = gradient_of(g, l);
+  gradients twice = once;
+  ASSERT_EQ(ar::tune_gradient(g, l.view, 0, 3, l.grad.data(), true, true, {twice.v.data(), twice.min_scale.data(), twice.max_scale.data()}), ar::errc::ok);
+  for (size_t i = 0; i < once.v.size(); ++i) EXPECT_EQ(twice.v[i], 2.0f * once.v[i]);
+  for (size_t i = 0; i < once.max_scale.size(); ++i) EXPECT_EQ(twice.max_scale[i], 2.0f * once.max_scale[i]);
+}
+
+// ---- The same bits everywhere ----
+
+struct results {
+  std::vector<float> wq, d_v, d_min, d_max, v, min_scale, max_scale, weight, scale;
+  std::vector<std::uint16_t> wq_bf16;
+  std::vector<std::uint8_t> code;
+};
+
+/// Everything the kernels can do, the rows split at `split`.
+results run(const ar::tune_kernels& k, const ar::tune_grid& g, const layer_data& l, size_t split) {
+  const size_t n = l.weight.size(), groups = l.min_scale.size();
+  results r;
+  for (std::vector<float>* x : {&r.wq, &r.d_v, &r.v, &r.weight}) x->resize(n);
+  for (std::vector<float>* x : {&r.d_min, &r.d_max, &r.min_scale, &r.max_scale, &r.scale}) x->resize(groups);
+  r.wq_bf16.resize(n);
+  r.code.resize(n);
+  for (const auto& [first, last] : {std::pair<size_t, size_t>{split, l.view.rows}, {0, split}}) {
+    k.fake_quantize(g, l.view, first, last, r.wq.data());
+    k.fake_quantize_bf16(g, l.view, first, last, r.wq_bf16.data());
+    k.gradient(g, l.view, first, last, l.grad.data(), true, false, {r.d_v.data(), r.d_min.data(), r.d_max.data()});
+    k.step(g, l.view, first, last, l.grad.data(), true, 0.005f, 0.01f, {r.v.data(), r.min_scale.data(), r.max_scale.data()});
+    k.quantize(g, l.view, first, last, {r.weight.data(), r.code.data(), r.scale.data()});
+  }
+  return r;
+}
+
+/// Equal values; NaN equals NaN, and the sign of zero does not count.
+void expect_same(const std::vector<float>& a, const std::vector<float>& b, const char* what) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i)
+    if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))) {
+      ADD_FAILURE() << what << " differs at " << i << ": " << a[i] << " and " << b[i];
+      return;
+    }
+}
+void expect_same(const results& a, const results& b) {
+  expect_same(a.wq, b.wq, "wq");
+  expect_same(a.d_v, b.d_v, "dL/dv");
+  expect_same(a.d_min, b.d_min, "dL/dmin_scale");
+  expect_same(a.d_max, b.d_max, "dL/dmax_scale");
+  expect_same(a.v, b.v, "v");
+  expect_same(a.min_scale, b.min_scale, "min_scale");
+  expect_same(a.max_scale, b.max_scale, "max_scale");
+  expect_same(a.weight, b.weight, "weight");
+  expect_same(a.scale, b.scale, "scale");
+  EXPECT_EQ(a.wq_bf16, b.wq_bf16);
+  EXPECT_EQ(a.code, b.code);
+}
+
+TEST(TuneKernels, EveryInstructionSetAndEverySplitGivesTheScalarBits) {
+  const ar::kernel_table* tables[16];
+  const size_t count = std::min<size_t>(ar::all_kernels(tables, 16), 16);
+  ASSERT_GE(count, 1u);
+  std::string names;
+  for (size_t t = 0; t < count; ++t) names += std::string(" ") + tables[t]->target;
+  RecordProperty("targets", names);
+  // Whole vectors, tails of every kind, padded last groups, groups below 8 values, rows of several levels of partial sums.
+  const shape plain[] = {{5, 128, 32}, {3, 256, 128}, {4, 90, 40}, {3, 100, 64}, {7, 17, 5}, {4, 33, 7}, {2, 1, 1}, {3, 48, 16}, {2, 1111, 1111}, {1, 9000, 9000}, {2, 700, 600}};
+  const shape blocks[] = {{5, 256, 32}, {3, 768, 32}, {2, 512, 16}};
+  for (int bits : {2, 3, 4, 8})
+    for (const auto family : {ar::tune_family::symmetric, ar::tune_family::asymmetric, ar::tune_family::superblock_asymmetric, ar::tune_family::superblock_symmetric}) {
+      const bool superblocks = family == ar::tune_family::superblock_asymmetric || family == ar::tune_family::superblock_symmetric;
+      for (const shape& s : superblocks ? std::vector<shape>(std::begin(blocks), std::end(blocks)) : std::vector<shape>(std::begin(plain), std::end(plain))) {
+        SCOPED_TRACE(testing::Message() << "bits " << bits << " family " << static_cast<int>(family) << " " << s.rows << " x " << s.cols << " group " << s.group_size);
+        const layer_data l(s, static_cast<unsigned>(bits + 10 * static_cast<int>(s.cols)), family == ar::tune_family::symmetric && bits == 4);
+        ar::tune_grid g = grid(family, bits);
+        if (s.group_size == 16 && superblocks) g.superblock_groups = 16;
+        if (bits == 8) g.scale_type = superblocks ? ar::real::f32 : ar::real::bf16;
+        ASSERT_EQ(ar::check(g, l.view), ar::errc::ok);
+        const results scalar = run(ar::tune_loops<float>::table(), g, l, 0);
+        expect_same(scalar, run(ar::tune_loops<float>::table(), g, l, s.rows / 2));
+        for (size_t t = 0; t < count; ++t) {
+          SCOPED_TRACE(tables[t]->target);
+          expect_same(scalar, run(tables[t]->tune, g, l, s.rows / 3));
+        }
+        for (size_t i = 0; i < scalar.wq.size(); ++i) ASSERT_EQ(scalar.wq_bf16[i], ar::bf16_from_f32(scalar.wq[i]));
+        expect_same(scalar.wq, scalar.weight, "result");
+      }
+    }
+}
+
+TEST(TuneStep, IsGradientThenSignStep) {
+  const layer_data l({8, 160, 64}, 21);
+  for (const auto family : {ar::tune_family::symmetric, ar::tune_family::asymmetric}) {
+    const ar::tune_grid g = grid(family, 3);
+    gradients p{l.v, l.min_scale, l.max_scale};
+    const gradients d = gradient_of(g, l);
+    for (std::vector<float>* f : {&p.min_scale, &p.max_scale})
+      for (float& x : *f) x = std::min(std::max(x, 0.0f), 1.0f);
+    ar::sign_step(p.v.data(), d.v.data(), p.v.size(), 0.25f);
+    ar::sign_step(p.min_scale.data(), d.min_scale.data(), p.min_scale.size(), 0.125f);
+    ar::sign_step(p.max_scale.data(), d.max_scale.data(), p.max_scale.size(), 0.125f);
+    layer_data in_place = l;
+    in_place.view.v = in_place.v.data();
+    in_place.view.min_scale = in_place.min_scale.data();
+    in_place.view.max_scale = in_place.max_scale.data();
+    ASSERT_EQ(ar::tune_step(g, in_place.view, 0, 8, l.grad.data(), true, 0.25f, 0.125f, {in_place.v.data(), in_place.min_scale.data(), in_place.max_scale.data()}),
+              ar::errc::ok);
+    EXPECT_EQ(in_place.v, p.v);
+    EXPECT_EQ(in_place.min_scale, p.min_scale);
+    EXPECT_EQ(in_place.max_scale, p.max_scale);
+  }
+}
+
+TEST(TuneStep, ZeroAndNaNGradientsDoNotMove) {
+  float p[3] = {1, 1, 1};
+  const float g[3] = {0, std::nanf(""), -2};
+  ar::sign_step(p, g, 3, 0.5f);
+  EXPECT_EQ(p[0], 1.0f);
+  EXPECT_EQ(p[1], 1.0f);
+  EXPECT_EQ(p[2], 1.5f);
+}
+
+TEST(TuneStep, MomentumAddsUpGradients) {
+  float p = 0, buffer = 0;
+  const float g[] = {1, -0.5f, -0.5f};
+  ar::sign_step(&p, g, 1, 1.0f, 0.9f, &buffer, true);
+  EXPECT_EQ(p, -1.0f);
+  ar::sign_step(&p, g + 1, 1, 1.0f, 0.9f, &buffer, false);  // 0.9 - 0.5 > 0
+  EXPECT_EQ(p, -2.0f);
+  ar::sign_step(&p, g + 2, 1, 1.0f, 0.9f, &buffer, false);  // 0.36 - 0.5 < 0
+  EXPECT_EQ(p, -1.0f);
+}
+
+TEST(TuneStep, DescendsTheLossOfAPlainTarget) {
+  // L = |wq - target|^2: rounding offsets that a few signed steps find must beat rounding to nearest.
+  const layer_data l({4, 128, 32}, 33);
+  layer_data t = l;
+  std::fill(t.v.begin(), t.v.end(), 0.0f);
+  std::fill(t.min_scale.begin(), t.min_scale.end(), 1.0f);
+  std::fill(t.max_scale.begin(), t.max_scale.end(), 1.0f);
+  t.view.weight = t.weight.data();
+  t.view.v = t.v.data();
+  t.view.min_scale = t.min_scale.data();
+  t.view.max_scale = t.max_scale.data();
+  std::vector<float> target = l.weight, wq(target.size()), grad(target.size());
+  for (size_t i = 0; i < target.size(); ++i) target[i] += 0.01f * l.grad[i];
+  const ar::tune_grid g = grid(ar::tune_family::symmetric, 4);
+  double first = 0, last = 0;
+  ar::linear_schedule schedule(0.05, 40);
+  for (int i = 0; i < 40; ++i, schedule.advance()) {
+    ASSERT_EQ(ar::fake_quantize(g, t.view, 0, 4, wq.data()), ar::errc::ok);
+    last = 0;
+    for (size_t k = 0; k < wq.size(); ++k) {
+      grad[k] = 2000.0f * (wq[k] - target[k]);
+      last += static_cast<double>(wq[k] - target[k]) * static_cast<double>(wq[k] - target[k]);
+    }
+    if (i == 0) first = last;
+    ASSERT_EQ(ar::tune_step(g, t.view, 0, 4, grad.data(), true, schedule.lr(), schedule.lr(), {t.v.data(), t.min_scale.data(), t.max_scale.data()}), ar::errc::ok);
+  }
+  EXPECT_LT(last, 0.7 * first);
+}
+
+TEST(TuneCheck, RefusesWhatDoesNotFit) {
+  const layer_data l({2, 64, 32}, 1);
+  const auto with = [&](auto change) {
+    ar::tune_grid g = grid(ar::tune_family::symmetric, 4);
+    ar::tune_layer view = l.view;
+    change(g, view);
+    return ar::check(g, view);
+  };
+  EXPECT_EQ(with([](auto&, auto&) {}), ar::errc::ok);
+  EXPECT_EQ(with([](auto& g, auto&) { g.bits = 1; }), ar::errc::bad_value);
+  EXPECT_EQ(with([](auto& g, auto&) { g.bits = 9; }), ar::errc::bad_value);
+  EXPECT_EQ(with([](auto& g, auto&) { g.superblock_groups = 3; }), ar::errc::bad_value);
+  EXPECT_EQ(with([](auto& g, auto&) { g.factor_min = 2.0f; }), ar::errc::bad_value);
+  EXPECT_EQ(with([](auto&, auto& v) { v.group_size = 0; }), ar::errc::bad_shape);
+  EXPECT_EQ(with([](auto&, auto& v) { v.rows = SIZE_MAX / 2; }), ar::errc::bad_size);
+  EXPECT_EQ(with([](auto& g, auto&) {
+              g.family = ar::tune_family::superblock_asymmetric;
+              g.super_bits = 6;
+              g.superblock_groups = 8;  // 64 columns are a quarter of a super-block
+            }),
+            ar::errc::bad_shape);
+  EXPECT_EQ(with([&](auto& g, auto& v) {
+              g.family = ar::tune_family::asymmetric;
+              v.init_scale = l.min_scale.data();
+            }),
+            ar::errc::bad_shape);
+  float out[128];
+  EXPECT_EQ(ar::fake_quantize(grid(ar::tune_family::symmetric, 4), l.view, 1, 3, out), ar::errc::bad_shape) << "rows past the end";
+  float extremum;
+  EXPECT_EQ(ar::group_extrema({l.weight.data(), 1, 1}, 0, &extremum, &extremum), ar::errc::bad_shape);
+}
+
+// ---- Sums, schedule, sampler ----
+
+TEST(RowSum, FollowsTheWrittenOrderFor128Values) {
+  float x[128];
+  std::mt19937 random(4);
+  for (float& v : x) v = std::uniform_real_distribution<float>(-1, 1)(random);
+  float t = 0;
+  for (int l = 0; l < 8; ++l) {
+    float slot[4];
+    for (int k = 0; k < 4; ++k) slot[k] = ((x[8 * k + l] + x[32 + 8 * k + l]) + x[64 + 8 * k + l]) + x[96 + 8 * k + l];
+    t += ((slot[0] + slot[1]) + slot[2]) + slot[3];
+  }
+  EXPECT_EQ(ar::detail::rowsum(x, 128), t);
+}
+
+TEST(RowSum, StaysNearTheExactSumForLongRows) {
+  std::vector<float> x(1 << 20);
+  std::mt19937 random(5);
+  double exact = 0, size = 0;
+  for (float& v : x) {
+    v = std::uniform_real_distribution<float>(0, 1)(random);
+    exact += static_cast<double>(v);
+    size += std::abs(static_cast<double>(v));
+  }
+  // Four levels of sixteen: an error of a few dozen roundings, not of a million.
+  EXPECT_NEAR(static_cast<double>(ar::detail::rowsum(x.data(), x.size())), exact, 64 * 0x1p-24 * size);
+}
+
+TEST(Schedule, FallsLinearlyToZero) {
+  ar::linear_schedule s(0.005, 200);
+  for (int t = 0; t < 200; ++t) {
+    EXPECT_NEAR(s.lr(), 0.005 * (200 - t) / 200, 1e-7);
+    s.advance();
+  }
+  EXPECT_EQ(s.lr(), 0.0f);
+  s.advance();
+  EXPECT_EQ(s.lr(), 0.0f);
+  EXPECT_EQ(ar::default_learning_rate(200, 2), 1.0 / 200);
+  EXPECT_EQ(ar::default_learning_rate(1000, 3), 2.0 / 1000);
+  EXPECT_EQ(ar::default_learning_rate(1000, 4), 1.0 / 1000);
+}
+
+TEST(Sampler, EveryRoundIsAPermutationWithItsTailDropped) {
+  ar::python_random random(1234);
+  std::vector<std::int32_t> order(13);
+  ar::batch_sampler sampler(random, order.data(), 13, 4);
+  for (int round = 0; round < 5; ++round) {
+    std::set<std::int32_t> seen;
+    for (int batch = 0; batch < 3; ++batch) {
+      const std::int32_t* b = sampler.next();
+      for (int i = 0; i < 4; ++i) {
+        EXPECT_TRUE(seen.insert(b[i]).second);
+        EXPECT_TRUE(b[i] >= 0 && b[i] < 13);
+      }
+    }
+  }
+}
+
+// ---- Constant expressions ----
+
+constexpr float tuned_in_a_constant_expression() {
+  constexpr float weight[8] = {0.1f, -0.2f, 0.3f, 0.45f, -0.5f, 0.6f, -0.7f, 0.8f};
+  float wmin[1] = {}, wmax[1] = {}, v[8] = {}, lo[1] = {1}, hi[1] = {1}, wq[8] = {};
+  if (ar::group_extrema({weight, 1, 8}, 8, wmin, wmax) != ar::errc::ok) return 0;
+  const ar::tune_layer layer{1, 8, 8, weight, wmin, wmax, v, lo, hi, nullptr};
+  constexpr float grad[8] = {0, 0, 0, 1, 0, 0, 0, 0};
+  if (ar::tune_step({}, layer, 0, 1, grad, true, 0.5f, 0.0f, {v, lo, hi}) != ar::errc::ok) return 0;
+  if (ar::fake_quantize({}, layer, 0, 1, wq) != ar::errc::ok) return 0;
+  return v[3];
+}
+static_assert(tuned_in_a_constant_expression() == 0.5f, "a negative scale turns the gradient's sign");
+
+}  // namespace
