@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "ar/config.hpp"
 #include "ar/detail/bit_stream.hpp"
@@ -36,36 +37,30 @@ struct gptq_int32 {
 
   template <int Bits>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    constexpr std::size_t bits = static_cast<std::size_t>(Bits);
-    for (std::size_t n = 0; n < code.rows; n += tile_rows) {
-      const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows;
+    for (std::size_t n = 0; n < code.rows; n += tile_rows)
       for (std::size_t k = 0; k < code.cols; k += tile_cols) {
-        const std::size_t cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
-        std::uint8_t stream[tile_rows][tile_bytes] = {};
-        for (std::size_t r = 0; r < rows; ++r) bits::pack<Bits>(code.row(n + r) + k, cols / 8, stream[r]);
-        for (std::size_t w = 0; w < cols / 32 * bits; ++w) {
-          word* out = words.row(k / 32 * bits + w) + n;
-          for (std::size_t r = 0; r < rows; ++r) out[r] = bits::load_word(stream[r] + 4 * w);
+        const matrix_view<word> out(words.row(k / 32 * static_cast<std::size_t>(Bits)) + n, words.rows, words.cols, words.stride);
+        const std::uint8_t* in = code.row(n) + k;
+        if (code.rows - n >= tile_rows && code.cols - k >= tile_cols) {
+          pack_tile<Bits>(in, code.stride, tile_rows, tile_cols, out);  // constant bounds: the compiler unrolls and vectorizes this one
+        } else {
+          pack_tile<Bits>(in, code.stride, code.rows - n < tile_rows ? code.rows - n : tile_rows, code.cols - k < tile_cols ? code.cols - k : tile_cols, out);
         }
       }
-    }
   }
 
   template <int Bits>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    constexpr std::size_t bits = static_cast<std::size_t>(Bits);
-    for (std::size_t n = 0; n < code.rows; n += tile_rows) {
-      const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows;
+    for (std::size_t n = 0; n < code.rows; n += tile_rows)
       for (std::size_t k = 0; k < code.cols; k += tile_cols) {
-        const std::size_t cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
-        std::uint8_t stream[tile_rows][tile_bytes] = {};
-        for (std::size_t w = 0; w < cols / 32 * bits; ++w) {
-          const word* in = words.row(k / 32 * bits + w) + n;
-          for (std::size_t r = 0; r < rows; ++r) bits::store_word(in[r], stream[r] + 4 * w);
+        const matrix_view<const word> in(words.row(k / 32 * static_cast<std::size_t>(Bits)) + n, words.rows, words.cols, words.stride);
+        std::uint8_t* out = code.row(n) + k;
+        if (code.rows - n >= tile_rows && code.cols - k >= tile_cols) {
+          unpack_tile<Bits>(in, tile_rows, tile_cols, out, code.stride);
+        } else {
+          unpack_tile<Bits>(in, code.rows - n < tile_rows ? code.rows - n : tile_rows, code.cols - k < tile_cols ? code.cols - k : tile_cols, out, code.stride);
         }
-        for (std::size_t r = 0; r < rows; ++r) bits::unpack<Bits>(stream[r], cols / 8, code.row(n + r) + k);
       }
-    }
   }
 
   /// The field of zero point z, or -1 if the convention has no field for it.
@@ -86,10 +81,9 @@ struct gptq_int32 {
   static constexpr void pack_zeros(zeros convention, matrix_view<const std::int32_t> zero, matrix_view<word> words) noexcept {
     for (std::size_t g = 0; g < zero.cols; ++g)
       for (std::size_t n = 0; n < zero.rows; n += 32) {
-        std::uint8_t fields[32] = {}, stream[40] = {};
+        std::uint8_t fields[32] = {};
         for (std::size_t i = 0; i < 32; ++i) fields[i] = static_cast<std::uint8_t>(zero_field(convention, Bits, zero(n + i, g)));
-        bits::pack<Bits>(fields, 4, stream);
-        for (std::size_t w = 0; w < static_cast<std::size_t>(Bits); ++w) words(g, n / 32 * static_cast<std::size_t>(Bits) + w) = bits::load_word(stream + 4 * w);
+        bits::pack32<Bits>(fields, words.row(g) + n / 32 * static_cast<std::size_t>(Bits));
       }
   }
 
@@ -97,16 +91,41 @@ struct gptq_int32 {
   static constexpr void unpack_zeros(zeros convention, matrix_view<const word> words, matrix_view<std::int32_t> zero) noexcept {
     for (std::size_t g = 0; g < zero.cols; ++g)
       for (std::size_t n = 0; n < zero.rows; n += 32) {
-        std::uint8_t fields[32] = {}, stream[40] = {};
-        for (std::size_t w = 0; w < static_cast<std::size_t>(Bits); ++w) bits::store_word(words(g, n / 32 * static_cast<std::size_t>(Bits) + w), stream + 4 * w);
-        bits::unpack<Bits>(stream, 4, fields);
+        std::uint8_t fields[32] = {};
+        bits::unpack32<Bits>(words.row(g) + n / 32 * static_cast<std::size_t>(Bits), fields);
         for (std::size_t i = 0; i < 32; ++i) zero(n + i, g) = zero_of_field(convention, Bits, fields[i]);
       }
   }
 
  private:
   // A tile is one cache line of output columns; its input rows are read in runs that fit the first-level cache beside it.
-  static constexpr std::size_t tile_rows = 16, tile_cols = 256, tile_bytes = tile_cols + 8;
+  static constexpr std::size_t tile_rows = 16, tile_cols = 256, eights = tile_cols / 8;
+
+  template <int Bits, int... Word>
+  AR_INLINE static constexpr void store_words(const std::uint64_t (*eight)[eights], std::size_t block, std::size_t rows, matrix_view<word> out,
+                                              std::integer_sequence<int, Word...>) noexcept {
+    const auto row_of_words = [&]<int W>() {
+      word* line = out.row(block * static_cast<std::size_t>(Bits) + static_cast<std::size_t>(W));
+      for (std::size_t r = 0; r < rows; ++r) line[r] = bits::word_of_eights<Bits, W>(eight[r] + 4 * block);
+    };
+    (row_of_words.template operator()<Word>(), ...);
+  }
+  template <int Bits>
+  AR_INLINE static constexpr void pack_tile(const std::uint8_t* code, std::size_t stride, std::size_t rows, std::size_t cols, matrix_view<word> out) noexcept {
+    std::uint64_t eight[tile_rows][eights] = {};
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t i = 0; i < cols / 8; ++i) eight[r][i] = bits::squeeze<Bits>(bits::load_bytes(code + r * stride + 8 * i));
+    for (std::size_t b = 0; b < cols / 32; ++b) store_words<Bits>(eight, b, rows, out, std::make_integer_sequence<int, Bits>{});
+  }
+  template <int Bits>
+  AR_INLINE static constexpr void unpack_tile(matrix_view<const word> in, std::size_t rows, std::size_t cols, std::uint8_t* code, std::size_t stride) noexcept {
+    constexpr std::size_t width = static_cast<std::size_t>(Bits);
+    word turned[tile_rows][tile_cols / 32 * width] = {};
+    for (std::size_t w = 0; w < cols / 32 * width; ++w)
+      for (std::size_t r = 0; r < rows; ++r) turned[r][w] = in(w, r);
+    for (std::size_t r = 0; r < rows; ++r)
+      for (std::size_t b = 0; b < cols / 32; ++b) bits::unpack32<Bits>(turned[r] + b * width, code + r * stride + 32 * b);
+  }
 };
 static_assert(Codec<gptq_int32>);
 

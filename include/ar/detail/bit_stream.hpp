@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "ar/config.hpp"
 
@@ -32,23 +33,6 @@ AR_INLINE constexpr void store_bytes(std::uint64_t x, std::uint8_t* p) noexcept 
   }
   for (unsigned i = 0; i < 8; ++i) p[i] = static_cast<std::uint8_t>(x >> (8 * i) & 0xFFu);
 }
-AR_INLINE constexpr std::uint32_t load_word(const std::uint8_t* p) noexcept {
-  if (!std::is_constant_evaluated() && std::endian::native == std::endian::little) {
-    std::uint32_t x = 0;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-  }
-  return static_cast<std::uint32_t>(p[0]) | static_cast<std::uint32_t>(p[1]) << 8 | static_cast<std::uint32_t>(p[2]) << 16 |
-         static_cast<std::uint32_t>(p[3]) << 24;
-}
-AR_INLINE constexpr void store_word(std::uint32_t x, std::uint8_t* p) noexcept {
-  if (!std::is_constant_evaluated() && std::endian::native == std::endian::little) {
-    std::memcpy(p, &x, sizeof x);
-    return;
-  }
-  for (unsigned i = 0; i < 4; ++i) p[i] = static_cast<std::uint8_t>(x >> (8 * i) & 0xFFu);
-}
-
 /// Eight codes, one per byte, to their 8 * Bits stream bits: pairs close the gap between them, then fours, then all.
 template <int Bits>
 AR_INLINE constexpr std::uint64_t squeeze(std::uint64_t x) noexcept {
@@ -73,15 +57,48 @@ AR_INLINE constexpr std::uint64_t spread(std::uint64_t x) noexcept {
 static_assert(squeeze<3>(0x0706050403020100u) == 076543210u && spread<3>(076543210u) == 0x0706050403020100u);
 static_assert(squeeze<4>(0x0F0E0D0C0B0A0908u) == 0xFEDCBA98u && spread<4>(0xFEDCBA98u) == 0x0F0E0D0C0B0A0908u);
 
-/// Packs `eights` times eight codes. Writes eights * Bits bytes and touches up to 8 - Bits bytes behind them: leave that room.
-template <int Bits>
-constexpr void pack(const std::uint8_t* code, std::size_t eights, std::uint8_t* stream) noexcept {
-  for (std::size_t i = 0; i < eights; ++i) store_bytes(squeeze<Bits>(load_bytes(code + 8 * i)), stream + static_cast<std::size_t>(Bits) * i);
+/// Word `Word` of the `Bits` words that 32 codes make, from their four squeezed eights.
+template <int Bits, int Word>
+AR_INLINE constexpr std::uint32_t word_of_eights(const std::uint64_t* eights) noexcept {
+  std::uint64_t word = 0;
+  for (int i = 0; i < 4; ++i) {
+    const int shift = 8 * Bits * i - 32 * Word;  // where the eight begins in this word
+    if (shift <= -8 * Bits || shift >= 32) continue;
+    word |= shift >= 0 ? eights[i] << shift : eights[i] >> -shift;
+  }
+  return static_cast<std::uint32_t>(word & 0xFFFFFFFFu);
 }
-/// Unpacks `eights` times eight codes. Reads up to 8 - Bits bytes behind the stream: they must exist.
+
+/// Eight `Eight` of 32 codes, still squeezed, from their `Bits` words; bits above 8 * Bits are those of its neighbors.
+template <int Bits, int Eight>
+AR_INLINE constexpr std::uint64_t eight_of_words(const std::uint32_t* words) noexcept {
+  std::uint64_t eight = 0;
+  for (int w = 0; w < Bits; ++w) {
+    const int shift = 32 * w - 8 * Bits * Eight;
+    if (shift <= -32 || shift >= 8 * Bits) continue;
+    eight |= shift >= 0 ? static_cast<std::uint64_t>(words[w]) << shift : static_cast<std::uint64_t>(words[w]) >> -shift;
+  }
+  return eight;
+}
+
+/// 32 codes to `Bits` words.
+template <int Bits, int... Word>
+AR_INLINE constexpr void words_of_eights(const std::uint64_t* eights, std::uint32_t* words, std::integer_sequence<int, Word...>) noexcept {
+  ((words[Word] = word_of_eights<Bits, Word>(eights)), ...);
+}
 template <int Bits>
-constexpr void unpack(const std::uint8_t* stream, std::size_t eights, std::uint8_t* code) noexcept {
-  for (std::size_t i = 0; i < eights; ++i) store_bytes(spread<Bits>(load_bytes(stream + static_cast<std::size_t>(Bits) * i)), code + 8 * i);
+constexpr void pack32(const std::uint8_t* code, std::uint32_t* words) noexcept {
+  std::uint64_t eights[4] = {};
+  for (int i = 0; i < 4; ++i) eights[i] = squeeze<Bits>(load_bytes(code + 8 * i));
+  words_of_eights<Bits>(eights, words, std::make_integer_sequence<int, Bits>{});
+}
+/// `Bits` words to 32 codes.
+template <int Bits>
+constexpr void unpack32(const std::uint32_t* words, std::uint8_t* code) noexcept {
+  store_bytes(spread<Bits>(eight_of_words<Bits, 0>(words)), code);
+  store_bytes(spread<Bits>(eight_of_words<Bits, 1>(words)), code + 8);
+  store_bytes(spread<Bits>(eight_of_words<Bits, 2>(words)), code + 16);
+  store_bytes(spread<Bits>(eight_of_words<Bits, 3>(words)), code + 24);
 }
 
 }  // namespace bits
