@@ -147,7 +147,7 @@ TEST(CheckpointDir, FoldersThatDoNotFitTogetherAreRefused) {
   const std::vector<hostile> cases = {
       {"no config.json", without("config.json"), "config.json", ""},
       {"config.json empty", with("config.json", ""), "JSON", "config.json"},
-      {"config.json cut short", with("config.json", "{\"a\": "), "ends too early", "config.json"},
+      {"config.json cut short", with("config.json", "{\"a\": "), "unexpected end of input", "config.json"},
       {"config.json is an array", with("config.json", "[]"), "no JSON object", "config.json"},
       {"config.json with a key twice", with("config.json", R"({"a": 1, "a": 2})"), "twice", "config.json"},
       {"config.json is a folder", instead("config.json", folder), "folder", "config.json"},

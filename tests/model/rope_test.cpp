@@ -98,7 +98,7 @@ TEST(LlamaConfig, RefusesWhatItCannotRunAndNamesTheKey) {
       {R"("head_dim":0)", "head_dim", error_kind::input},
       {R"("head_dim":16777216)", "num_attention_heads", error_kind::input},
       {R"("rms_norm_eps":-1)", "rms_norm_eps", error_kind::input},
-      {R"("rms_norm_eps":NaN)", "rms_norm_eps", error_kind::input},
+      {R"("rms_norm_eps":"NaN")", "rms_norm_eps", error_kind::input},
       {R"("attention_bias":"yes")", "attention_bias", error_kind::input},
       {R"("rope_theta":0)", "rope_theta", error_kind::input},
       {R"("rope_theta":"big")", "rope_theta", error_kind::input},

@@ -13,7 +13,7 @@
 #include "io/extent_writer.hpp"
 #include "io/file.hpp"
 #include "io/json.hpp"
-#include "io/json_reader.hpp"
+#include "io/utf8.hpp"
 
 namespace auto_round::io {
 namespace {

@@ -1,4 +1,4 @@
-// The tree of json.hpp: built from the tokens of json_reader, written as Python's json.dumps writes.
+// The tree of json.hpp: built from the events of json_events.hpp, written as Python's json.dumps writes.
 #include "io/json.hpp"
 
 #include <algorithm>
@@ -10,12 +10,11 @@
 #include <new>
 
 #include "io/file.hpp"
-#include "io/json_reader.hpp"
+#include "io/json_events.hpp"
+#include "io/utf8.hpp"
 
 namespace auto_round::io {
 namespace {
-
-constexpr std::size_t kDeepest = 200;
 
 /// Python's repr of a finite float: the shortest digits that read back, as a decimal if 1e-4 <= |d| < 1e16, with an exponent otherwise.
 std::string python_repr(double d) {
@@ -39,32 +38,6 @@ std::string python_repr(double d) {
   return out + digits.substr(0, whole) + "." + digits.substr(whole);
 }
 
-/// The value of a JSON number or of one of Python's literals; false if it is too large for a double.
-bool number_value(const std::string& text, double& out) {
-  if (text == "NaN") return out = std::numeric_limits<double>::quiet_NaN(), true;
-  if (text == "Infinity") return out = std::numeric_limits<double>::infinity(), true;
-  if (text == "-Infinity") return out = -std::numeric_limits<double>::infinity(), true;
-  const char* const end = text.data() + text.size();
-  if (std::from_chars(text.data(), end, out).ec == std::errc()) return true;
-  out = std::strtod(text.c_str(), nullptr);  // out of range: from_chars does not say on which side
-  return std::fabs(out) < 1;
-}
-
-/// Plain integers of 64 bits become integers; all others, -0 too, keep their text.
-bool make_number(std::string&& text, json& out) {
-  std::int64_t i = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stop, ec] = std::from_chars(text.data(), end, i);
-  if (ec == std::errc() && stop == end && text != "-0") {
-    out = json(i);
-    return true;
-  }
-  double d = 0;
-  if (!number_value(text, d)) return false;
-  out = json(json::number{d, std::move(text)});
-  return true;
-}
-
 /// The first key that appears twice, or null. Sorts; comparing all pairs would let a small file run for hours, and so would a hash table whose
 /// keys a stranger chose. The hash goes first because it lies in the array that is sorted, and the keys do not.
 const std::string* duplicate_key(const json::object& members) {
@@ -79,69 +52,98 @@ const std::string* duplicate_key(const json::object& members) {
   return twice == keys.end() ? nullptr : twice->second;
 }
 
-result<json> parse_tree(std::string_view text, const std::string& file, std::size_t most_values) {
-  const auto bad = [&](const std::string& what) { return fail(error_kind::input, "not valid JSON: " + what, file); };
-  const auto too_many = [&] { return bad("there are more than " + std::to_string(most_values) + " values"); };
+/// Builds the tree. A container counts as a value when it is opened, so that the count bounds memory.
+class tree_builder final : public json_sink {
+ public:
+  explicit tree_builder(std::size_t most_values) : most_values_(most_values) {}
+
+  bool take(const json_event& event) override {
+    switch (event.token) {
+      case json_token::begin_object:
+        return open(json::object());
+      case json_token::begin_array:
+        return open(json::array());
+      case json_token::end_object:
+        if (const std::string* twice = duplicate_key(open_.back().value.members())) {
+          return bad("the key " + dump(json(twice->substr(0, 200)), {-2}) + " appears twice in the object that ends at byte " +
+                     std::to_string(event.offset));
+        }
+        return close();
+      case json_token::end_array:
+        return close();
+      case json_token::key:
+        key_ = event.text;
+        return true;
+      case json_token::string:
+        return scalar(event.text);
+      case json_token::whole:
+        if (event.whole > INT64_MAX) return scalar(json::number{static_cast<double>(event.whole), std::to_string(event.whole)});
+        return scalar(static_cast<std::int64_t>(event.whole));
+      case json_token::negative:
+        return scalar(event.negative);
+      case json_token::real:
+        return scalar(json::number{event.real, std::string(event.text)});
+      case json_token::true_:
+      case json_token::false_:
+        return scalar(event.token == json_token::true_);
+      case json_token::null:
+        return scalar(nullptr);
+    }
+    return false;
+  }
+
+  const std::string& problem() const { return problem_; }
+  json& root() { return root_; }
+
+ private:
   struct open_value {
     std::string key;  // its own key in the object around it
     json value;
   };
-  std::vector<open_value> stack;  // the containers that are still open
-  json_reader reader(text, {kDeepest, true});
-  json root;
-  std::string key;
-  std::size_t values = 0;
-  for (json_token token = reader.next(); token != json_token::end; token = reader.next()) {
-    json done;
-    switch (token) {
-      case json_token::error:
-        return bad(reader.problem());
-      case json_token::key:
-        key = std::move(reader.value());
-        continue;
-      case json_token::begin_object:
-      case json_token::begin_array:
-        if (++values > most_values) return too_many();
-        stack.push_back({std::move(key), token == json_token::begin_object ? json(json::object()) : json(json::array())});
-        key.clear();
-        continue;
-      case json_token::end_object:
-        if (const std::string* twice = duplicate_key(stack.back().value.members())) {
-          return bad("the key " + dump(json(twice->substr(0, 200)), {-2}) + " appears twice in the object that ends at byte " +
-                     std::to_string(reader.offset()));
-        }
-        [[fallthrough]];
-      case json_token::end_array:
-        key = std::move(stack.back().key);
-        done = std::move(stack.back().value);
-        stack.pop_back();
-        break;
-      case json_token::string:
-        done = json(std::move(reader.value()));
-        break;
-      case json_token::number:
-        if (!make_number(std::move(reader.value()), done)) return bad("a number before byte " + std::to_string(reader.offset()) + " is too large");
-        break;
-      case json_token::true_:
-      case json_token::false_:
-        done = json(token == json_token::true_);
-        break;
-      case json_token::null:
-      case json_token::end:
-        break;
-    }
-    const bool closed = token == json_token::end_object || token == json_token::end_array;  // counted when it was opened
-    if (!closed && ++values > most_values) return too_many();
-    if (stack.empty()) {
-      root = std::move(done);
-    } else if (json& around = stack.back().value; around.is_array()) {
-      around.items().push_back(std::move(done));
-    } else {
-      around.members().emplace_back(std::move(key), std::move(done));
-      key.clear();
-    }
+
+  bool bad(std::string what) {
+    problem_ = std::move(what);
+    return false;
   }
-  return root;
+  bool count() { return ++values_ <= most_values_ || bad("there are more than " + std::to_string(most_values_) + " values"); }
+  bool open(json value) {
+    if (!count()) return false;
+    open_.push_back({std::move(key_), std::move(value)});
+    key_.clear();
+    return true;
+  }
+  bool close() {
+    key_ = std::move(open_.back().key);
+    json done = std::move(open_.back().value);
+    open_.pop_back();
+    return place(std::move(done));
+  }
+  bool scalar(json value) { return count() && place(std::move(value)); }
+  bool place(json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+    } else if (json& around = open_.back().value; around.is_array()) {
+      around.items().push_back(std::move(value));
+    } else {
+      around.members().emplace_back(std::move(key_), std::move(value));
+      key_.clear();
+    }
+    return true;
+  }
+
+  std::size_t most_values_, values_ = 0;
+  std::vector<open_value> open_;  // the containers that are still open
+  std::string key_;
+  json root_;
+  std::string problem_;
+};
+
+result<json> parse_tree(std::string_view text, const std::string& file, std::size_t most_values) {
+  tree_builder tree(most_values);
+  std::string problem = read_json_events(text, tree);
+  if (problem.empty()) problem = tree.problem();
+  if (!problem.empty()) return fail(error_kind::input, "not valid JSON: " + problem, file);
+  return std::move(tree.root());
 }
 
 void dump_string(std::string& out, const std::string& s, bool ensure_ascii) {

@@ -1,5 +1,5 @@
-// JSON as a plain tree that writes an unchanged value back unchanged. Parsed by json_reader.hpp, because no library at hand keeps the text of
-// numbers, reads Python's NaN, refuses duplicate keys and bounds depth and memory all at once; tests compare with nlohmann/json.
+// JSON as a plain tree that writes an unchanged value back unchanged. nlohmann/json reads the syntax (json_events.hpp); its own tree is not used,
+// because that keeps neither the text of numbers nor the count of values within bounds, and takes the last of two equal keys.
 #pragma once
 
 #include <cstdint>
@@ -70,9 +70,9 @@ struct json_limits {
   std::size_t values = 8'000'000;
 };
 
-/// Parses strict JSON (UTF-8). Rejects duplicate keys, nesting deeper than 200, numbers too large for a double and anything after the value.
-/// `file` only names it in errors, which are error_kind::input. Python's NaN, Infinity and -Infinity literals are accepted, because transformers
-/// writes them. Plain integers that fit 64 bits become integers; every other number keeps its text.
+/// Parses strict JSON (UTF-8). Rejects duplicate keys, nesting deeper than 200, numbers too large for a double, Python's NaN and Infinity
+/// literals, and anything after the value. `file` only names it in errors, which are error_kind::input. Integers that fit 64 bits become
+/// integers; every other number keeps its text, -0 and integers above INT64_MAX too.
 result<json> parse_json(std::string_view text, const std::string& file, json_limits limits = {});
 result<json> read_json(const std::string& path, json_limits limits = {});
 

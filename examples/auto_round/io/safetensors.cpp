@@ -1,20 +1,20 @@
 // The safetensors container. Behaves as the Rust reference (safetensors 0.8.0): where its text and its code differ, as its code. Known differences:
-// stricter about a name or key that appears twice, more than 1,024 axes, names above 4,096 bytes, entries written as arrays and types written as
-// objects, which no writer makes; laxer about a number too large for a double in a field that nobody reads.
+// stricter about a name or key that appears twice, more than 1,024 axes, names above 4,096 bytes, texts above 16 MiB, entries written as arrays
+// and types written as objects, which no writer makes.
 #include "io/safetensors.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <new>
 #include <unordered_set>
+#include <utility>
 
 #include "ar/view.hpp"
 #include "io/bytes.hpp"
 #include "io/extent_writer.hpp"
 #include "io/file.hpp"
 #include "io/json.hpp"
-#include "io/json_reader.hpp"
+#include "io/json_events.hpp"
 
 namespace auto_round::io {
 namespace {
@@ -28,118 +28,161 @@ struct header_entry {
   std::uint64_t begin = 0, end = 0;
 };
 
-/// Reads one header. The members hold what is known when something turns out wrong, for the error.
-class header_parser {
+/// Reads one header as it comes, without a tree: memory is that of the tensors found. The members hold what is known when something turns out
+/// wrong, for the error.
+class header_parser final : public json_sink {
  public:
-  header_parser(std::string_view text, const std::string& file) : json_(text, {}), file_(file) {}
+  header_parser(std::string_view text, const std::string& file) : text_(text), file_(file) {}
 
   result<std::vector<header_entry>> parse(std::map<std::string, std::string>* metadata) {
-    if (const json_token t = json_.next(); t != json_token::begin_object) return bad(t == json_token::error ? "" : "the header is no JSON object");
-    for (json_token t = json_.next(); t != json_token::end_object; t = json_.next()) {
-      if (t == json_token::error) return bad();
-      std::string name = std::move(json_.value());
-      if (name == "__metadata__") {
-        if (const result<void> r = read_metadata(metadata); !r) return forward_error(r);
-        continue;
-      }
-      if (name.size() > kMostNameBytes) return bad("a tensor name is longer than " + std::to_string(kMostNameBytes) + " bytes");
-      name_ = std::move(name);
-      if (const result<void> r = read_entry(); !r) return forward_error(r);
-      name_.clear();
-    }
-    if (json_.next() != json_token::end) return bad();
+    const std::string problem = read_json_events(text_, *this);
+    if (!problem.empty()) bad(problem);
+    if (!outcome_) return forward_error(outcome_);
+    if (metadata != nullptr && metadata_seen_) *metadata = std::move(metadata_);
     return std::move(entries_);
   }
 
- private:
-  tl::unexpected<error> bad(std::string what = {}) const {
-    if (what.empty()) what = json_.problem().empty() ? "a value has the wrong type" : json_.problem();
-    return fail(error_kind::input, "damaged safetensors header: " + what, file_, name_);
+  bool take(const json_event& event) override {
+    const json_token token = event.token;
+    switch (expected_) {
+      case expect::header:
+        if (token != json_token::begin_object) return bad("the header is no JSON object");
+        return next(expect::name);
+      case expect::name:
+        return token == json_token::end_object || take_name(event.text);
+      case expect::metadata:
+        if (token == json_token::null) return next(expect::name);
+        if (token != json_token::begin_object) return bad("__metadata__ is no object");
+        return next(expect::metadata_key);
+      case expect::metadata_key:
+        if (token == json_token::end_object) return next(expect::name);
+        metadata_key_ = event.text;
+        return next(expect::metadata_text);
+      case expect::metadata_text:
+        if (token != json_token::string) return bad("a value of __metadata__ is no string");
+        if (!metadata_.emplace(std::move(metadata_key_), event.text).second) return bad("a key of __metadata__ appears twice");
+        return next(expect::metadata_key);
+      case expect::entry:
+        if (token != json_token::begin_object) return bad("the entry of a tensor is no object");
+        return next(expect::field);
+      case expect::field:
+        return token == json_token::end_object ? end_entry() : take_field(event.text);
+      case expect::type:
+        if (token != json_token::string) return bad("dtype is no string");
+        return take_type(event.text);
+      case expect::sizes:
+        if (token != json_token::begin_array) return bad("shape and data_offsets must be arrays");
+        return next(expect::size);
+      case expect::size:
+        return token == json_token::end_array ? end_sizes() : take_size(event);
+      case expect::skipped:
+        if (token == json_token::begin_object || token == json_token::begin_array) ++skipped_depth_;
+        if (token == json_token::end_object || token == json_token::end_array) --skipped_depth_;
+        return skipped_depth_ != 0 || next(expect::field);
+    }
+    return false;
   }
 
-  /// "__metadata__": null or an object of strings.
-  result<void> read_metadata(std::map<std::string, std::string>* metadata) {
-    if (metadata_seen_) return bad("__metadata__ appears twice");
-    metadata_seen_ = true;
-    json_token t = json_.next();
-    if (t == json_token::null) return {};
-    if (t != json_token::begin_object) return bad(t == json_token::error ? "" : "__metadata__ is no object");
-    std::map<std::string, std::string> read;
-    while ((t = json_.next()) == json_token::key) {
-      std::string key = std::move(json_.value());
-      if (t = json_.next(); t != json_token::string) return bad(t == json_token::error ? "" : "a value of __metadata__ is no string");
-      if (!read.emplace(std::move(key), std::move(json_.value())).second) return bad("a key of __metadata__ appears twice");
+ private:
+  /// What the next token belongs to; a name, key, field or size may also be the bracket that ends them.
+  enum class expect { header, name, metadata, metadata_key, metadata_text, entry, field, type, sizes, size, skipped };
+
+  bool next(expect what) {
+    expected_ = what;
+    return true;
+  }
+
+  bool bad(const std::string& what) {
+    outcome_ = fail(error_kind::input, "damaged safetensors header: " + what, file_, name_);
+    return false;
+  }
+
+  /// "__metadata__" holds null or an object of strings; every other name is a tensor's.
+  bool take_name(std::string_view name) {
+    if (name == "__metadata__") {
+      if (metadata_seen_) return bad("__metadata__ appears twice");
+      metadata_seen_ = true;
+      return next(expect::metadata);
     }
-    if (t != json_token::end_object) return bad();
-    if (metadata != nullptr) *metadata = std::move(read);
-    return {};
+    if (name.size() > kMostNameBytes) return bad("a tensor name is longer than " + std::to_string(kMostNameBytes) + " bytes");
+    name_ = name;
+    return next(expect::entry);
   }
 
   /// {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, in any order; other keys are skipped, as the reference does.
-  result<void> read_entry() {
-    header_entry entry;
-    bool has_type = false, has_shape = false, has_offsets = false;
-    json_token t = json_.next();
-    if (t != json_token::begin_object) return bad(t == json_token::error ? "" : "the entry of a tensor is no object");
-    while ((t = json_.next()) == json_token::key) {
-      const std::string key = std::move(json_.value());
-      if (key == "dtype") {
-        if (has_type) return bad("dtype appears twice");
-        has_type = true;
-        if (t = json_.next(); t != json_token::string) return bad(t == json_token::error ? "" : "dtype is no string");
-        if (const result<void> r = known_type(json_.value(), entry.tensor.type); !r) return r;
-      } else if (key == "shape") {
-        if (has_shape) return bad("shape appears twice");
-        has_shape = true;
-        if (const result<void> r = read_sizes(entry.tensor.shape, kMostAxes); !r) return r;
-      } else if (key == "data_offsets") {
-        if (has_offsets) return bad("data_offsets appears twice");
-        has_offsets = true;
-        std::vector<std::uint64_t> offsets;
-        if (const result<void> r = read_sizes(offsets, 2); !r) return r;
-        if (offsets.size() != 2) return bad("data_offsets does not hold two numbers");
-        entry.begin = offsets[0];
-        entry.end = offsets[1];
-      } else if (!json_.skip(json_.next())) {
-        return bad();
-      }
+  bool take_field(std::string_view key) {
+    if (key == "dtype") {
+      if (std::exchange(has_type_, true)) return bad("dtype appears twice");
+      return next(expect::type);
     }
-    if (t != json_token::end_object) return bad();
-    if (!has_type || !has_shape || !has_offsets) return bad("dtype, shape or data_offsets is missing");
-    entry.tensor.name = name_;
-    entries_.push_back(std::move(entry));
-    return {};
+    if (key == "shape") {
+      if (std::exchange(has_shape_, true)) return bad("shape appears twice");
+      sizes_ = &entry_.tensor.shape;
+      most_sizes_ = kMostAxes;
+      return next(expect::sizes);
+    }
+    if (key == "data_offsets") {
+      if (std::exchange(has_offsets_, true)) return bad("data_offsets appears twice");
+      sizes_ = &offsets_;
+      most_sizes_ = 2;
+      return next(expect::sizes);
+    }
+    return next(expect::skipped);
   }
 
-  result<void> known_type(const std::string& name, dtype& out) const {
-    if (dtype_from_name(name, out)) return {};
+  bool end_entry() {
+    if (!has_type_ || !has_shape_ || !has_offsets_) return bad("dtype, shape or data_offsets is missing");
+    entry_.begin = offsets_[0];
+    entry_.end = offsets_[1];
+    entry_.tensor.name = std::move(name_);
+    entries_.push_back(std::move(entry_));
+    entry_ = {};
+    offsets_.clear();
+    name_.clear();
+    has_type_ = has_shape_ = has_offsets_ = false;
+    return next(expect::name);
+  }
+
+  bool take_type(std::string_view name) {
+    if (dtype_from_name(name, entry_.tensor.type)) return next(expect::field);
     for (const char* other : {"F4", "F6_E2M3", "F6_E3M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"}) {
-      if (name == other) return fail(error_kind::unsupported, "tensors of type " + name + " cannot be read by this version", file_, name_);
+      if (name != other) continue;
+      outcome_ = fail(error_kind::unsupported, "tensors of type " + std::string(name) + " cannot be read by this version", file_, name_);
+      return false;
     }
     return bad("the type " + dump(json(name.substr(0, 40)), {-2}) + " is unknown");
   }
 
-  /// An array of at most `most` whole numbers of 64 bits.
-  result<void> read_sizes(std::vector<std::uint64_t>& out, std::size_t most) {
-    json_token t = json_.next();
-    if (t != json_token::begin_array) return bad(t == json_token::error ? "" : "shape and data_offsets must be arrays");
-    while ((t = json_.next()) == json_token::number) {
-      const std::string& text = json_.value();
-      std::uint64_t n = 0;
-      const auto [stop, ec] = std::from_chars(text.data(), text.data() + text.size(), n);
-      if (ec != std::errc() || stop != text.data() + text.size()) return bad("a size is no whole number from 0 to 2^64-1");
-      if (out.size() == most) return bad("shape or data_offsets holds more than " + std::to_string(most) + " numbers");
-      out.push_back(n);
-    }
-    if (t != json_token::end_array) return bad(t == json_token::error ? "" : "a size is no number");
-    return {};
+  bool take_size(const json_event& event) {
+    if (event.token == json_token::negative || event.token == json_token::real) return bad("a size is no whole number from 0 to 2^64-1");
+    if (event.token != json_token::whole) return bad("a size is no number");
+    if (sizes_->size() == most_sizes_) return bad("shape or data_offsets holds more than " + std::to_string(most_sizes_) + " numbers");
+    sizes_->push_back(event.whole);
+    return true;
   }
 
-  json_reader json_;
+  bool end_sizes() {
+    if (sizes_ == &offsets_ && offsets_.size() != 2) return bad("data_offsets does not hold two numbers");
+    return next(expect::field);
+  }
+
+  std::string_view text_;
   const std::string& file_;
-  std::string name_;
+  result<void> outcome_;
+  expect expected_ = expect::header;
+
   std::vector<header_entry> entries_;
+  std::map<std::string, std::string> metadata_;
+  std::string metadata_key_;
   bool metadata_seen_ = false;
+
+  std::string name_;  // of the tensor whose entry is being read
+  header_entry entry_;
+  std::vector<std::uint64_t> offsets_;
+  bool has_type_ = false, has_shape_ = false, has_offsets_ = false;
+  std::vector<std::uint64_t>* sizes_ = nullptr;  // where the array being read goes
+  std::size_t most_sizes_ = 0;
+  std::size_t skipped_depth_ = 0;
 };
 
 result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, const std::string& file,
