@@ -53,6 +53,8 @@ SIDES = {"peer": ["peer", "peer_eager"], "peer_eager": ["peer_eager"], "ours": [
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--only", choices=SIDES, default="all")
 parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+parser.add_argument("--keep", type=pathlib.Path, help="keep the quantized models in DIR/<case>/<who>, at most 150 MB each")
+parser.add_argument("--rescore", action="store_true", help="only compute perplexity and KL again, of the models in --keep DIR")
 parser.add_argument("--again", action="store_true", help="measure even if a result with the same settings is kept")
 parser.add_argument("--binary", type=pathlib.Path, default=common.REPO / "build/release/bin/auto-round")
 parser.add_argument("--ours-options", default="", help="more options for our binary, for an experiment; kept apart by name")
@@ -97,16 +99,14 @@ def measure(command, log, env):
     return {"cpu_s": round(cpu, 2), "wall_s": round(wall, 2), "peak_rss_mb": round(rss / 1024, 1)}
 
 
-def checkpoint_in(folder):
-    """The folder that holds config.json: OUT itself (ours) or OUT/<name> (the peer's)."""
-    found = sorted(folder.glob("config.json")) + sorted(folder.glob("*/config.json"))
-    if not found:
-        sys.exit(f"no checkpoint in {folder}")
-    return found[0].parent
-
-
 def eval_file():
     return args.tiny_stories / "eval.jsonl"
+
+
+def neutral_score(case, folder):
+    model = MODELS[case["model"]]
+    ids = common.Tokens(model).stream(eval_file(), case["eval_tokens"])
+    return common.score(common.load_quantized(folder), ids, case["seqlen"], common.load_float32(model))
 
 
 def run_side(side, case, work):
@@ -133,10 +133,9 @@ def run_side(side, case, work):
         result["amp"] = "float32 (the peer found no bf16)" if "amp is set to FALSE" in text else "bf16 (the peer's own choice)"
         if seconds := re.findall(r"tuning time ([\d.]+)", text):
             result["tuning_wall_s"] = round(float(seconds[-1]), 2)
-    folder = checkpoint_in(out)
+    folder = common.checkpoint_in(out)
     result["model_bytes"] = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
-    ids = common.Tokens(model).stream(eval_file(), case["eval_tokens"])
-    result |= common.score(common.load_quantized(folder), ids, case["seqlen"], common.load_float32(model))
+    result |= neutral_score(case, folder)
     if side == "ours":
         command = [args.binary, "eval", "--model", folder, "--ref", model, "--ppl", eval_file(), "--seqlen", case["seqlen"],
                    "--max_tokens", case["eval_tokens"], "--json"]
@@ -173,6 +172,11 @@ def main():
             entry["float"] = common.score(common.load_float32(MODELS[case["model"]]), ids, case["seqlen"])
         for side in SIDES[args.only]:
             key = f"ours {args.ours_options}".strip() if side == "ours" else side
+            if args.rescore:
+                if key in entry:
+                    entry[key] |= neutral_score(case, common.checkpoint_in(args.keep / name / side))
+                    path.write_text(json.dumps(kept, indent=1) + "\n")
+                continue
             if key in entry and not args.again and side != "ours":
                 continue
             if side == "ours" and not args.binary.exists():
@@ -181,6 +185,9 @@ def main():
             print(f"{name}: {key} ...", file=sys.stderr, flush=True)
             work = pathlib.Path(tempfile.mkdtemp(prefix="ar-compare-"))
             entry[key] = run_side(side, case, work) | {"versions": common.versions("torch", "transformers", "auto-round")}
+            if args.keep:
+                shutil.rmtree(args.keep / name / side, ignore_errors=True)
+                shutil.copytree(work / "out", args.keep / name / side)
             shutil.rmtree(work)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(kept, indent=1) + "\n")

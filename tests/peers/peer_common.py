@@ -85,28 +85,30 @@ def save(path, tensors, info):
 def load_quantized(model_dir):
     """A checkpoint in auto_round (or float) form as auto-round's own inference code unpacks it, computed in float32.
 
-    That code insists on float16; here its layers' scales are made float32 first, so that every layer's weight is exactly
-    scale * (code - zero_point), and then each becomes a plain linear layer. The other tensors are read again as stored.
+    That code makes the whole model float16, also the frequencies of the rotary embedding. Here only its unpacking is used,
+    with the scales made float32 first, so that every weight is exactly scale * (code - zero_point); the weights go into a
+    float32 model, and the other tensors are taken as stored.
     """
     import torch
     from safetensors.torch import load_file
-    model = load_float32(model_dir)
-    for name, layer in list(model.named_modules()):
-        if type(layer).__name__ != "QuantLinear":
-            continue
-        layer.scales = layer.scales.float()
-        with torch.no_grad():
-            weight = layer(torch.eye(layer.infeatures)) - (layer.bias.float() if layer.bias is not None else 0)
-        plain = torch.nn.Linear(layer.infeatures, layer.outfeatures, bias=layer.bias is not None)
-        plain.weight.data = weight.T.contiguous()
-        if layer.bias is not None:
-            plain.bias.data = layer.bias.detach().float()
-        model.set_submodule(name, plain)
-    torch.nn.Module.float(model)  # transformers' own float() refuses a model that was quantized
-    stored = {k: v for f in pathlib.Path(model_dir).glob("*.safetensors") for k, v in load_file(f).items()}
-    for name, parameter in model.named_parameters():
-        if name in stored:
-            parameter.data.copy_(stored[name])
+    from transformers import AutoConfig, AutoModelForCausalLM
+    config = AutoConfig.from_pretrained(str(model_dir))
+    if not getattr(config, "quantization_config", None):
+        return load_float32(model_dir)
+    packed = load_float32(model_dir)
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    weights = {k: v for f in pathlib.Path(model_dir).glob("*.safetensors") for k, v in load_file(f).items()}
+    for name, layer in packed.named_modules():
+        if type(layer).__name__ == "QuantLinear":
+            layer.scales = layer.scales.float()
+            bias, layer.bias = layer.bias, None
+            with torch.no_grad():
+                weights[f"{name}.weight"] = layer(torch.eye(layer.infeatures)).T
+            if bias is not None:
+                weights[f"{name}.bias"] = bias
+    for name, parameter in model.named_parameters():  # a tied lm_head is no parameter of its own here
+        parameter.data.copy_(weights[name])
     return model.eval()
 
 
