@@ -13,6 +13,7 @@
 #include "ar/errc.hpp"
 
 namespace ar {
+inline namespace AR_ABI {
 
 /// errc::bad_value for a grid outside the ranges of its fields, errc::bad_shape for groups that do not fit the layer (super-blocks must fill rows,
 /// and searched initial scales belong to the symmetric family), errc::bad_size for sizes that wrap. Every function below starts with it.
@@ -229,4 +230,5 @@ class batch_sampler {
   std::size_t samples_, batch_, at_ = 0;
 };
 
+}  // namespace AR_ABI
 }  // namespace ar

@@ -14,6 +14,6 @@ esac
 "$cxx" -std=c++20 -O1 -ffp-contract=off -I../../include -DUNIT=high $high -c odr_unit.cpp -o "$tmp/high.o"
 "$cxx" -std=c++20 -O1 -I../../include odr_main.cpp "$tmp/low.o" "$tmp/high.o" -o "$tmp/odr"
 # No weak vector-code symbol of the library may be shared by both units.
-shared=$(comm -12 <(nm -C "$tmp/low.o" | awk '$2=="W"||$2=="V"{$1=$2="";print}' | sort -u) <(nm -C "$tmp/high.o" | awk '$2=="W"||$2=="V"{$1=$2="";print}' | sort -u) | grep -E '\bhwy::|ar::abi_|ar::N_' || true)
+shared=$(comm -12 <(nm -C "$tmp/low.o" | awk '$2=="W"||$2=="V"{$1=$2="";print}' | sort -u) <(nm -C "$tmp/high.o" | awk '$2=="W"||$2=="V"{$1=$2="";print}' | sort -u) | grep -E '\b(hwy|ar)::' || true)
 if [ -n "$shared" ] && [ "$(uname -m)" = x86_64 ]; then echo "shared between units of different targets:"; echo "$shared"; exit 1; fi
 "$tmp/odr"

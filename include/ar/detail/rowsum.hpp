@@ -7,6 +7,7 @@
 #include "ar/config.hpp"
 
 namespace ar::detail {
+inline namespace AR_ABI {
 
 /// Longest row for which the cascade below has steps of 16 (the general rule only differs beyond it).
 inline constexpr std::size_t rowsum_max = std::size_t{1} << 24;
@@ -55,4 +56,5 @@ AR_FN constexpr float rowsum(const float* x, std::size_t n) noexcept {
   return t;
 }
 
+}  // namespace AR_ABI
 }  // namespace ar::detail

@@ -51,7 +51,7 @@ struct tune_layer {
   const float* max_scale = nullptr;   ///< [rows x groups()]
   const float* init_scale = nullptr;  ///< null, or [rows x groups()]: a searched scale that replaces the extrema (symmetric family)
 
-  constexpr std::size_t groups() const noexcept { return ceil_div(cols, group_size); }
+  AR_INLINE constexpr std::size_t groups() const noexcept { return ceil_div(cols, group_size); }
 };
 
 /// Where the results of a step or a gradient go; shapes as in tune_layer. An output may be the input of the same name.

@@ -7,6 +7,7 @@
 #include "ar/config.hpp"
 
 namespace ar {
+inline namespace AR_ABI {
 
 /// floorf(log2f(x)) for finite x > 0, subnormals included, with log2f correctly rounded (as in the C library near whole results): just below
 /// 2^k the logarithm rounds up to k. Exponent extraction alone is one too small there, for at most 88 * 2^(k-24) below 2^k.
@@ -33,4 +34,5 @@ AR_FN constexpr int floor_log2_rounded(float x) noexcept {
 static_assert(floor_log2_rounded(1.0f) == 0 && floor_log2_rounded(0x1.fffffep0f) == 0 && floor_log2_rounded(0x1.fffffep9f) == 10);
 static_assert(floor_log2_rounded(0x1p-149f) == -149 && floor_log2_rounded(0x1.fffffep127f) == 128);
 
+}  // namespace AR_ABI
 }  // namespace ar
