@@ -45,27 +45,6 @@ linalg::operand matrix(const T* data, std::size_t rows, std::size_t cols, std::s
   return {data, rows, cols, stride, std::is_same_v<T, bf16>};
 }
 
-/// f(first, count) over rows in pieces of 32, in parallel unless there is little to do. Rows do not see each other, so the pieces only serve the
-/// scheduler.
-template <class F>
-void parallel_rows(std::size_t rows, const F& f) {
-  constexpr std::size_t piece = 32;
-  const std::size_t pieces = (rows + piece - 1) / piece;
-#pragma omp parallel for schedule(static) if (pieces > 4)
-  for (std::size_t i = 0; i < pieces; ++i) f(i * piece, std::min(piece, rows - i * piece));
-}
-
-void parallel_copy(const float* from, std::size_t rows, std::size_t n, float* to) {
-  parallel_rows(rows, [&](std::size_t first, std::size_t count) { std::copy_n(from + first * n, count * n, to + first * n); });
-}
-
-/// Rounds where the products want bfloat16; the same memory where they want float.
-const float* rounded(const float* in, std::size_t, buffer<float>&) { return in; }
-const bf16* rounded(const float* in, std::size_t n, buffer<bf16>& store) {
-  linalg::to_bf16(in, n, store.get(n));
-  return store.data();
-}
-
 constexpr std::size_t piece_tokens = 2048;  // forward's share of a large batch
 // Below these, waking threads costs more than it saves.
 constexpr linalg::work own_work = linalg::work::own;
@@ -76,7 +55,7 @@ constexpr std::size_t small_batch = 128, small_cache = 256;
 struct block_runner::impl {
   explicit impl(const model_spec& s) : spec(s), hidden(static_cast<std::size_t>(s.hidden_size)) {}
   virtual ~impl() = default;
-  virtual void use_weights(const block_weights& w) = 0;
+  virtual void use_weights(const block_weights& w, std::size_t total_tokens) = 0;
   virtual void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook) = 0;
   virtual void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) = 0;
   virtual void forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y) = 0;
@@ -111,22 +90,50 @@ struct block_runner::typed_impl final : block_runner::impl {
   std::vector<std::vector<bf16>> rounded_weights;
   std::vector<const T*> weights;
 
+  // What backward needs, for all tokens. q, k, v and d_o lie by heads (see attention).
   buffer<T> normed, attended, normed2, product, head_store;
-  buffer<float> qkv, lse, middle, inverse, inverse2, gate, up;
-  buffer<T> dy_store, d_gate_store, d_up_store, d_middle_store, d_qkv_store;
-  buffer<float> d_product, d_normed, d_middle, d_attended;
-  buffer<float> widened;
-  /// What a thread needs for one piece of attention; kept, because fresh memory of this size costs page faults on every call.
-  struct attention_scratch {
-    buffer<float> scores, dp, out, heads, delta;
-    buffer<T> p, ds, d_o;
+  buffer<float> lse, middle, inverse, inverse2, gate, up;
+  // Gradients that weight products read, for all tokens.
+  buffer<T> dy_store, d_gate_store, d_up_store, d_middle_store, d_qkv_store, d_head_store;
+  buffer<float> d_middle, delta_store;
+  buffer<float> few_qkv, widened;
+  /// What a thread needs for a tile of rows or a piece of attention; kept, because fresh memory of this size costs page faults on every call.
+  struct thread_scratch {
+    buffer<float> qkv, d_product, d_normed, d_attended;
+    buffer<float> scores, dp, out, heads;
+    buffer<T> p, ds;
   };
-  std::vector<attention_scratch> scratch;
+  std::vector<thread_scratch> scratch;
+  std::vector<linalg::prepared> forward_weights, backward_weights;
 
-  // ---- pieces shared by all passes ----
+  // ---- tiles of rows ----
 
-  void use_weights(const block_weights& w) override {
+  /// Rows that one thread takes through several layers while they are in its second-level cache. Where weights are packed, few rows cost nothing.
+  static std::size_t tile_rows() { return narrow && linalg::fast_bf16() ? 128 : 256; }
+
+  /// f(first, count, who) over tiles of all tokens, in parallel; one call, whose products are shared by all threads, if there is no second tile.
+  /// The tiles follow from the number of tokens alone.
+  template <class F>
+  void for_tiles(const F& f) {
+    prepare_scratch();
+    const std::size_t tile = tile_rows(), tiles = (tokens + tile - 1) / tile;
+    if (tiles <= 1) return f(0, tokens, linalg::work::shared);
+#pragma omp parallel for schedule(static)
+    for (std::size_t i = 0; i < tiles; ++i) f(i * tile, std::min(tile, tokens - i * tile), linalg::work::own);
+  }
+
+  void prepare_scratch() {
+    const auto threads = static_cast<std::size_t>(omp_get_max_threads());
+    if (scratch.size() < threads) scratch.resize(threads);
+  }
+  thread_scratch& own_scratch() { return scratch[static_cast<std::size_t>(omp_get_thread_num())]; }
+
+  // ---- linear layers ----
+
+  void use_weights(const block_weights& w, std::size_t total) override {
     weights.resize(spec.linears.size());
+    forward_weights.resize(spec.linears.size());
+    backward_weights.resize(spec.linears.size());
     for (std::size_t i = 0; i < spec.linears.size(); ++i) {
       if constexpr (narrow) {
         if (i < w.linears_bf16.size() && !w.linears_bf16[i].empty()) {
@@ -139,6 +146,7 @@ struct block_runner::typed_impl final : block_runner::impl {
       } else {
         weights[i] = w.linears[i].data();
       }
+      forward_weights[i].set(true, weight(static_cast<int>(i)), tile_rows(), total);
     }
   }
 
@@ -147,34 +155,37 @@ struct block_runner::typed_impl final : block_runner::impl {
   linalg::operand weight(int i) const { return matrix(weights[static_cast<std::size_t>(i)], out_features(i), in_features(i), in_features(i)); }
 
   /// y (+)= x W^T + bias for `rows` rows.
-  void linear(const block_weights& w, int i, const T* x, std::size_t rows, float* y, std::size_t stride, bool add) const {
+  void linear(const block_weights& w, int i, const T* x, std::size_t rows, float* y, std::size_t stride, bool add, linalg::work who) const {
     const std::size_t out = out_features(i), in = in_features(i);
     const auto index = static_cast<std::size_t>(i);
     if (index < w.bias.size() && !w.bias[index].empty()) {
       const float* b = w.bias[index].data();
-      parallel_rows(rows, [&](std::size_t first, std::size_t count) {
-        for (std::size_t r = first; r < first + count; ++r) {
-          if (add)
-            kernels::axpy(1.0f, b, out, y + r * stride);
-          else
-            std::copy_n(b, out, y + r * stride);
-        }
-      });
+      for (std::size_t r = 0; r < rows; ++r) {
+        if (add)
+          kernels::axpy(1.0f, b, out, y + r * stride);
+        else
+          std::copy_n(b, out, y + r * stride);
+      }
       add = true;
     }
-    linalg::gemm_nt(matrix(x, rows, in, in), weight(i), y, stride, add);
+    if (who == own_work)
+      forward_weights[index].multiply(matrix(x, rows, in, in), y, stride, add);
+    else
+      linalg::gemm_nt(matrix(x, rows, in, in), weight(i), y, stride, add);
   }
 
-  /// d_weight (+)= dy^T x
-  void weight_gradient(int i, const T* dy, const T* x, std::span<float* const> d_linears, bool accumulate) const {
-    float* d = d_linears[static_cast<std::size_t>(i)];
-    if (d == nullptr) return;
-    linalg::gemm_tn(matrix(dy, tokens, out_features(i), out_features(i)), matrix(x, tokens, in_features(i), in_features(i)), d, in_features(i), accumulate);
+  /// dx (+)= dy W for `rows` rows.
+  void input_gradient(int i, const T* dy, std::size_t rows, float* dx, bool add, linalg::work who) const {
+    const linalg::operand a = matrix(dy, rows, out_features(i), out_features(i));
+    if (who == own_work)
+      backward_weights[static_cast<std::size_t>(i)].multiply(a, dx, in_features(i), add);
+    else
+      linalg::gemm_nn(a, weight(i), dx, in_features(i), add);
   }
 
-  void call_hook(const input_hook& hook, std::initializer_list<int> linears, const T* x, std::size_t rows) {
+  void call_hook(const input_hook& hook, std::initializer_list<int> linears, const T* x) {
     if (!hook) return;
-    const std::size_t n = rows * in_features(*linears.begin());
+    const std::size_t n = tokens * in_features(*linears.begin());
     const float* floats = nullptr;
     if constexpr (narrow) {
       kernels::from_bf16(x, n, widened.get(n));
@@ -182,15 +193,10 @@ struct block_runner::typed_impl final : block_runner::impl {
     } else {
       floats = x;
     }
-    for (int i : linears) hook(i, floats, rows);
+    for (int i : linears) hook(i, floats, tokens);
   }
 
   // ---- attention ----
-
-  void prepare_scratch() {
-    const auto threads = static_cast<std::size_t>(omp_get_max_threads());
-    if (scratch.size() < threads) scratch.resize(threads);
-  }
 
   // The queries of a key-value head's group, its keys and its values lie together, so that every product inside attention has dense operands and
   // as many rows as possible: [sequence][kv head]{q [seqlen * group x head_dim], k [seqlen x head_dim], v [seqlen x head_dim]}, row t * group + g
@@ -207,16 +213,39 @@ struct block_runner::typed_impl final : block_runner::impl {
       std::copy_n(in, n, out);
   }
 
-  /// Turns qkv into rotated heads, then o = softmax(causal(scale q k^T)) v for every sequence and head. Keeps the heads and the log-sum of each row
-  /// of scores.
+  /// Where the row of a token begins in the storage by heads: q of key-value head `kv`; k and v follow as attention() knows.
+  struct head_rows {
+    T *q, *k, *v;
+  };
+  head_rows heads_of(T* all, std::size_t token, std::size_t kv) const {
+    const std::size_t s = token / seqlen, t = token % seqlen;
+    T* const task = all + (s * kv_heads + kv) * task_size();
+    return {task + t * group() * head_dim, task + (seqlen * group() + t) * head_dim, task + (seqlen * (group() + 1) + t) * head_dim};
+  }
+
+  /// Rotates q and k of `count` tokens and lays them and v out by heads.
+  void to_heads(const float* qkv, std::size_t first, std::size_t count) {
+    const std::size_t half = head_dim / 2, g = group();
+    for (std::size_t r = 0; r < count; ++r) {
+      const float* const row = qkv + r * width;
+      const float *const c = rope.cos.data() + (first + r) % seqlen * half, *const s = rope.sin.data() + (first + r) % seqlen * half;
+      for (std::size_t kv = 0; kv < kv_heads; ++kv) {
+        const head_rows to = heads_of(head_store.data(), first + r, kv);
+        kernels::rotate(row + kv * g * head_dim, g, head_dim, half, c, s, 1.0f, to.q);
+        kernels::rotate(row + q_width + kv * head_dim, 1, head_dim, half, c, s, 1.0f, to.k);
+        narrow_or_copy(row + q_width + kv_width + kv * head_dim, head_dim, to.v);
+      }
+    }
+  }
+
+  /// o = softmax(causal(scale q k^T)) v for every sequence and head. Keeps the log-sum of each row of scores.
   void attention(T* o) {
     const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g;
-    T* const all = head_store.get(sequences * kv_heads * task_size());
     float* const log_sums = lse.get(heads * tokens);
     prepare_scratch();
 #pragma omp parallel for schedule(static) if (tokens > small_batch)
     for (std::size_t task = 0; task < tasks; ++task) {
-      attention_scratch& own = scratch[static_cast<std::size_t>(omp_get_thread_num())];
+      thread_scratch& own = own_scratch();
       float* const scores = own.scores.get(rows * (seqlen + 16));
       float* const out = own.out.get(rows * head_dim);
       T* p = nullptr;
@@ -224,17 +253,10 @@ struct block_runner::typed_impl final : block_runner::impl {
         p = own.p.get(rows * (seqlen + 16));
       else
         p = scores;
-      const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads, half = head_dim / 2;
-      T* const q = all + task * task_size();
-      T* const k = q + seqlen * g * head_dim;
-      T* const v = k + seqlen * head_dim;
-      for (std::size_t t = 0; t < seqlen; ++t) {
-        const float* const row = qkv.data() + (base + t) * width;
-        const float *const c = rope.cos.data() + t * half, *const s = rope.sin.data() + t * half;
-        kernels::rotate(row + kv * g * head_dim, g, head_dim, half, c, s, 1.0f, q + t * g * head_dim);
-        kernels::rotate(row + q_width + kv * head_dim, 1, head_dim, half, c, s, 1.0f, k + t * head_dim);
-        narrow_or_copy(row + q_width + kv_width + kv * head_dim, head_dim, v + t * head_dim);
-      }
+      const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads;
+      const T* const q = head_store.data() + task * task_size();
+      const T* const k = q + seqlen * g * head_dim;
+      const T* const v = k + seqlen * head_dim;
       for (std::size_t first = 0; first < seqlen; first += piece) {
         const std::size_t n = std::min(piece, seqlen - first), m = n * g, keys = first + n, stride = (keys + 15) / 16 * 16;
         linalg::gemm_nt(matrix(q + first * g * head_dim, m, head_dim, head_dim), matrix(k, keys, head_dim, head_dim), scores, stride, false, own_work);
@@ -246,14 +268,14 @@ struct block_runner::typed_impl final : block_runner::impl {
     }
   }
 
-  /// From d_o[tokens x q_width], the gradients of q, k and v before rotation, [tokens x q_width] and twice [tokens x kv_width]. Scores are computed
-  /// again: keeping them would need seqlen^2 values a head.
-  void attention_backward(const float* d_o, T* d_q, T* d_k, T* d_v) {
+  /// From the gradient of o by heads and its product sums with o, the gradients of q, k and v before rotation, [tokens x q_width] and twice
+  /// [tokens x kv_width]. Scores are computed again: keeping them would need seqlen^2 values a head.
+  void attention_backward(T* d_q, T* d_k, T* d_v) {
     const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g, half = head_dim / 2;
     prepare_scratch();
 #pragma omp parallel for schedule(static) if (tokens > small_batch)
     for (std::size_t task = 0; task < tasks; ++task) {
-      attention_scratch& own = scratch[static_cast<std::size_t>(omp_get_thread_num())];
+      thread_scratch& own = own_scratch();
       float* const scores = own.scores.get(rows * (seqlen + 16));
       float* const dp = own.dp.get(rows * (seqlen + 16));
       T *p = nullptr, *ds = nullptr;
@@ -267,24 +289,19 @@ struct block_runner::typed_impl final : block_runner::impl {
       float* const dq = own.heads.get(task_size());
       float* const dk = dq + seqlen * g * head_dim;
       float* const dv = dk + seqlen * head_dim;
-      T* const up_rows = own.d_o.get(seqlen * g * head_dim);
-      float* const delta = own.delta.get(seqlen * g);
+      const T* const up_rows = d_head_store.data() + task * seqlen * g * head_dim;
+      const float* const delta = delta_store.data() + task * seqlen * g;
 
       const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads;
       const T* const q = head_store.data() + task * task_size();
       const T* const k = q + seqlen * g * head_dim;
       const T* const v = k + seqlen * head_dim;
-      for (std::size_t t = 0; t < seqlen; ++t) {
-        const std::size_t at = (base + t) * q_width + kv * g * head_dim;
-        narrow_or_copy(d_o + at, g * head_dim, up_rows + t * g * head_dim);
-        for (std::size_t h = 0; h < g; ++h) delta[t * g + h] = kernels::dot(d_o + at + h * head_dim, attended.data() + at + h * head_dim, head_dim);
-      }
       // The last piece sees all keys: it sets dk and dv, the others add to them.
       bool add = false;
       for (std::size_t first = (seqlen - 1) / piece * piece;; first -= piece) {
         const std::size_t n = std::min(piece, seqlen - first), m = n * g, keys = first + n, stride = (keys + 15) / 16 * 16, at = first * g;
         const linalg::operand qm = matrix(q + at * head_dim, m, head_dim, head_dim), km = matrix(k, keys, head_dim, head_dim);
-        const linalg::operand um = matrix(static_cast<const T*>(up_rows) + at * head_dim, m, head_dim, head_dim);
+        const linalg::operand um = matrix(up_rows + at * head_dim, m, head_dim, head_dim);
         linalg::gemm_nt(qm, km, scores, stride, false, own_work);
         linalg::gemm_nt(um, matrix(v, keys, head_dim, head_dim), dp, stride, false, own_work);
         for (std::size_t r = 0; r < m; ++r)
@@ -308,43 +325,37 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   // ---- passes ----
 
-  void project_qkv(const block_weights& w, const float* x, std::size_t rows, const input_hook& hook) {
-    T* const n = normed.get(rows * hidden);
-    float* const inv = inverse.get(rows);
-    parallel_rows(rows, [&](std::size_t first, std::size_t count) {
-      kernels::rms_norm(x + first * hidden, count, hidden, w.input_norm.data(), eps, n + first * hidden, inv + first);
-    });
-    call_hook(hook, {spec.q, spec.k, spec.v}, n, rows);
-    float* const out = qkv.get(rows * width);
-    linear(w, spec.q, n, rows, out, width, false);
-    linear(w, spec.k, n, rows, out + q_width, width, false);
-    linear(w, spec.v, n, rows, out + q_width + kv_width, width, false);
+  void project_qkv(const block_weights& w, const float* x, std::size_t first, std::size_t count, float* out, linalg::work who) {
+    T* const n = normed.data() + first * hidden;
+    kernels::rms_norm(x + first * hidden, count, hidden, w.input_norm.data(), eps, n, inverse.data() + first);
+    linear(w, spec.q, n, count, out, width, false, who);
+    linear(w, spec.k, n, count, out + q_width, width, false, who);
+    linear(w, spec.v, n, count, out + q_width + kv_width, width, false, who);
   }
 
-  /// From the attended rows to the block's result.
-  void finish(const block_weights& w, const float* x, std::size_t rows, float* y, const input_hook& hook) {
-    float* const h = middle.get(rows * hidden);
-    parallel_copy(x, rows, hidden, h);
-    call_hook(hook, {spec.o}, attended.data(), rows);
-    linear(w, spec.o, attended.data(), rows, h, hidden, true);
+  /// From the attended rows of a tile to the block's result.
+  void finish(const block_weights& w, const float* x, std::size_t first, std::size_t count, float* y, linalg::work who) {
+    float* const h = middle.data() + first * hidden;
+    std::copy_n(x + first * hidden, count * hidden, h);
+    linear(w, spec.o, attended.data() + first * q_width, count, h, hidden, true, who);
+    T* const n = normed2.data() + first * hidden;
+    kernels::rms_norm(h, count, hidden, w.post_attention_norm.data(), eps, n, inverse2.data() + first);
+    float* const g = gate.data() + first * inner;
+    float* const u = up.data() + first * inner;
+    linear(w, spec.gate, n, count, g, inner, false, who);
+    linear(w, spec.up, n, count, u, inner, false, who);
+    T* const a = product.data() + first * inner;
+    kernels::swiglu(g, u, count * inner, a);
+    std::copy_n(h, count * hidden, y + first * hidden);
+    linear(w, spec.down, a, count, y + first * hidden, hidden, true, who);
+  }
 
-    T* const n = normed2.get(rows * hidden);
-    float* const inv = inverse2.get(rows);
-    parallel_rows(rows, [&](std::size_t first, std::size_t count) {
-      kernels::rms_norm(h + first * hidden, count, hidden, w.post_attention_norm.data(), eps, n + first * hidden, inv + first);
-    });
-    call_hook(hook, {spec.gate, spec.up}, n, rows);
-    float* const g = gate.get(rows * inner);
-    float* const u = up.get(rows * inner);
-    linear(w, spec.gate, n, rows, g, inner, false);
-    linear(w, spec.up, n, rows, u, inner, false);
-    T* const a = product.get(rows * inner);
-    parallel_rows(rows, [&](std::size_t first, std::size_t count) {
-      kernels::swiglu(g + first * inner, u + first * inner, count * inner, a + first * inner);
-    });
-    call_hook(hook, {spec.down}, a, rows);
-    parallel_copy(h, rows, hidden, y);
-    linear(w, spec.down, a, rows, y, hidden, true);
+  void make_room() {
+    normed.get(tokens * hidden), normed2.get(tokens * hidden), middle.get(tokens * hidden);
+    inverse.get(tokens), inverse2.get(tokens);
+    gate.get(tokens * inner), up.get(tokens * inner), product.get(tokens * inner);
+    attended.get(tokens * q_width);
+    head_store.get(sequences * kv_heads * task_size());
   }
 
   void forward(const block_weights& w, const float* x, std::size_t sequences_, std::size_t seqlen_, float* y, const input_hook& hook) override {
@@ -352,62 +363,103 @@ struct block_runner::typed_impl final : block_runner::impl {
     seqlen = seqlen_;
     tokens = sequences * seqlen;
     input = x;
+    make_room();
     rope.prepare(spec, 0, seqlen, seqlen);
-    project_qkv(w, x, tokens, hook);
-    attention(attended.get(tokens * q_width));
-    finish(w, x, tokens, y, hook);
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+      float* const rows = own_scratch().qkv.get(count * width);
+      project_qkv(w, x, first, count, rows, who);
+      to_heads(rows, first, count);
+    });
+    attention(attended.data());
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { finish(w, x, first, count, y, who); });
+    call_hook(hook, {spec.q, spec.k, spec.v}, normed.data());
+    call_hook(hook, {spec.o}, attended.data());
+    call_hook(hook, {spec.gate, spec.up}, normed2.data());
+    call_hook(hook, {spec.down}, product.data());
   }
 
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) override {
     assert(d_linears.size() == spec.linears.size());
-    // MLP
-    const T* const dy_r = rounded(dy, tokens * hidden, dy_store);
-    weight_gradient(spec.down, dy_r, product.data(), d_linears, accumulate);
-    float* const da = d_product.get(tokens * inner);
-    linalg::gemm_nn(matrix(dy_r, tokens, hidden, hidden), weight(spec.down), da, inner);
-    T *dg = nullptr, *du = nullptr;
-    if constexpr (narrow) {
-      dg = d_gate_store.get(tokens * inner);
-      du = d_up_store.get(tokens * inner);
-    } else {
-      dg = gate.data();
-      du = up.data();
-    }
-    parallel_rows(tokens, [&](std::size_t first, std::size_t count) {
-      const std::size_t at = first * inner;
-      kernels::swiglu_backward(gate.data() + at, up.data() + at, da + at, count * inner, dg + at, du + at);
-    });
-    weight_gradient(spec.gate, dg, normed2.data(), d_linears, accumulate);
-    weight_gradient(spec.up, du, normed2.data(), d_linears, accumulate);
-    float* const dn = d_normed.get(tokens * hidden);
-    linalg::gemm_nn(matrix(dg, tokens, inner, inner), weight(spec.gate), dn, hidden);
-    linalg::gemm_nn(matrix(du, tokens, inner, inner), weight(spec.up), dn, hidden, true);
-    float* const dh = d_middle.get(tokens * hidden);
-    parallel_rows(tokens, [&](std::size_t first, std::size_t count) {
-      const std::size_t at = first * hidden;
-      kernels::rms_norm_backward(middle.data() + at, inverse2.data() + first, dn + at, dy + at, count, hidden, w.post_attention_norm.data(), dh + at);
-    });
+    const bool into_attention = dx != nullptr || d_linears[static_cast<std::size_t>(spec.q)] != nullptr ||
+                                d_linears[static_cast<std::size_t>(spec.k)] != nullptr || d_linears[static_cast<std::size_t>(spec.v)] != nullptr;
+    for (const int i : {spec.down, spec.gate, spec.up, spec.o})
+      backward_weights[static_cast<std::size_t>(i)].set(false, weight(i), tile_rows(), tokens);
 
-    // attention
-    const T* const dh_r = rounded(dh, tokens * hidden, d_middle_store);
-    weight_gradient(spec.o, dh_r, attended.data(), d_linears, accumulate);
-    const bool any = dx != nullptr || d_linears[static_cast<std::size_t>(spec.q)] != nullptr || d_linears[static_cast<std::size_t>(spec.k)] != nullptr ||
-                     d_linears[static_cast<std::size_t>(spec.v)] != nullptr;
-    if (!any) return;
-    float* const d_o = d_attended.get(tokens * q_width);
-    linalg::gemm_nn(matrix(dh_r, tokens, hidden, hidden), weight(spec.o), d_o, q_width);
+    // From dy to the gradient of the attended rows. What weight products read is kept for all tokens.
+    float* const dh_all = d_middle.get(tokens * hidden);
+    const T* dy_all = nullptr;
+    const T* dh_rounded = nullptr;
+    T *dg_all = nullptr, *du_all = nullptr;
+    if constexpr (narrow) {
+      dy_all = dy_store.get(tokens * hidden);
+      dh_rounded = d_middle_store.get(tokens * hidden);
+      dg_all = d_gate_store.get(tokens * inner);
+      du_all = d_up_store.get(tokens * inner);
+    } else {
+      dy_all = dy;
+      dh_rounded = dh_all;
+      dg_all = gate.data();
+      du_all = up.data();
+    }
+    d_head_store.get(tokens * q_width);
+    delta_store.get(tokens * heads);
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+      thread_scratch& own = own_scratch();
+      if constexpr (narrow) kernels::to_bf16(dy + first * hidden, count * hidden, dy_store.data() + first * hidden);
+      float* const da = own.d_product.get(count * inner);
+      input_gradient(spec.down, dy_all + first * hidden, count, da, false, who);
+      T* const dg = dg_all + first * inner;
+      T* const du = du_all + first * inner;
+      kernels::swiglu_backward(gate.data() + first * inner, up.data() + first * inner, da, count * inner, dg, du);
+      float* const dn = own.d_normed.get(count * hidden);
+      input_gradient(spec.gate, dg, count, dn, false, who);
+      input_gradient(spec.up, du, count, dn, true, who);
+      float* const dh = dh_all + first * hidden;
+      kernels::rms_norm_backward(middle.data() + first * hidden, inverse2.data() + first, dn, dy + first * hidden, count, hidden,
+                                 w.post_attention_norm.data(), dh);
+      if constexpr (narrow) kernels::to_bf16(dh, count * hidden, d_middle_store.data() + first * hidden);
+      if (!into_attention) return;
+      float* const d_o = own.d_attended.get(count * q_width);
+      input_gradient(spec.o, dh_rounded + first * hidden, count, d_o, false, who);
+      const std::size_t g = group();
+      for (std::size_t r = 0; r < count; ++r)
+        for (std::size_t kv = 0; kv < kv_heads; ++kv) {
+          const std::size_t s = (first + r) / seqlen, t = (first + r) % seqlen, to = ((s * kv_heads + kv) * seqlen + t) * g;
+          const float* const from = d_o + r * q_width + kv * g * head_dim;
+          const T* const o = attended.data() + (first + r) * q_width + kv * g * head_dim;
+          narrow_or_copy(from, g * head_dim, d_head_store.data() + to * head_dim);
+          for (std::size_t h = 0; h < g; ++h) delta_store.data()[to + h] = kernels::dot(from + h * head_dim, o + h * head_dim, head_dim);
+        }
+    });
     T* const d_q = d_qkv_store.get(tokens * width);
     T* const d_k = d_q + tokens * q_width;
     T* const d_v = d_k + tokens * kv_width;
-    attention_backward(d_o, d_q, d_k, d_v);
-    const T* const parts[] = {d_q, d_k, d_v};
-    const int linears[] = {spec.q, spec.k, spec.v};
-    for (int i = 0; i < 3; ++i) weight_gradient(linears[i], parts[i], normed.data(), d_linears, accumulate);
+    if (into_attention) attention_backward(d_q, d_k, d_v);
+
+    std::vector<linalg::gradient_product> products;
+    const auto weight_gradient = [&](int i, const T* d, const T* in) {
+      float* const to = d_linears[static_cast<std::size_t>(i)];
+      if (to != nullptr)
+        products.push_back({matrix(d, tokens, out_features(i), out_features(i)), matrix(in, tokens, in_features(i), in_features(i)), to, in_features(i)});
+    };
+    weight_gradient(spec.down, dy_all, product.data());
+    weight_gradient(spec.gate, dg_all, normed2.data());
+    weight_gradient(spec.up, du_all, normed2.data());
+    weight_gradient(spec.o, dh_rounded, attended.data());
+    weight_gradient(spec.q, d_q, normed.data());
+    weight_gradient(spec.k, d_k, normed.data());
+    weight_gradient(spec.v, d_v, normed.data());
+    linalg::gemm_tn(products.data(), products.size(), accumulate);
+
     if (dx == nullptr) return;
-    for (int i = 0; i < 3; ++i) linalg::gemm_nn(matrix(parts[i], tokens, out_features(linears[i]), out_features(linears[i])), weight(linears[i]), dn, hidden, i > 0);
-    parallel_rows(tokens, [&](std::size_t first, std::size_t count) {
-      const std::size_t at = first * hidden;
-      kernels::rms_norm_backward(input + at, inverse.data() + first, dn + at, dh + at, count, hidden, w.input_norm.data(), dx + at);
+    for (const int i : {spec.q, spec.k, spec.v}) backward_weights[static_cast<std::size_t>(i)].set(false, weight(i), tile_rows(), tokens);
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+      float* const dn = own_scratch().d_normed.get(count * hidden);
+      input_gradient(spec.q, d_q + first * q_width, count, dn, false, who);
+      input_gradient(spec.k, d_k + first * kv_width, count, dn, true, who);
+      input_gradient(spec.v, d_v + first * kv_width, count, dn, true, who);
+      kernels::rms_norm_backward(input + first * hidden, inverse.data() + first, dn, dh_all + first * hidden, count, hidden, w.input_norm.data(),
+                                 dx + first * hidden);
     });
   }
 
@@ -417,17 +469,21 @@ struct block_runner::typed_impl final : block_runner::impl {
       const std::size_t before = cache.tokens, total = before + count;
       sequences = 1;
       seqlen = tokens = count;
-      use_weights(w);
+      use_weights(w, 0);
+      make_room();
       rope.prepare(spec, before, count, total);
-      project_qkv(w, x, count, {});
-      float* const o = attended.get(count * q_width);
-      // Rotates in place what the cache and attend() read; attention() rotates for itself.
+      float* const qkv = few_qkv.get(count * width);
+      project_qkv(w, x, 0, count, qkv, linalg::work::shared);
+      float* const o = attended.data();
       const std::size_t half = head_dim / 2;
       cache.k.resize(total * kv_width);
       cache.v.resize(total * kv_width);
-      if (before == 0) attention(o);
+      if (before == 0) {
+        to_heads(qkv, 0, count);
+        attention(o);
+      }
       for (std::size_t t = 0; t < count; ++t) {
-        float* const row = qkv.data() + t * width;
+        float* const row = qkv + t * width;
         kernels::rotate(row, heads + kv_heads, head_dim, half, rope.cos.data() + t * half, rope.sin.data() + t * half, 1.0f, row);
         std::copy_n(row + q_width, kv_width, cache.k.data() + (before + t) * kv_width);
         std::copy_n(row + q_width + kv_width, kv_width, cache.v.data() + (before + t) * kv_width);
@@ -443,12 +499,12 @@ struct block_runner::typed_impl final : block_runner::impl {
 #pragma omp for schedule(static)
           for (std::size_t task = 0; task < tasks; ++task) {
             const std::size_t t = task / heads, h = task % heads, kv = h / (heads / kv_heads);
-            kernels::attend(qkv.data() + t * width + h * head_dim, cache.k.data() + kv * head_dim, cache.v.data() + kv * head_dim, before + t + 1, kv_width,
+            kernels::attend(qkv + t * width + h * head_dim, cache.k.data() + kv * head_dim, cache.v.data() + kv * head_dim, before + t + 1, kv_width,
                             head_dim, scale, weights_of_keys, o + t * q_width + h * head_dim);
           }
         }
       }
-      finish(w, x, count, y, {});
+      finish(w, x, 0, count, y, linalg::work::shared);
     }
   }
 };
@@ -465,7 +521,7 @@ block_runner::block_runner(block_runner&&) noexcept = default;
 void block_runner::forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook) {
   if (sequences == 0 || seqlen == 0) return;
   const std::size_t step = std::max<std::size_t>(1, piece_tokens / seqlen);
-  impl_->use_weights(w);
+  impl_->use_weights(w, std::min(step, sequences) * seqlen);
   for (std::size_t s = 0; s < sequences; s += step) {
     const std::size_t n = std::min(step, sequences - s), at = s * seqlen * impl_->hidden;
     impl_->forward(w, x + at, n, seqlen, y + at, hook);
@@ -473,7 +529,7 @@ void block_runner::forward(const block_weights& w, const float* x, std::size_t s
 }
 
 void block_runner::forward_train(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y) {
-  impl_->use_weights(w);
+  impl_->use_weights(w, sequences * seqlen);
   impl_->forward(w, x, sequences, seqlen, y, {});
 }
 

@@ -176,7 +176,7 @@ void piece_onednn(product p, extents e, const operand& a, const operand& b, floa
 }
 
 /// Packs b for pieces of `rows` rows with all threads (a copy: the same bits whatever their number); false if oneDNN wants it as it is.
-bool pack_b(product p, extents e, std::size_t rows, const operand& a, const operand& b, std::size_t c_stride, bool accumulate, packed_operand& out) {
+bool pack_b(product p, extents e, const operand& b, std::vector<char>& store, packed_operand& out) {
   struct plan {
     dnnl::memory::desc layout;
     dnnl::reorder run;
@@ -186,9 +186,7 @@ bool pack_b(product p, extents e, std::size_t rows, const operand& a, const oper
   try {
     thread_local dnnl::stream stream(engine());
     thread_local std::unordered_map<primitive_key, plan, primitive_hash> plans;
-    thread_local std::vector<char> store;
-    const std::size_t kind = static_cast<std::size_t>(p) * 2 + (accumulate ? 1u : 0u);
-    const primitive_key key{{kind, static_cast<std::size_t>(omp_get_max_threads()), e.n, e.k, a.stride, b.stride, c_stride}};
+    const primitive_key key{{static_cast<std::size_t>(p), static_cast<std::size_t>(omp_get_max_threads()), e.m, e.n, e.k, b.stride, 0}};
     auto at = plans.find(key);
     if (at == plans.end()) {
       if (plans.size() > 256) plans.clear();
@@ -197,7 +195,7 @@ bool pack_b(product p, extents e, std::size_t rows, const operand& a, const oper
       {
         const one_thread guard;
         const dnnl::memory::desc any(plain.dims(), type_of(b), dnnl::memory::format_tag::any);
-        made.layout = describe_product(p, {rows, e.n, e.k}, a, any, c_stride, accumulate).weights_desc();
+        made.layout = describe_product(p, e, {nullptr, e.m, e.k, e.k, b.bf16}, any, e.n, false).weights_desc();
       }
       made.useful = made.layout != plain;
       if (made.useful) {
@@ -296,7 +294,7 @@ result<chosen> choose(backend wanted) {
 
 std::atomic<piece_fn> active_piece{nullptr};
 std::atomic<backend> active_backend{backend::automatic};
-std::atomic<bool> packs{false};  // large bfloat16 products pack their second operand
+std::atomic<bool> packs{false};  // prepared operands are packed
 
 piece_fn active() {
   piece_fn piece = active_piece.load(std::memory_order_acquire);
@@ -318,8 +316,7 @@ std::size_t piece_size(std::size_t n, std::size_t target) {
 /// f(i) for i < count, by all threads if the whole product is worth waking them: below about 20 microseconds of work it is not, and on a busy
 /// machine much less so.
 template <class F>
-void for_pieces(extents e, std::size_t count, const F& f) {
-  const double operations = 2.0 * static_cast<double>(e.m) * static_cast<double>(e.n) * static_cast<double>(e.k);
+void for_pieces(double operations, std::size_t count, const F& f) {
   if (count <= 1 || operations < 4e6 || omp_in_parallel() != 0) {
     for (std::size_t i = 0; i < count; ++i) f(i);
     return;
@@ -332,7 +329,8 @@ void for_pieces(extents e, std::size_t count, const F& f) {
 void split(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, std::size_t rows, std::size_t cols) {
   const piece_fn piece = active();
   const std::size_t down = e.m == 0 ? 0 : (e.m + rows - 1) / rows, across = e.n == 0 ? 0 : (e.n + cols - 1) / cols;
-  for_pieces(e, down * across, [&](std::size_t i) {
+  const double operations = 2.0 * static_cast<double>(e.m) * static_cast<double>(e.n) * static_cast<double>(e.k);
+  for_pieces(operations, down * across, [&](std::size_t i) {
     const std::size_t m0 = i % down * rows, n0 = i / down * cols;
     const extents part{std::min(rows, e.m - m0), std::min(cols, e.n - n0), e.k};
     operand pa = a, pb = b;
@@ -345,9 +343,9 @@ void split(product p, extents e, const operand& a, const operand& b, float* c, s
 // Pieces measured on Zen 5 (AVX512-BF16, 2048 tokens): rows of 256 lose 1 % to one large product, rows of 128 in dW 5 %.
 constexpr std::size_t row_piece = 256, gradient_piece = 128, column_piece = 512, single_row_piece = 128;
 
-/// Compares products large enough to be packed with the kernel that `correct` has checked; sums are exact, so the bits must be the same.
+/// Compares packed products with the kernel that `correct` has checked; sums are exact, so the bits must be the same.
 bool packing_correct() {
-  const std::size_t m = 4 * row_piece + 3, n = 67, k = 66;
+  const std::size_t m = 131, n = 67, k = 66;
   std::vector<std::uint16_t> a(m * k), b(std::max(n, k) * (std::max(n, k) + 1));
   std::uint32_t state = 2;
   for (auto* v : {&a, &b})
@@ -357,10 +355,13 @@ bool packing_correct() {
     }
   const operand ao{a.data(), m, k, k, true}, nt{b.data(), n, k, k + 1, true}, nn{b.data(), k, n, n + 1, true};
   std::vector<float> got(m * n), want(m * n);
-  gemm_nt(ao, nt, got.data(), n);
+  prepared p;
+  p.set(true, nt, 128, 4 * m);
+  p.multiply(ao, got.data(), n, false);
   gemm_highway(product::nt, {m, n, k}, ao, nt, want.data(), n, false);
   if (got != want) return false;
-  gemm_nn(ao, nn, got.data(), n, true);
+  p.set(false, nn, 128, 4 * m);
+  p.multiply(ao, got.data(), n, true);
   gemm_highway(product::nn, {m, n, k}, ao, nn, want.data(), n, true);
   return got == want;
 }
@@ -424,21 +425,6 @@ namespace {
 /// a * b^T or a * b, split along the rows of a and, where b is not packed, along the columns of the result.
 void rows_times(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, work who) {
   if (who == work::own) return active()(p, e, a, b, c, c_stride, accumulate);
-#ifdef AR_HAVE_ONEDNN
-  // Where the CPU multiplies bfloat16 fast, every piece would spend part of its time on rearranging the same b. Packing it once is neutral on
-  // Zen 5 (AVX512-BF16: pieces 3 % faster, packing 3 %); with AMX, packed weights were measured at twice the speed of plain ones.
-  if (a.bf16 && packs.load(std::memory_order_relaxed) && e.m >= 4 * row_piece && e.n >= 64 && e.k >= 64) {
-    packed_operand packed;
-    if (pack_b(p, e, row_piece, a, b, c_stride, accumulate, packed)) {
-      for_pieces(e, (e.m + row_piece - 1) / row_piece, [&](std::size_t i) {
-        operand part = a;
-        part.data = element(a, i * row_piece * a.stride);
-        run_onednn(p, {std::min(row_piece, e.m - i * row_piece), e.n, e.k}, part, b, c + i * row_piece * c_stride, c_stride, accumulate, &packed);
-      });
-      return;
-    }
-  }
-#endif
   split(p, e, a, b, c, c_stride, accumulate, row_piece, piece_size(e.n, e.m < 16 ? single_row_piece : column_piece));
 }
 
@@ -455,7 +441,65 @@ void gemm_nn(const operand& a, const operand& b, float* c, std::size_t c_stride,
 void gemm_tn(const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, work who) {
   const extents e{a.cols, b.cols, a.rows};
   if (who == work::own) return active()(product::tn, e, a, b, c, c_stride, accumulate);
-  split(product::tn, e, a, b, c, c_stride, accumulate, piece_size(e.m, gradient_piece), std::max<std::size_t>(e.n, 1));
+  const gradient_product one{a, b, c, c_stride};
+  gemm_tn(&one, 1, accumulate);
+}
+
+void gemm_tn(const gradient_product* products, std::size_t count, bool accumulate) {
+  struct piece {
+    const gradient_product* of;
+    std::size_t first, rows;
+  };
+  std::vector<piece> pieces;
+  double operations = 0;
+  for (const gradient_product* g = products; g != products + count; ++g) {
+    const std::size_t step = piece_size(g->a.cols, gradient_piece);
+    for (std::size_t first = 0; first < g->a.cols; first += step) pieces.push_back({g, first, std::min(step, g->a.cols - first)});
+    operations += 2.0 * static_cast<double>(g->a.cols) * static_cast<double>(g->b.cols) * static_cast<double>(g->a.rows);
+  }
+  const piece_fn run = active();
+  for_pieces(operations, pieces.size(), [&](std::size_t i) {
+    const piece& x = pieces[i];
+    operand a = x.of->a;
+    a.data = element(a, x.first);
+    run(product::tn, {x.rows, x.of->b.cols, a.rows}, a, x.of->b, x.of->c + x.first * x.of->c_stride, x.of->c_stride, accumulate);
+  });
+}
+
+struct prepared::impl {
+  product kind = product::nt;
+  operand b;
+  std::size_t n = 0, k = 0;
+#ifdef AR_HAVE_ONEDNN
+  std::vector<char> store;
+  packed_operand packed;
+  bool use_packed = false;
+#endif
+};
+
+prepared::prepared() : impl_(std::make_unique<impl>()) {}
+prepared::~prepared() = default;
+prepared::prepared(prepared&&) noexcept = default;
+prepared& prepared::operator=(prepared&&) noexcept = default;
+
+void prepared::set(bool transposed, const operand& b, [[maybe_unused]] std::size_t rows, [[maybe_unused]] std::size_t total) {
+  impl_->kind = transposed ? product::nt : product::nn;
+  impl_->b = b;
+  impl_->n = transposed ? b.rows : b.cols;
+  impl_->k = transposed ? b.cols : b.rows;
+  (void)active();
+#ifdef AR_HAVE_ONEDNN
+  impl_->use_packed = packs.load(std::memory_order_relaxed) && b.bf16 && total >= 4 * rows && impl_->n >= 64 && impl_->k >= 64 &&
+                      pack_b(impl_->kind, {rows, impl_->n, impl_->k}, b, impl_->store, impl_->packed);
+#endif
+}
+
+void prepared::multiply(const operand& a, float* c, std::size_t c_stride, bool accumulate) const {
+  const extents e{a.rows, impl_->n, impl_->k};
+#ifdef AR_HAVE_ONEDNN
+  if (impl_->use_packed) return run_onednn(impl_->kind, e, a, impl_->b, c, c_stride, accumulate, &impl_->packed);
+#endif
+  active()(impl_->kind, e, a, impl_->b, c, c_stride, accumulate);
 }
 
 void to_bf16(const float* in, std::size_t n, std::uint16_t* out) {
