@@ -19,6 +19,13 @@
 #define AR_NOINLINE
 #endif
 
+// AR_KEEP_LOOP before a short loop over bytes: g++ -O3 would write it out in full and then no longer see that it is a few vector instructions.
+#if defined(__GNUC__) && !defined(__clang__)
+#define AR_KEEP_LOOP _Pragma("GCC unroll 1")
+#else
+#define AR_KEEP_LOOP
+#endif
+
 // AR_NO_HIGHWAY (user-set): no dependency at all, scalar code only (embedded, freestanding).
 
 // AR_ABI names the instruction set that this translation unit is compiled for. It is an inline namespace, and so part of the mangled name, of

@@ -17,6 +17,10 @@ namespace rows {
 template <class T>
 inline constexpr std::size_t groups_of = T::block_size / T::sub_size;
 
+/// Types without a weighted search say so; a row of importances is then checked and left alone.
+template <class T>
+inline constexpr bool ignores_importance = requires { requires T::ignores_importance; };
+
 // ---------------------------------------------------------------------------------------------------------------------------------------------
 // Blocks into lanes and back
 
@@ -217,6 +221,7 @@ template <BlockType T, class V>
   std::size_t blocks = 0;
   if (const errc e = shapes::block_shapes(w, bytes, T::block_size, T::block_bytes, blocks); e != errc::ok) return e;
   if (const errc e = check_blocks<T, V>(w, importance); e != errc::ok) return e;
+  if (ignores_importance<T>) importance = nullptr;
   for_each_batch<T, V>(w.rows, w.cols, quantize_batch<T, V>{w, importance, bytes, {}});
   return errc::ok;
 }
@@ -225,6 +230,7 @@ template <BlockType T, class V>
 [[nodiscard]] constexpr errc qdq(const T&, matrix_view<const float> w, const float* importance, matrix_view<float> out) noexcept {
   if (!shapes::same_shape(w, out)) return errc::bad_shape;
   if (const errc e = check_blocks<T, V>(w, importance); e != errc::ok) return e;
+  if (ignores_importance<T>) importance = nullptr;
   for_each_batch<T, V>(w.rows, w.cols, quantize_batch<T, V>{w, importance, {}, out});
   return errc::ok;
 }
@@ -373,6 +379,7 @@ template <class T, class V>
   if (const errc e = check_blocks<T, V>(w, importance); e != errc::ok) return e;
   if (extrema e; v.data != nullptr && !finite_range<V>(v, e)) return errc::non_finite;
   rule = rule_of<T>(importance, w.cols, rule);
+  if (T::groups == 1) importance = nullptr;  // blocks of 32 have no weighted search here
   for_each_batch<T, V>(w.rows, w.cols, search_batch<T, V>{w, importance, rule, v, out});
   return errc::ok;
 }

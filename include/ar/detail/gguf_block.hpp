@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "ar/config.hpp"
 
@@ -27,6 +28,7 @@ struct gguf_parameters {
 };
 
 namespace detail {
+inline namespace AR_ABI {
 
 /// A 16-bit field at any address.
 struct le16 {
@@ -56,12 +58,21 @@ struct byte_array {
 template <class Layout>
 AR_FN constexpr void store_layout(const Layout& layout, std::uint8_t* out) noexcept {
   static_assert(alignof(Layout) == 1);
+  if (!std::is_constant_evaluated()) {
+    __builtin_memcpy(out, &layout, sizeof(Layout));
+    return;
+  }
   const auto raw = std::bit_cast<byte_array<sizeof(Layout)>>(layout);
   for (std::size_t i = 0; i < sizeof(Layout); ++i) out[i] = raw.b[i];
 }
 template <class Layout>
 AR_FN constexpr Layout load_layout(const std::uint8_t* in) noexcept {
   static_assert(alignof(Layout) == 1);
+  if (!std::is_constant_evaluated()) {
+    Layout layout;
+    __builtin_memcpy(&layout, in, sizeof(Layout));
+    return layout;
+  }
   byte_array<sizeof(Layout)> raw{};
   for (std::size_t i = 0; i < sizeof(Layout); ++i) raw.b[i] = in[i];
   return std::bit_cast<Layout>(raw);
@@ -70,5 +81,6 @@ AR_FN constexpr Layout load_layout(const std::uint8_t* in) noexcept {
 /// Shift and mask with the type kept a byte.
 AR_FN constexpr std::uint8_t byte_of(std::uint32_t v) noexcept { return static_cast<std::uint8_t>(v & 0xFFu); }
 
+}  // namespace AR_ABI
 }  // namespace detail
 }  // namespace ar

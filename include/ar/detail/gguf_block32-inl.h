@@ -193,9 +193,11 @@ struct asymmetric_block32 : block32<Bits> {
 
 /// 32 nibbles: weight i in the low half of byte i, weight i + 16 in its high half.
 AR_FN constexpr void store_nibbles(const std::uint8_t* code, std::uint8_t* qs) noexcept {
+  AR_KEEP_LOOP
   for (std::size_t i = 0; i < 16; ++i) qs[i] = detail::byte_of((code[i] & 15u) | (static_cast<std::uint32_t>(code[i + 16] & 15u) << 4));
 }
 AR_FN constexpr void load_nibbles(const std::uint8_t* qs, std::uint8_t* code) noexcept {
+  AR_KEEP_LOOP
   for (std::size_t i = 0; i < 16; ++i) {
     code[i] = qs[i] & 15;
     code[i + 16] = qs[i] >> 4;
@@ -204,11 +206,13 @@ AR_FN constexpr void load_nibbles(const std::uint8_t* qs, std::uint8_t* code) no
 /// The fifth bits of 32 codes, weight i in bit i.
 AR_FN constexpr detail::le32 fifth_bits(const std::uint8_t* code) noexcept {
   std::uint32_t bits = 0;
+  AR_KEEP_LOOP
   for (std::size_t i = 0; i < 32; ++i) bits |= static_cast<std::uint32_t>(code[i] >> 4) << i;
   return detail::to_le32(bits);
 }
 AR_FN constexpr void add_fifth_bits(detail::le32 field, std::uint8_t* code) noexcept {
   const std::uint32_t bits = detail::from_le32(field);
+  AR_KEEP_LOOP
   for (std::size_t i = 0; i < 32; ++i) code[i] = detail::byte_of(code[i] | (((bits >> i) & 1u) << 4));
 }
 

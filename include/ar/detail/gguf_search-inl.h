@@ -137,29 +137,33 @@ AR_FN constexpr F code_of(const symmetric_fit<F>& fit, F x) noexcept {
   return lane_select(fit.zero, lane_set<F>(0.0f), clamp_code(lane_nint(fit.inverse * x), -N, N - 1) + lane_set<F>(N));
 }
 
-/// One pass over the codes l that moves each to where the weighted least squares with the others want it, if that is better; true if one moved.
+/// One pass over the codes l that moves each to where the weighted least squares with the others of its group want it, if that is better; true
+/// if one moved. `count` groups of n codes lie behind each other and go in step, because every code of a group waits for the one before.
 /// `lo`..`hi` bound the codes; `need_s2` asks for what the rest contributes to s2 to be positive before a code is tried.
 template <bool need_s2, class F, class Weight, class Round>
-AR_NOINLINE AR_FN constexpr bool improve_codes(const F* x, std::size_t n, Weight weight, Round round, float lo, float hi, F* l, F& sx, F& s2) noexcept {
+AR_NOINLINE AR_FN constexpr bool improve_codes(const F* x, std::size_t n, std::size_t count, Weight weight, Round round, float lo, float hi, F* l, F* sx,
+                                               F* s2) noexcept {
   const F zero = lane_set<F>(0.0f);
-  bool moved = false;
-  for (std::size_t i = 0; i < n; ++i) {
-    const F w = weight.at(i);
-    F slx = sx - (w * x[i]) * l[i];
-    F sl2 = s2 - (w * l[i]) * l[i];
-    auto go = lane_gt(slx, zero);
-    if (need_s2) go = lane_and(go, lane_gt(sl2, zero));
-    const F next = clamp_code(round.of((x[i] * sl2) / slx), lo, hi);
-    go = lane_and(go, lane_not(lane_eq(next, l[i])));
-    slx = slx + (w * x[i]) * next;
-    sl2 = sl2 + (w * next) * next;
-    go = lane_and(go, lane_and(lane_gt(sl2, zero), lane_gt((slx * slx) * s2, (sx * sx) * sl2)));
-    l[i] = lane_select(go, next, l[i]);
-    sx = lane_select(go, slx, sx);
-    s2 = lane_select(go, sl2, s2);
-    moved = moved || lane_any(go);
-  }
-  return moved;
+  auto moved = lane_lt(zero, zero);
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t g = 0; g < count; ++g) {
+      const std::size_t k = g * n + i;
+      const F w = weight.at(k);
+      F slx = sx[g] - (w * x[k]) * l[k];
+      F sl2 = s2[g] - (w * l[k]) * l[k];
+      auto go = lane_gt(slx, zero);
+      if (need_s2) go = lane_and(go, lane_gt(sl2, zero));
+      const F next = clamp_code(round.of((x[k] * sl2) / slx), lo, hi);
+      go = lane_and(go, lane_not(lane_eq(next, l[k])));
+      slx = slx + (w * x[k]) * next;
+      sl2 = sl2 + (w * next) * next;
+      go = lane_and(go, lane_and(lane_gt(sl2, zero), lane_gt((slx * slx) * s2[g], (sx[g] * sx[g]) * sl2)));
+      l[k] = lane_select(go, next, l[k]);
+      sx[g] = lane_select(go, slx, sx[g]);
+      s2[g] = lane_select(go, sl2, s2[g]);
+      moved = lane_or(moved, go);
+    }
+  return lane_any(moved);
 }
 template <class F>
 struct given_weight {
@@ -178,24 +182,33 @@ struct round_nint {  ///< ggml's nearest_int
   }
 };
 
-/// ggml's make_q3_quants: codes -4..3 by coordinate descent, weights x^2. Writes l + 4 (0 where everything is below group_max_eps).
+/// ggml's make_q3_quants for 16 groups of 16: codes -4..3 by coordinate descent, weights x^2. Writes l + 4 (0 where everything is below
+/// group_max_eps) and the scales.
 template <class F>
-AR_NOINLINE AR_FN constexpr F fit_q3(const F* x, std::size_t n, F* code) noexcept {
-  const F zero = lane_set<F>(0.0f), four = lane_set<F>(4.0f);
-  const extreme<F> e = first_extreme(x, n);
-  const auto dead = lane_lt(e.magnitude, lane_set<F>(group_max_eps));
-  const F inverse = lane_set<F>(-4.0f) / e.value;
-  F l[max_group], sx = zero, s2 = zero;
-  for (std::size_t i = 0; i < n; ++i) {
-    l[i] = clamp_code(lane_nint(inverse * x[i]), -4.0f, 3.0f);
-    const F w = x[i] * x[i];
-    sx = sx + (w * x[i]) * l[i];
-    s2 = s2 + (w * l[i]) * l[i];
+AR_NOINLINE AR_FN constexpr void fit_q3(const F* x, F* code, F* scale) noexcept {
+  const F zero = lane_set<F>(0.0f);
+  F sx[16], s2[16], largest[16];
+  for (std::size_t g = 0; g < 16; ++g) {
+    const F* xs = x + 16 * g;
+    F* l = code + 16 * g;
+    const extreme<F> e = first_extreme(xs, 16);
+    const F inverse = lane_set<F>(-4.0f) / e.value;
+    largest[g] = e.magnitude;
+    sx[g] = s2[g] = zero;
+    for (std::size_t i = 0; i < 16; ++i) {
+      l[i] = clamp_code(lane_nint(inverse * xs[i]), -4.0f, 3.0f);
+      const F w = xs[i] * xs[i];
+      sx[g] = sx[g] + (w * xs[i]) * l[i];
+      s2[g] = s2[g] + (w * l[i]) * l[i];
+    }
   }
   for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<false>(x, n, square_weight<F>{x}, round_nint{}, -4.0f, 3.0f, l, sx, s2)) break;
-  for (std::size_t i = 0; i < n; ++i) code[i] = lane_select(dead, zero, l[i] + four);
-  return lane_select(lane_or(dead, lane_not(lane_gt(s2, zero))), zero, sx / s2);
+    if (!improve_codes<false>(x, 16, 16, square_weight<F>{x}, round_nint{}, -4.0f, 3.0f, code, sx, s2)) break;
+  for (std::size_t g = 0; g < 16; ++g) {
+    const auto dead = lane_lt(largest[g], lane_set<F>(group_max_eps));
+    for (std::size_t i = 16 * g; i < 16 * g + 16; ++i) code[i] = lane_select(dead, zero, code[i] + lane_set<F>(4.0f));
+    scale[g] = lane_select(lane_or(dead, lane_not(lane_gt(s2[g], zero))), zero, sx[g] / s2[g]);
+  }
 }
 
 /// A scale and a minimum (x ~ scale * code - offset), and what it takes to make the winning codes again.
@@ -311,7 +324,7 @@ AR_NOINLINE AR_FN constexpr F fit_positive(const F* x, const F* w, std::size_t n
     s2 = s2 + (w[i] * code[i]) * code[i];
   }
   for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<true>(x, n, given_weight<F>{w}, round_nint{}, -4194304.0f, static_cast<float>(N), code, sx, s2)) break;
+    if (!improve_codes<true>(x, n, 1, given_weight<F>{w}, round_nint{}, -4194304.0f, static_cast<float>(N), code, &sx, &s2)) break;
   for (std::size_t i = 0; i < n; ++i) code[i] = lane_select(dead, zero, code[i]);
   return lane_select(lane_or(dead, lane_not(lane_gt(s2, zero))), zero, sx / s2);
 }
@@ -529,28 +542,33 @@ AR_NOINLINE AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight
   return scale;
 }
 
-/// auto-round's make_q3_quants: as fit_q3, but always five sweeps, other sums and another rounding; the offset v enters the start only.
+/// auto-round's make_q3_quants for 16 groups of 16: as fit_q3, with other sums and another rounding; the offset v enters the start only.
 template <class F>
-AR_NOINLINE AR_FN constexpr F fit_q3_sweeps(const F* x, const F* v, std::size_t n) noexcept {
+AR_NOINLINE AR_FN constexpr void fit_q3_sweeps(const F* x, const F* v, F* scale) noexcept {
   const F low = lane_set<F>(-4.0f), high = lane_set<F>(3.0f);
-  const F inverse = low * reciprocal_or_zero(first_extreme(x, n).value);
-  F l[max_group], lx[max_group], l2[max_group];
-  for (std::size_t i = 0; i < n; ++i) {
-    F q = inverse * x[i];
-    if (v != nullptr) q = q + v[i];
-    l[i] = clamp(lane_round(q), low, high);
-    const F w = x[i] * x[i];
-    lx[i] = (w * x[i]) * l[i];
-    l2[i] = (w * l[i]) * l[i];
+  F l[256], sx[16], s2[16];
+  for (std::size_t g = 0; g < 16; ++g) {
+    const F inverse = low * reciprocal_or_zero(first_extreme(x + 16 * g, 16).value);
+    F lx[16], l2[16];
+    for (std::size_t i = 0; i < 16; ++i) {
+      const std::size_t k = 16 * g + i;
+      F q = inverse * x[k];
+      if (v != nullptr) q = q + v[k];
+      l[k] = clamp(lane_round(q), low, high);
+      const F w = x[k] * x[k];
+      lx[i] = (w * x[k]) * l[k];
+      l2[i] = (w * l[k]) * l[k];
+    }
+    sx[g] = sum_by_eight(static_cast<const F*>(lx), 16);
+    s2[g] = sum_by_eight(static_cast<const F*>(l2), 16);
   }
-  F sx = sum_by_eight(lx, n), s2 = sum_by_eight(l2, n);
   struct round_even {
     AR_FN constexpr F of(F t) const noexcept { return lane_round(t); }
   };
-  // A sweep that moves nothing repeats itself, so stopping there changes nothing.
+  // The original always makes five sweeps; one that moves nothing repeats itself, so stopping there changes nothing.
   for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<false>(x, n, square_weight<F>{x}, round_even{}, -4.0f, 3.0f, l, sx, s2)) break;
-  return sx * reciprocal_or_zero(s2);
+    if (!improve_codes<false>(x, 16, 16, square_weight<F>{x}, round_even{}, -4.0f, 3.0f, l, sx, s2)) break;
+  for (std::size_t g = 0; g < 16; ++g) scale[g] = sx[g] * reciprocal_or_zero(s2[g]);
 }
 
 /// What stands for the importance of a group when there is none: |x|, for more than 3 bits plus the root of the mean square (over 32, also for

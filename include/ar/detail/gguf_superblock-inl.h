@@ -267,6 +267,8 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
   /// auto-round's parameters with importance, and without where `plain` is the search of the type.
   template <class F>
   AR_NOINLINE AR_FN static constexpr void search_groups(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
+    const bool sweeps = Bits == 3 && importance == nullptr;
+    if (sweeps) fit_q3_sweeps(x, v, g.scale);
     for (std::size_t j = 0; j < 16; ++j) {
       const F* xs = x + j * 16;
       const F* vs = v != nullptr ? v + j * 16 : nullptr;
@@ -275,9 +277,7 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
         for (std::size_t i = 0; i < 16; ++i) w[i] = importance[j * 16 + i];
         if (rule.repair) repair_importance(xs, 16, Bits, rule.fill, w);
         g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(w), vs, 16, Bits);
-      } else if constexpr (Bits == 3) {
-        g.scale[j] = fit_q3_sweeps(xs, vs, 16);
-      } else {
+      } else if (!sweeps) {
         g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(nullptr), vs, 16, Bits);
       }
       g.scale[j] = flush_tiny(g.scale[j]);

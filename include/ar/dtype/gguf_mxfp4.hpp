@@ -20,6 +20,7 @@ struct gguf_mxfp4 {
   static constexpr std::size_t sub_size = 32;
   static constexpr std::size_t block_bytes = 17;
   static constexpr bool weighs_by_row = false;
+  static constexpr bool ignores_importance = true;
   AR_FN static constexpr int bits() noexcept { return 4; }
 
   /// d is 2^(e-128).

@@ -19,6 +19,7 @@ struct gguf_nvfp4 {
   static constexpr std::size_t sub_size = 16;
   static constexpr std::size_t block_bytes = 36;
   static constexpr bool weighs_by_row = false;
+  static constexpr bool ignores_importance = true;
   AR_FN static constexpr int bits() noexcept { return 4; }
 
   template <class F>

@@ -50,7 +50,7 @@ struct q3_k : gguf::symmetric_superblock<3, 6> {
       for (std::size_t j = 0; j < 16; ++j) p.scale[j] = gguf::code_of<32>(outer, scale[j]) - lane_set<F>(32.0f);
       p.d = lane_round_f16(outer.scale);
     } else {
-      for (std::size_t j = 0; j < 16; ++j) scale[j] = gguf::fit_q3(x + j * 16, 16, code + j * 16);
+      gguf::fit_q3(x, code, scale);
       const F extreme = gguf::first_extreme(scale, 16).value;
       const auto none = lane_eq(extreme, zero);
       const F inverse = lane_set<F>(-32.0f) / extreme;

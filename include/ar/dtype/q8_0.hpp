@@ -16,6 +16,7 @@ struct q8_0 : gguf::symmetric_block32<8> {
   static constexpr gguf_id id = gguf_id::q8_0;
   static constexpr std::size_t block_bytes = 34;
   static constexpr bool weighs_by_row = false;
+  static constexpr bool ignores_importance = true;
 
   /// ggml's quantizer: largest magnitude / 127. Importance plays no part.
   template <class F>

@@ -18,6 +18,7 @@ struct q8_1 {
   static constexpr std::size_t sub_size = 32;
   static constexpr std::size_t block_bytes = 36;
   static constexpr bool weighs_by_row = false;
+  static constexpr bool ignores_importance = true;
   AR_FN static constexpr int bits() noexcept { return 8; }
 
   /// s is the sum of the codes times d.

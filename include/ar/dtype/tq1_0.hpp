@@ -18,6 +18,7 @@ struct tq1_0 {
   static constexpr std::size_t sub_size = 256;
   static constexpr std::size_t block_bytes = 54;
   static constexpr bool weighs_by_row = false;
+  static constexpr bool ignores_importance = true;
   AR_FN static constexpr int bits() noexcept { return 2; }
 
   template <class F>
