@@ -54,6 +54,7 @@ class quantization {
     if (!dir) return forward_error(dir);
     if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
     if (auto r = load_calibration(); !r) return r;
+    if (auto r = check_all_weights(); !r) return r;
     log_start();
     if (auto r = begin_exports(dir->partial()); !r) return r;
     times_.add("prepare", since_last_part());
@@ -126,10 +127,10 @@ class quantization {
                     source_->tokenizer_directory() + "/tokenizer.json");
       }
     }
-    return check_all_weights();
+    return {};
   }
 
-  /// Tuning takes long: a damaged weight in the last block is found before the first.
+  /// Copied tensors too, and before any work: a damaged weight in the last block must not cost the run of those before it.
   result<void> check_all_weights() const {
     constexpr std::uint64_t at_once = std::uint64_t{1} << 22;
     std::vector<float> values;
