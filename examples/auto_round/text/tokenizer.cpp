@@ -268,7 +268,7 @@ result<tokenizer> tokenizer::parse(std::string_view tokenizer_json, std::string_
 
   t.chat_template = chat_template;
   if (!tokenizer_config.empty()) {
-    const auto config = io::parse_json(tokenizer_config, name);
+    const auto config = io::parse_json(tokenizer_config, std::filesystem::path(name).replace_filename("tokenizer_config.json").string());
     if (!config) return forward_error(config);
     t.read_config(*config);
   }
