@@ -10,6 +10,7 @@
 #include <fstream>
 #include <limits>
 #include <random>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -91,11 +92,18 @@ struct quantized {
 
 bool same_bits(const matrix& a, const matrix& b) { return std::memcmp(a.v.data(), b.v.data(), a.v.size() * sizeof(float)) == 0; }
 
-TEST(Registry, ListsTheFilesOfTheFolder) {
-  std::vector<std::string> files, listed;
-  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(AR_SOURCE_DIR) / "include/ar/dtype"))
-    files.push_back(entry.path().stem().string());
+const std::filesystem::path headers = std::filesystem::path(AR_SOURCE_DIR) / "include/ar";
+
+std::vector<std::string> files_of_data_types() {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(headers / "dtype")) files.push_back(entry.path().stem().string());
   std::sort(files.begin(), files.end());
+  return files;
+}
+
+TEST(Registry, ListsTheFilesOfTheFolder) {
+  const std::vector<std::string> files = files_of_data_types();
+  std::vector<std::string> listed;
 #define STEM(stem) listed.push_back(#stem);
   AR_FOR_EACH_DATA_TYPE(STEM)
 #undef STEM
@@ -103,6 +111,26 @@ TEST(Registry, ListsTheFilesOfTheFolder) {
   std::printf("SIMD targets of this machine:");
   for (const auto* t : tables()) std::printf(" %s", t->target);
   std::printf("\n");
+}
+
+TEST(Registry, NoOtherHeaderNamesADataType) {
+  std::string names;
+  for (const std::string& stem : files_of_data_types()) names += (names.empty() ? "" : "|") + stem;
+  const std::regex name("\\b(" + names + ")\\b");
+  int looked_at = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(headers)) {
+    const std::string path = std::filesystem::relative(entry.path(), headers).generic_string();
+    if (!entry.is_regular_file() || path.rfind("dtype/", 0) == 0 || path == "data_types.hpp") continue;
+    ++looked_at;
+    std::ifstream in(entry.path());
+    for (std::string line; std::getline(in, line);) {
+      line.resize(std::min(line.size(), line.find("//")));
+      // The numbers that GGUF files use for their types are a fact of the file format.
+      if (path == "detail/gguf_block.hpp" && std::regex_search(line, std::regex("= [0-9]+,"))) continue;
+      EXPECT_FALSE(std::regex_search(line, name)) << path << ": " << line;
+    }
+  }
+  EXPECT_GT(looked_at, 20);
 }
 
 TEST(RangeTypes, EveryTargetGivesTheSameBits) {
