@@ -330,7 +330,7 @@ TEST_F(Program, CalibrationTextMustBeThereAndBeEnough) {
   expect_refused(run(with(dir_ / "missing.jsonl")), bad_input, {"missing.jsonl"});
   fs::remove(model_ + "/tokenizer.json");
   calibration();
-  expect_refused(run(with(dir_ / "calib.jsonl")), bad_input, {"tokenizer.json"});
+  expect_refused(run(with(dir_ / "calib.jsonl")), unsupported, {"tokenizer.json"});
 }
 
 // --- the output ---------------------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "export/export_inventory.hpp"
 #include "export/export_verify.hpp"
 #include "io/file.hpp"
 #include "model/linalg.hpp"
@@ -132,18 +133,10 @@ class quantization {
 
   /// Copied tensors too, and before any work: a damaged weight in the last block must not cost the run of those before it.
   result<void> check_all_weights() const {
-    constexpr std::uint64_t at_once = std::uint64_t{1} << 22;
-    std::vector<float> values;
-    for (const io::tensor_ref& t : source_->directory()->tensors()) {
-      if (!source_->has(t.name) || (t.type != io::dtype::f32 && t.type != io::dtype::f16 && t.type != io::dtype::bf16 && t.type != io::dtype::f64)) continue;
-      for (std::uint64_t first = 0; first < t.elements(); first += at_once) {
-        values.resize(static_cast<std::size_t>(std::min(at_once, t.elements() - first)));
-        if (auto r = io::read_f32(t, first, values); !r) return r;
-        if (!io::all_finite(values)) {
-          return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->directory()->files()[t.file], t.name);
-        }
-      }
-      source_->directory()->release(t);
+    const io::checkpoint_dir& dir = *source_->directory();
+    for (const io::tensor_ref& t : dir.tensors()) {
+      if (auto r = exporting::check_finite(t, dir.files()[t.file]); !r) return r;
+      dir.release(t);
     }
     return {};
   }

@@ -86,6 +86,11 @@ class verify final : public command {
     for (const auto& e : m.entries()) {
       if (e.quantized) stored_quantized.insert(e.name);
     }
+    // A checkpoint without packed layers may be a fake one: any linear layer may hold quantized values in a float type.
+    const bool may_be_fake = stored_quantized.empty();
+    for (const auto& need : exporting::required_tensors(m.spec())) {
+      if (may_be_fake && need.linear) stored_quantized.insert(need.name);
+    }
     for (const auto& e : source.entries()) {
       if (!source.has(e.name)) continue;
       if (!m.has(e.name)) {

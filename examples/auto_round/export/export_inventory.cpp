@@ -3,12 +3,42 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+#include <span>
+
 namespace auto_round::exporting {
 namespace {
 
 bool is_float(io::dtype t) { return t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16 || t == io::dtype::f64; }
 
+/// Index of the first value whose exponent bits are all set, or the number of values.
+template <class T>
+std::size_t first_not_finite(std::span<const std::byte> bytes, T exponent) {
+  const std::size_t n = bytes.size() / sizeof(T);
+  std::size_t first = n;
+#pragma omp parallel for schedule(static) reduction(min : first)
+  for (std::size_t i = 0; i < n; ++i) {
+    T v;
+    std::memcpy(&v, bytes.data() + i * sizeof(T), sizeof(T));  // tensors in files need not be aligned
+    if ((v & exponent) == exponent && i < first) first = i;
+  }
+  return first;
+}
+
 }  // namespace
+
+result<void> check_finite(const io::tensor_ref& tensor, const std::string& file) {
+  std::size_t first = 0;
+  switch (tensor.type) {
+    case io::dtype::f16: first = first_not_finite<std::uint16_t>(tensor.bytes, 0x7C00); break;
+    case io::dtype::bf16: first = first_not_finite<std::uint16_t>(tensor.bytes, 0x7F80); break;
+    case io::dtype::f32: first = first_not_finite<std::uint32_t>(tensor.bytes, 0x7F800000); break;
+    case io::dtype::f64: first = first_not_finite<std::uint64_t>(tensor.bytes, 0x7FF0000000000000); break;
+    default: return {};
+  }
+  if (first == tensor.elements()) return {};
+  return fail(error_kind::input, fmt::format("the tensor holds NaN or infinity (first at value {}); the checkpoint is damaged", first), file, tensor.name);
+}
 
 std::string shape_text(const std::vector<std::uint64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 

@@ -24,6 +24,9 @@ std::vector<required_tensor> required_tensors(const model::model_spec& spec);
 /// be missing.
 result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, bool packed_ok = false);
 
+/// error_kind::input naming file and tensor if a floating tensor holds NaN or infinity. Looks at bits only, in parallel.
+result<void> check_finite(const io::tensor_ref& tensor, const std::string& file);
+
 std::string shape_text(const std::vector<std::uint64_t>& shape);  ///< "[256, 1024]"
 
 }  // namespace auto_round::exporting

@@ -9,6 +9,7 @@
 #include "ar/numeric/half.hpp"
 #include "ar/view.hpp"
 #include "export/export_digest.hpp"
+#include "export/export_inventory.hpp"
 
 namespace auto_round::exporting {
 namespace {
@@ -117,6 +118,7 @@ result<void> safetensors_exporter::add(const tune::quantized_layer& layer) {
 }
 
 result<void> safetensors_exporter::copy(const io::tensor_ref& tensor, io::dtype to) {
+  if (auto r = check_finite(tensor, run_.source->files()[tensor.file]); !r) return r;
   if (to == tensor.type) return folder_.write(tensor.name, tensor.bytes);
   // The only conversion there is: to half precision.
   std::vector<float> values(std::min<std::uint64_t>(copy_elements, tensor.elements()));

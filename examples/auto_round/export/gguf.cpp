@@ -17,6 +17,7 @@
 #include "export/export_gguf_metadata.hpp"
 #include "export/export_gguf_model.hpp"
 #include "export/export_gguf_types.hpp"
+#include "export/export_inventory.hpp"
 #include "export/export_safetensors.hpp"
 #include "io/file.hpp"
 
@@ -193,6 +194,7 @@ class gguf_exporter final : public exporter {
   }
 
   result<void> convert(const io::tensor_ref& t, io::gguf_type type) {
+    if (auto r = check_finite(t, run_.source->files()[t.file]); !r) return r;
     auto values = io::read_f32(t);
     if (!values) return forward_error(values);
     const std::uint64_t heads = permuted_heads(*run_.spec, t.name);
