@@ -223,17 +223,20 @@ struct block_runner::typed_impl final : block_runner::impl {
     return {task + t * group() * head_dim, task + (seqlen * group() + t) * head_dim, task + (seqlen * (group() + 1) + t) * head_dim};
   }
 
-  /// Rotates q and k of `count` tokens and lays them and v out by heads.
+  /// Rotates q and k of `count` tokens and lays them and v out by heads. `qkv` is q [count x q_width], k and v [count x kv_width], one after the other:
+  /// products write whole rows fastest.
   void to_heads(const float* qkv, std::size_t first, std::size_t count) {
     const std::size_t half = head_dim / 2, g = group();
     for (std::size_t r = 0; r < count; ++r) {
-      const float* const row = qkv + r * width;
+      const float* const q = qkv + r * q_width;
+      const float* const k = qkv + count * q_width + r * kv_width;
+      const float* const v = k + count * kv_width;
       const float *const c = rope.cos.data() + (first + r) % seqlen * half, *const s = rope.sin.data() + (first + r) % seqlen * half;
       for (std::size_t kv = 0; kv < kv_heads; ++kv) {
         const head_rows to = heads_of(head_store.data(), first + r, kv);
-        kernels::rotate(row + kv * g * head_dim, g, head_dim, half, c, s, 1.0f, to.q);
-        kernels::rotate(row + q_width + kv * head_dim, 1, head_dim, half, c, s, 1.0f, to.k);
-        narrow_or_copy(row + q_width + kv_width + kv * head_dim, head_dim, to.v);
+        kernels::rotate(q + kv * g * head_dim, g, head_dim, half, c, s, 1.0f, to.q);
+        kernels::rotate(k + kv * head_dim, 1, head_dim, half, c, s, 1.0f, to.k);
+        narrow_or_copy(v + kv * head_dim, head_dim, to.v);
       }
     }
   }
@@ -328,9 +331,9 @@ struct block_runner::typed_impl final : block_runner::impl {
   void project_qkv(const block_weights& w, const float* x, std::size_t first, std::size_t count, float* out, linalg::work who) {
     T* const n = normed.data() + first * hidden;
     kernels::rms_norm(x + first * hidden, count, hidden, w.input_norm.data(), eps, n, inverse.data() + first);
-    linear(w, spec.q, n, count, out, width, false, who);
-    linear(w, spec.k, n, count, out + q_width, width, false, who);
-    linear(w, spec.v, n, count, out + q_width + kv_width, width, false, who);
+    linear(w, spec.q, n, count, out, q_width, false, who);
+    linear(w, spec.k, n, count, out + count * q_width, kv_width, false, who);
+    linear(w, spec.v, n, count, out + count * (q_width + kv_width), kv_width, false, who);
   }
 
   /// From the attended rows of a tile to the block's result.
@@ -482,12 +485,13 @@ struct block_runner::typed_impl final : block_runner::impl {
         to_heads(qkv, 0, count);
         attention(o);
       }
+      float* const k = qkv + count * q_width;
       for (std::size_t t = 0; t < count; ++t) {
-        float* const row = qkv + t * width;
-        kernels::rotate(row, heads + kv_heads, head_dim, half, rope.cos.data() + t * half, rope.sin.data() + t * half, 1.0f, row);
-        std::copy_n(row + q_width, kv_width, cache.k.data() + (before + t) * kv_width);
-        std::copy_n(row + q_width + kv_width, kv_width, cache.v.data() + (before + t) * kv_width);
+        const float *const c = rope.cos.data() + t * half, *const sn = rope.sin.data() + t * half;
+        kernels::rotate(qkv + t * q_width, heads, head_dim, half, c, sn, 1.0f, qkv + t * q_width);
+        kernels::rotate(k + t * kv_width, kv_heads, head_dim, half, c, sn, 1.0f, cache.k.data() + (before + t) * kv_width);
       }
+      std::copy_n(k + count * kv_width, count * kv_width, cache.v.data() + before * kv_width);
       cache.tokens = total;
       if (before > 0) {
         // One query a task: a product of one row is not worth generated code for every length of the cache.
@@ -499,7 +503,7 @@ struct block_runner::typed_impl final : block_runner::impl {
 #pragma omp for schedule(static)
           for (std::size_t task = 0; task < tasks; ++task) {
             const std::size_t t = task / heads, h = task % heads, kv = h / (heads / kv_heads);
-            kernels::attend(qkv + t * width + h * head_dim, cache.k.data() + kv * head_dim, cache.v.data() + kv * head_dim, before + t + 1, kv_width,
+            kernels::attend(qkv + t * q_width + h * head_dim, cache.k.data() + kv * head_dim, cache.v.data() + kv * head_dim, before + t + 1, kv_width,
                             head_dim, scale, weights_of_keys, o + t * q_width + h * head_dim);
           }
         }

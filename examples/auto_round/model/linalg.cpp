@@ -9,6 +9,7 @@
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -83,6 +84,7 @@ struct primitive {
   dnnl::matmul run;
   dnnl::memory a, b, c, scratch;
   std::size_t scratch_bytes = 0;
+  enum class reads { nothing, plain, packed } form = reads::nothing;  // of b; nothing: oneDNN has no fast code for this shape
   std::array<dnnl_exec_arg_t, 4> arguments{};
 };
 
@@ -115,7 +117,7 @@ dnnl::matmul::primitive_desc describe_product(product p, extents e, const operan
   return {dnnl::matmul::desc(ad, bd, cd), attr, engine()};
 }
 
-primitive make_primitive(const dnnl::matmul::primitive_desc& desc) {
+primitive make_primitive(const dnnl::matmul::primitive_desc& desc, primitive::reads form) {
   using dnnl::memory;
   primitive out;
   out.run = dnnl::matmul(desc);
@@ -124,9 +126,13 @@ primitive make_primitive(const dnnl::matmul::primitive_desc& desc) {
   out.c = memory(desc.dst_desc(), engine(), DNNL_MEMORY_NONE);
   out.scratch = memory(desc.scratchpad_desc(), engine(), DNNL_MEMORY_NONE);
   out.scratch_bytes = desc.scratchpad_desc().get_size();
+  out.form = form;
   out.arguments = {{{DNNL_ARG_SRC, out.a.get()}, {DNNL_ARG_WEIGHTS, out.b.get()}, {DNNL_ARG_DST, out.c.get()}, {DNNL_ARG_SCRATCHPAD, out.scratch.get()}}};
   return out;
 }
+
+/// oneDNN takes what it has no code for to its reference loops, which are a hundred times slower than anything else here.
+bool fast(const dnnl::matmul::primitive_desc& desc) { return std::string_view(desc.impl_info_str()).find("ref") == std::string_view::npos; }
 
 char* aligned(std::vector<char>& store, std::size_t bytes) {
   constexpr std::size_t align = 64;
@@ -139,6 +145,18 @@ struct packed_operand {
   dnnl::memory::desc layout;
   void* data = nullptr;
 };
+
+/// The fastest way that oneDNN has for a shape: from the packed b if there is one, else from b as it lies.
+primitive choose_primitive(product p, extents e, const operand& a, const operand& b, std::size_t c_stride, bool accumulate, const packed_operand* packed) {
+  for (const packed_operand* form : {packed, static_cast<const packed_operand*>(nullptr)}) {
+    try {
+      const auto desc = describe_product(p, e, a, form != nullptr ? form->layout : plain_b(p, e, b), c_stride, accumulate);
+      if (fast(desc)) return make_primitive(desc, form != nullptr ? primitive::reads::packed : primitive::reads::plain);
+    } catch (const dnnl::error&) {  // not even a slow one
+    }
+  }
+  return {};
+}
 
 /// One piece by the calling thread, from b or, if given, from its packed form.
 void run_onednn(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate, const packed_operand* packed) {
@@ -155,19 +173,20 @@ void run_onednn(product p, extents e, const operand& a, const operand& b, float*
     auto at = cache.find(key);
     if (at == cache.end()) {
       if (cache.size() > 4096) cache.clear();
-      at = cache.emplace(key, make_primitive(describe_product(p, e, a, packed != nullptr ? packed->layout : plain_b(p, e, b), c_stride, accumulate))).first;
+      at = cache.emplace(key, choose_primitive(p, e, a, b, c_stride, accumulate, packed)).first;
     }
     primitive& use = at->second;
+    if (use.form == primitive::reads::nothing) return gemm_highway(p, e, a, b, c, c_stride, accumulate);
     // oneDNN's interface has no const; sources are only read.
     use.a.set_data_handle(const_cast<void*>(a.data));
-    use.b.set_data_handle(packed != nullptr ? packed->data : const_cast<void*>(b.data));
+    use.b.set_data_handle(use.form == primitive::reads::packed ? packed->data : const_cast<void*>(b.data));
     use.c.set_data_handle(c);
     use.scratch.set_data_handle(aligned(scratch, use.scratch_bytes));
     dnnl::error::wrap_c_api(dnnl_primitive_execute(use.run.get(), stream.get(), static_cast<int>(use.arguments.size()), use.arguments.data()),
                             "oneDNN could not run a matrix product");
     stream.wait();
   } catch (const dnnl::error&) {
-    gemm_highway(p, e, a, b, c, c_stride, accumulate);  // a shape that it has no code for
+    gemm_highway(p, e, a, b, c, c_stride, accumulate);  // out of memory, most likely: c was not touched
   }
 }
 
@@ -195,9 +214,10 @@ bool pack_b(product p, extents e, const operand& b, std::vector<char>& store, pa
       {
         const one_thread guard;
         const dnnl::memory::desc any(plain.dims(), type_of(b), dnnl::memory::format_tag::any);
-        made.layout = describe_product(p, e, {nullptr, e.m, e.k, e.k, b.bf16}, any, e.n, false).weights_desc();
+        const auto desc = describe_product(p, e, {nullptr, e.m, e.k, e.k, b.bf16}, any, e.n, false);
+        made.layout = desc.weights_desc();
+        made.useful = fast(desc) && made.layout != plain;
       }
-      made.useful = made.layout != plain;
       if (made.useful) {
         made.from = dnnl::memory(plain, engine(), DNNL_MEMORY_NONE);
         made.to = dnnl::memory(made.layout, engine(), DNNL_MEMORY_NONE);
