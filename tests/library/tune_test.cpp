@@ -28,8 +28,6 @@ struct dual {
   friend dual operator*(dual a, dual b) { return {a.x * b.x, a.d * b.x + a.x * b.d}; }
   friend dual operator/(dual a, dual b) { return {a.x / b.x, (a.d - a.x / b.x * b.d) / b.x}; }
   friend bool lane_lt(dual a, dual b) { return a.x < b.x; }
-  friend bool lane_gt(dual a, dual b) { return a.x > b.x; }
-  friend bool lane_eq(dual a, dual b) { return a.x == b.x; }
   friend dual lane_select(bool m, dual a, dual b) { return m ? a : b; }
   friend dual lane_min(dual a, dual b) { return b.x < a.x ? b : a; }
   friend dual lane_max(dual a, dual b) { return a.x < b.x ? b : a; }
@@ -42,8 +40,6 @@ struct dual {
 
 template <>
 struct ar::lane_traits<dual> {
-  using mask = bool;
-  static constexpr int size = 1;
   static dual set(float x) { return {x, 0}; }
 };
 
