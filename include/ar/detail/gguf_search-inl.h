@@ -43,6 +43,13 @@ AR_FN constexpr F clamp_code(F v, float lo, float hi) noexcept {
   return lane_min(lane_max(v, lane_set<F>(lo)), lane_set<F>(hi));
 }
 
+/// What is left of a whole number <= 255 in an unsigned byte.
+template <class F>
+AR_FN constexpr F as_byte(F v) noexcept {
+  const F n = lane_set<F>(256.0f);
+  return lane_select(lane_lt(v, lane_set<F>(0.0f)), v - n * lane_floor(v / n), v);
+}
+
 /// The element of largest magnitude, with its sign; of equals the first. Zero if all are zero.
 template <class F>
 struct extreme {
@@ -139,8 +146,8 @@ AR_FN constexpr F code_of(const symmetric_fit<F>& fit, F x) noexcept {
 
 /// One pass over the codes l that moves each to where the weighted least squares with the others of its group want it, if that is better; true
 /// if one moved. `count` groups of n codes lie behind each other and go in step, because every code of a group waits for the one before.
-/// `lo`..`hi` bound the codes; `need_s2` asks for what the rest contributes to s2 to be positive before a code is tried.
-template <bool need_s2, class F, class Weight, class Round>
+/// `lo`..`hi` bound the codes. `positive`: the codes are bytes, and what the rest contributes to s2 has to be positive before a code is tried.
+template <bool positive, class F, class Weight, class Round>
 AR_NOINLINE AR_FN constexpr bool improve_codes(const F* x, std::size_t n, std::size_t count, Weight weight, Round round, float lo, float hi, F* l, F* sx,
                                                F* s2) noexcept {
   const F zero = lane_set<F>(0.0f);
@@ -152,13 +159,13 @@ AR_NOINLINE AR_FN constexpr bool improve_codes(const F* x, std::size_t n, std::s
       F slx = sx[g] - (w * x[k]) * l[k];
       F sl2 = s2[g] - (w * l[k]) * l[k];
       auto go = lane_gt(slx, zero);
-      if (need_s2) go = lane_and(go, lane_gt(sl2, zero));
+      if (positive) go = lane_and(go, lane_gt(sl2, zero));
       const F next = clamp_code(round.of((x[k] * sl2) / slx), lo, hi);
       go = lane_and(go, lane_not(lane_eq(next, l[k])));
       slx = slx + (w * x[k]) * next;
       sl2 = sl2 + (w * next) * next;
       go = lane_and(go, lane_and(lane_gt(sl2, zero), lane_gt((slx * slx) * s2[g], (sx[g] * sx[g]) * sl2)));
-      l[k] = lane_select(go, next, l[k]);
+      l[k] = lane_select(go, positive ? as_byte(next) : next, l[k]);
       sx[g] = lane_select(go, slx, sx[g]);
       s2[g] = lane_select(go, sl2, s2[g]);
       moved = lane_or(moved, go);
@@ -289,7 +296,8 @@ AR_FN constexpr F code_of(const asymmetric_fit<F>& fit, F x) noexcept {
 }
 
 /// ggml's make_qp_quants: a positive step for non-negative values (the scales of a super-block), then up to 5 sweeps of coordinate descent.
-/// Writes codes 0..N and returns the step.
+/// Writes codes 0..N and returns the step. Where importances are zero but for one value a scale can come out negative: its code is the low byte of
+/// a negative number, as in the original.
 template <class F>
 AR_NOINLINE AR_FN constexpr F fit_positive(const F* x, const F* w, std::size_t n, int N, F* code) noexcept {
   const F zero = lane_set<F>(0.0f), one = lane_set<F>(1.0f), top = lane_set<F>(static_cast<float>(N));
@@ -304,7 +312,7 @@ AR_NOINLINE AR_FN constexpr F fit_positive(const F* x, const F* w, std::size_t n
     F error = zero;
     for (std::size_t i = 0; i < n; ++i) {
       F l = lane_nint(is * x[i]);
-      if (k != 0) l = lane_min(l, top);  // the first probe is not limited, as in the original
+      l = k != 0 ? lane_min(l, top) : as_byte(l);  // the first probe is stored and not limited, as in the original
       const F d = x[i] - scale * l;
       error = error + (w[i] * d) * d;
     }
@@ -319,9 +327,10 @@ AR_NOINLINE AR_FN constexpr F fit_positive(const F* x, const F* w, std::size_t n
   }
   F sx = zero, s2 = zero;
   for (std::size_t i = 0; i < n; ++i) {
-    code[i] = lane_min(lane_nint(inverse * x[i]), top);
-    sx = sx + (w[i] * x[i]) * code[i];
-    s2 = s2 + (w[i] * code[i]) * code[i];
+    const F l = lane_min(lane_nint(inverse * x[i]), top);
+    sx = sx + (w[i] * x[i]) * l;
+    s2 = s2 + (w[i] * l) * l;
+    code[i] = as_byte(l);
   }
   for (int sweep = 0; sweep < 5; ++sweep)
     if (!improve_codes<true>(x, n, 1, given_weight<F>{w}, round_nint{}, -4194304.0f, static_cast<float>(N), code, &sx, &s2)) break;

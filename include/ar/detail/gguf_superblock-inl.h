@@ -76,7 +76,8 @@ struct superblock {
 
 /// weight = (d * scale) * code - (dmin * min), codes 0 .. 2^Bits - 1. `Type` gives the probe grids:
 ///   plain_grid (ggml and auto-round without importance), sigma_factor (1 or 2: times mean square, in ggml's weights),
-///   plain_weight_has_level (|x|, or |x| plus the root mean square of its group).
+///   plain_weight_has_level (|x|, or |x| plus the root mean square of its group),
+///   limits_plain_codes (codes of scales found without importance are limited to their bits), as_stored (what bytes make of codes that are not).
 template <class Type, int Bits, std::size_t Sub, int SuperBits>
 struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
   using base = superblock<Bits, Sub, SuperBits>;
@@ -125,6 +126,7 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
       p.d = lane_round_f16(share_largest(scale, p.scale));
       p.dmin = lane_round_f16(share_largest(offset, p.min));
     }
+    keep_stored_bits(p);
     for (std::size_t j = 0; j < groups; ++j) {
       const F step = p.d * p.scale[j], low = p.dmin * p.min[j];
       const auto lost = lane_eq(step, zero);  // the step underflowed: the codes of the search stay
@@ -210,6 +212,36 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
   AR_FN static constexpr F scale_code_of(F x, F inverse) noexcept {
     return clamp(lane_round(x * inverse), lane_set<F>(0.0f), lane_set<F>(top));
   }
+  /// Codes that do not fit their bits (bytes of negative scales) become what a reader of the block finds, so that the weights are encoded for it.
+  template <class F>
+  AR_NOINLINE AR_FN static constexpr void keep_stored_bits(params<F>& p) noexcept {
+    bool fits = true;
+    for (std::size_t j = 0; j < groups; ++j)
+      fits = fits && !lane_any(lane_or(lane_gt(p.scale[j], lane_set<F>(super_top)), lane_gt(p.min[j], lane_set<F>(super_top))));
+    if (fits) return;
+    constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<F>);
+    float scale[groups][lanes] = {}, min[groups][lanes] = {};
+    for (std::size_t j = 0; j < groups; ++j) {
+      lane_store(p.scale[j], scale[j]);
+      lane_store(p.min[j], min[j]);
+    }
+    for (std::size_t l = 0; l < lanes; ++l) {
+      float s[groups] = {}, m[groups] = {};
+      for (std::size_t j = 0; j < groups; ++j) {
+        s[j] = scale[j][l];
+        m[j] = min[j][l];
+      }
+      Type::as_stored(s, m);
+      for (std::size_t j = 0; j < groups; ++j) {
+        scale[j][l] = s[j];
+        min[j][l] = m[j];
+      }
+    }
+    for (std::size_t j = 0; j < groups; ++j) {
+      p.scale[j] = lane_load<F>(scale[j]);
+      p.min[j] = lane_load<F>(min[j]);
+    }
+  }
   /// ggml without importance: the largest value gets the top code. Returns the step.
   template <class F>
   AR_FN static constexpr F share_largest(const F* value, F* code) noexcept {
@@ -218,7 +250,10 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
     for (std::size_t j = 0; j < groups; ++j) max = lane_select(lane_gt(value[j], max), value[j], max);
     const auto some = lane_gt(max, zero);
     const F inverse = lane_select(some, n / max, zero);
-    for (std::size_t j = 0; j < groups; ++j) code[j] = clamp_code(lane_nint(inverse * value[j]), 0.0f, super_top);
+    for (std::size_t j = 0; j < groups; ++j) {
+      code[j] = as_byte(lane_nint(inverse * value[j]));
+      if (Type::limits_plain_codes) code[j] = lane_min(code[j], n);
+    }
     return lane_select(some, max / n, zero);
   }
 };

@@ -19,6 +19,14 @@ struct q2_k : gguf::asymmetric_superblock<q2_k, 2, 16, 4> {
   static constexpr gguf::probe_grid plain_grid{-0.5, 0.1, 15, true};
   static constexpr float sigma_factor = 1.0f;
   static constexpr bool plain_weight_has_level = false;
+  static constexpr bool limits_plain_codes = false;
+  AR_FN static constexpr void as_stored(float* scale, float* min) noexcept {  // the upper bits of a scale fall into its minimum
+    for (std::size_t j = 0; j < 16; ++j) {
+      const std::uint32_t b = static_cast<std::uint32_t>(scale[j]) | (static_cast<std::uint32_t>(min[j]) << 4);
+      scale[j] = static_cast<float>(b & 15u);
+      min[j] = static_cast<float>((b >> 4) & 15u);
+    }
+  }
 
   /// scales: scale in the low nibble, minimum in the high one. Codes of weights i, i + 32, i + 64, i + 96 of a half share a byte.
   struct layout {

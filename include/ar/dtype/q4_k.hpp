@@ -18,6 +18,12 @@ struct q4_k : gguf::asymmetric_superblock<q4_k, 4, 32, 6> {
   static constexpr gguf::probe_grid plain_grid{-1.0, 0.1, 20, false};
   static constexpr float sigma_factor = 2.0f;
   static constexpr bool plain_weight_has_level = true;
+  static constexpr bool limits_plain_codes = true;
+  AR_FN static constexpr void as_stored(float* scale, float* min) noexcept {  // the upper bits of one code fall into another's
+    std::uint8_t b[12] = {};
+    gguf::store_six_bit_pairs(scale, min, b);
+    gguf::load_six_bit_pairs(b, scale, min);
+  }
 
   /// Nibbles of 64 weights share 32 bytes: the first 32 weights are the low ones.
   struct layout {

@@ -18,6 +18,13 @@ struct q5_k : gguf::asymmetric_superblock<q5_k, 5, 32, 6> {
   static constexpr gguf::probe_grid plain_grid{-0.5, 0.1, 15, false};
   static constexpr float sigma_factor = 2.0f;
   static constexpr bool plain_weight_has_level = true;
+  static constexpr bool limits_plain_codes = true;
+  AR_FN static constexpr void as_stored(float* scale, float* min) noexcept {
+    for (std::size_t j = 0; j < 8; ++j) {
+      scale[j] = lane_min(scale[j], 63.0f);
+      min[j] = lane_min(min[j], 63.0f);
+    }
+  }
 
   /// Nibbles as in Q4_K; bit j of qh[i] is the fifth bit of weight i of group j.
   struct layout {
