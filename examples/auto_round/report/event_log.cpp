@@ -28,7 +28,7 @@ event_log::~event_log() {
 
 result<event_log> event_log::create(const std::string& path) {
   auto file = io::output_file::create(path);
-  if (!file) return forward_error(file);
+  if (!file) return fail(error_kind::output, "the event log cannot be written (a file of that name is never replaced): " + file.error().message, path);
   event_log log;
   log.impl_ = std::make_unique<impl>(std::move(*file));
   return log;
