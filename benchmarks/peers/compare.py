@@ -150,7 +150,7 @@ def digest(path):
 
 def main():
     import torch
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)  # of the evaluator; what is measured has --threads
     here = machine()
     slug = re.sub(r"[^a-z0-9]+", "-", f"{here['cpu']} {here['family']} {here['model']}".lower()).strip("-")
     path = args.results or HERE / "results" / f"{slug}.json"
