@@ -1,5 +1,5 @@
-// Every data type of the library: the list that the doors and the dispatch unit walk. A new file in ar/dtype/ is added here, in alphabetical
-// order (a test compares this list with the folder); no other file names a data type.
+// Every data type of the library: the list that the doors and the dispatch unit walk. Written by cmake/registry.cmake from the files of ar/dtype/
+// whenever the project is configured, and kept in the tree for users without CMake; no other file names a data type.
 #if defined(AR_DATA_TYPES_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
 #ifdef HWY_TARGET_TOGGLE
 #undef AR_DATA_TYPES_HPP
