@@ -1,0 +1,155 @@
+// links: ar_export
+// Parts of the exporters: checksums, digests, GGUF names and types, packed words.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "export/export_auto_round_config.hpp"
+#include "export/export_checksums.hpp"
+#include "export/export_digest.hpp"
+#include "export/export_folder.hpp"
+#include "export/export_gguf_metadata.hpp"
+#include "export/export_gguf_types.hpp"
+#include "export/export_gptq_words.hpp"
+#include "support/temp_dir.hpp"
+
+namespace {
+
+using namespace auto_round;
+using namespace auto_round::exporting;
+
+std::string sha(const std::string& s) { return sha256_hex(std::as_bytes(std::span<const char>(s))); }
+
+TEST(Checksums, AreThoseOfFips180) {
+  EXPECT_EQ(sha(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(sha("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(sha(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Checksums, FindAChangedFile) {
+  const support::temp_dir dir;
+  dir.write("a", "one");
+  dir.write("b", "two");
+  ASSERT_TRUE(write_checksums(dir.path().string(), {"a", "b"}).has_value());
+  EXPECT_EQ(std::filesystem::file_size(dir / checksums_name), checksums_size({"a", "b"}));
+  EXPECT_EQ(check_checksums(dir.path().string()).value(), 2u);
+  dir.write("b", "twO");
+  const auto bad = check_checksums(dir.path().string());
+  ASSERT_FALSE(bad.has_value());
+  EXPECT_EQ(bad.error().kind, error_kind::verification);
+  EXPECT_EQ(bad.error().file, dir / "b");
+}
+
+TEST(Digest, DependsOnValueAndOrderButNotOnTheSignOfZero) {
+  EXPECT_EQ(digest(std::vector<float>{0.0f, 1.0f}), digest(std::vector<float>{-0.0f, 1.0f}));
+  std::set<std::uint64_t> seen;
+  std::vector<float> v(9, 1.0f);
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    std::vector<float> w = v;
+    w[i] = std::nextafter(1.0f, 2.0f);
+    seen.insert(digest(w));
+  }
+  EXPECT_EQ(seen.size(), v.size());
+  EXPECT_NE(digest(std::vector<float>(4, 0.0f)), digest(std::vector<float>(5, 0.0f)));
+}
+
+TEST(GgufMetadata, RoundsParameterCountsAsLlamaCpp) {
+  EXPECT_EQ(size_label(945440), "945K");
+  EXPECT_EQ(size_label(231000), "231K");
+  EXPECT_EQ(size_label(1100048384), "1.1B");
+  EXPECT_EQ(size_label(8030261248), "8.0B");
+  EXPECT_EQ(size_label(70553706496), "71B");
+  EXPECT_EQ(size_label(134515008), "135M");
+}
+
+model::model_spec llama(std::int64_t layers) {
+  model::model_spec s;
+  s.architecture = "llama";
+  s.num_layers = layers;
+  s.num_heads = 32;
+  s.num_kv_heads = 32;
+  s.block_prefix = "model.layers.";
+  s.embed_name = "model.embed_tokens.weight";
+  s.final_norm_name = "model.norm.weight";
+  s.head_name = "lm_head.weight";
+  return s;
+}
+
+TEST(GgufTypes, FollowTheMixOfQ4KS) {
+  const gguf_recipe& r = *find_gguf_recipe("gguf:q4_k_s");
+  const model::model_spec s = llama(32);
+  const auto type = [&](int linear, std::int64_t block) { return choose_gguf_type(r, s, gguf_role::linear, linear, block, 4096); };
+  EXPECT_EQ(type(s.v, 3), io::gguf_type::q5_k);
+  EXPECT_EQ(type(s.v, 4), io::gguf_type::q4_k);
+  EXPECT_EQ(type(s.down, 3), io::gguf_type::q5_k);
+  EXPECT_EQ(type(s.down, 4), io::gguf_type::q4_k);
+  EXPECT_EQ(type(s.up, 0), io::gguf_type::q4_k);
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::head, -1, -1, 4096), io::gguf_type::q6_k);
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::embedding, -1, -1, 4096), io::gguf_type::q4_k);
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::head, -1, -1, 96), io::gguf_type::q8_0);
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::linear, s.up, 0, 576), io::gguf_type::q5_0);
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::linear, s.up, 0, 48), io::gguf_type::f16);
+}
+
+TEST(GgufTypes, EverySchemeOfAMixHasATypeAndBack) {
+  for (const io::gguf_type t : {io::gguf_type::q4_0, io::gguf_type::q5_0, io::gguf_type::q8_0, io::gguf_type::q4_k, io::gguf_type::q5_k, io::gguf_type::q6_k}) {
+    ASSERT_NE(scheme_of(t), nullptr);
+    EXPECT_EQ(gguf_type_of(*scheme_of(t)), t);
+  }
+  EXPECT_EQ(scheme_of(io::gguf_type::f16), nullptr);
+}
+
+TEST(GgufNames, AreLlamaCpps) {
+  const model::model_spec s = llama(2);
+  EXPECT_EQ(gguf_name(s, "model.layers.12.self_attn.q_proj.weight"), "blk.12.attn_q.weight");
+  EXPECT_EQ(gguf_name(s, "model.layers.0.self_attn.k_proj.bias"), "blk.0.attn_k.bias");
+  EXPECT_EQ(gguf_name(s, "lm_head.weight"), "output.weight");
+  EXPECT_EQ(gguf_name(s, "model.layers.0.self_attn.rotary_emb.inv_freq"), "");
+}
+
+TEST(GgufNames, RowsOfQAndKAreInterleavedPairByPair) {
+  // One head of 8 rows: halves 0-3 and 4-7 become pairs.
+  std::vector<std::uint64_t> order;
+  for (std::uint64_t i = 0; i < 8; ++i) order.push_back(permuted_row(i, 8, 1));
+  EXPECT_EQ(order, (std::vector<std::uint64_t>{0, 4, 1, 5, 2, 6, 3, 7}));
+  EXPECT_EQ(permuted_row(9, 16, 2), 12u) << "the second head starts at row 8";
+  EXPECT_EQ(permuted_row(5, 8, 0), 5u);
+}
+
+TEST(GptqWords, ReadBackWhatWasStored) {
+  tune::quantized_layer layer;
+  layer.name = "l";
+  layer.scheme = *ar::find_preset("W3A16G32");
+  layer.scheme.sym = false;
+  layer.rows = 32;
+  layer.cols = 96;
+  for (std::size_t i = 0; i < layer.rows * layer.cols; ++i) layer.code.push_back(static_cast<std::uint8_t>(i * 7 % 8));
+  for (std::size_t i = 0; i < layer.rows * 3; ++i) {
+    layer.scale.push_back(0.01f + 0.001f * static_cast<float>(i));
+    layer.zero_point.push_back(static_cast<float>(i % 8));
+  }
+  const auto words = pack_gptq(layer);
+  ASSERT_TRUE(words.has_value()) << describe(words.error());
+  const gptq_shape shape = gptq_shape_of(layer.scheme, layer.rows, layer.cols);
+  std::vector<float> read(layer.rows * layer.cols);
+  ASSERT_TRUE(unpack_gptq(shape, words->qweight, words->qzeros, words->scales, read).has_value());
+  EXPECT_EQ(read, stored_weight(layer));
+  EXPECT_FALSE(unpack_gptq(shape, words->qweight, words->qzeros, words->scales, std::span<float>(read).first(5)).has_value());
+}
+
+TEST(Companions, AreWhatBelongsToEveryCopyOfAModel) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "chat_template.jinja", "merges.txt", "modeling_x.py", "LICENSE", "LICENSE.txt"}) {
+    EXPECT_TRUE(is_companion_file(name)) << name;
+  }
+  for (const char* name : {"README.md", "model.bin", "quantize_config.json", "pytorch_model.bin.index.json", "calib.jsonl", "config.json"}) {
+    EXPECT_FALSE(is_companion_file(name)) << name;
+  }
+}
+
+TEST(Configuration, PatternsAreExportedAsExpressions) { EXPECT_EQ(exported_regex("layers.1.mlp"), ".*layers\\.1\\.mlp.*"); }
+
+}  // namespace
