@@ -15,7 +15,7 @@ using io::json;
 constexpr int kMostDepth = 400;                   // of expressions and statements
 constexpr std::size_t kMostWords = 1000;          // in one tag; bounds the depth of a chain like a + a + a
 constexpr std::uint64_t kMostBytes = 256u << 20;  // put together while rendering
-constexpr std::uint64_t kMostSteps = 2'000'000;   // evaluated nodes
+constexpr std::uint64_t kMostSteps = 500'000;     // evaluated nodes
 
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }

@@ -21,7 +21,7 @@ namespace auto_round::text {
 namespace {
 
 // Bounds the work at each place of a text. Real ones have tens of bytes.
-constexpr std::size_t kLongestAddedToken = 65536;
+constexpr std::size_t kLongestAddedToken = 4096;
 
 /// Everything that encoding one text needs besides the tokenizer itself. Kept between texts: the memory of pieces makes encoding fast.
 struct scratch {
@@ -102,7 +102,7 @@ result<void> tokenizer::impl::read_added_tokens(const io::json& list) {
     t.normalized = f.flag("normalized", !t.special);
     if (!f.ok()) return f.failure();
     if (t.content.empty()) continue;
-    if (t.content.size() > kLongestAddedToken) return fail(error_kind::input, "an added token has more than 65536 bytes");
+    if (t.content.size() > kLongestAddedToken) return fail(error_kind::input, "an added token has more than 4096 bytes");
     t.id = id_of(t.content);
     if (t.id < 0) {
       if (next >= INT32_MAX) return fail(error_kind::input, "the added tokens need ids beyond 2147483646");
