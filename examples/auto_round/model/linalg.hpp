@@ -11,8 +11,8 @@
 
 namespace auto_round::linalg {
 
-/// automatic: oneDNN where it was built in and passes the check, else highway (our own kernel with run-time dispatch; measured on Zen 5 it is more
-/// than ten times as fast as Eigen with portable flags, which remains as a second opinion).
+/// automatic: oneDNN where it was built in and passes the check, else highway (our own kernel with run-time dispatch; measured on Zen 5 it is about
+/// four times as fast as Eigen with portable flags, which remains as a second opinion).
 enum class backend { automatic, highway, eigen, onednn };
 enum class precision { f32, bf16 };  ///< bf16: inputs rounded to bfloat16 (nearest even), sums in float
 
