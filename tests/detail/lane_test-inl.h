@@ -9,12 +9,19 @@
 #include <hwy/highway.h>
 
 #include "ar/detail/lane-inl.h"
+#include "ar/detail/small_lane-inl.h"
 #include "detail/lane_test.hpp"
 
 AR_BEGIN_TARGET
 namespace lane_test {
 
 constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<vec>);
+
+/// A value's upper 24 bits as a whole number, and the value that has only these.
+template <class F>
+F lane_whole_bits(F a) {
+  return lane_from_bits(lane_to_bits(lane_abs(a), 8), 8);
+}
 
 #define AR_UNARY(function)                                     \
   struct function##_op {                                       \
@@ -37,6 +44,8 @@ AR_UNARY(lane_abs)
 AR_UNARY(lane_round_f16)
 AR_UNARY(lane_round_bf16)
 AR_UNARY(lane_plus_zero)
+AR_UNARY(lane_binade)
+AR_UNARY(lane_whole_bits)
 AR_BINARY(lane_sqrt, lane_sqrt(lane_abs(a)))
 AR_BINARY(lane_negate, -a)
 AR_BINARY(lane_add, a + b)
@@ -50,6 +59,7 @@ AR_BINARY(lane_le, lane_select(lane_le(a, b), a, b))
 AR_BINARY(lane_gt, lane_select(lane_gt(a, b), a, b))
 AR_BINARY(lane_ge, lane_select(lane_ge(a, b), a, b))
 AR_BINARY(lane_eq, lane_select(lane_eq(a, b), a, b))
+AR_BINARY(lane_is_negative, lane_select(lane_is_negative(a), a, b))
 AR_BINARY(lane_logic, lane_select(lane_or(lane_and(lane_lt(a, b), lane_not(lane_eq(a, lane_set<F>(0.0f)))), lane_gt(a, lane_set<F>(1.0f))), a, b))
 #undef AR_UNARY
 #undef AR_BINARY
@@ -69,7 +79,7 @@ inline ::lane_test::report run(const std::vector<float>& finite, const std::vect
   check<lane_round_f16_op>("round_f16", any, any, out);
   check<lane_round_bf16_op>("round_bf16", any, any, out);
 #define AR_CHECK(name) check<lane_##name##_op>(#name, finite, shuffled, out);
-  AR_CHECK(round) AR_CHECK(trunc) AR_CHECK(floor) AR_CHECK(abs) AR_CHECK(plus_zero) AR_CHECK(sqrt) AR_CHECK(negate) AR_CHECK(add) AR_CHECK(subtract)
+  AR_CHECK(is_negative) AR_CHECK(binade) AR_CHECK(whole_bits) AR_CHECK(round) AR_CHECK(trunc) AR_CHECK(floor) AR_CHECK(abs) AR_CHECK(plus_zero) AR_CHECK(sqrt) AR_CHECK(negate) AR_CHECK(add) AR_CHECK(subtract)
   AR_CHECK(multiply) AR_CHECK(divide) AR_CHECK(min) AR_CHECK(max) AR_CHECK(lt) AR_CHECK(le) AR_CHECK(gt) AR_CHECK(ge) AR_CHECK(eq) AR_CHECK(logic)
 #undef AR_CHECK
 
@@ -92,6 +102,19 @@ inline ::lane_test::report run(const std::vector<float>& finite, const std::vect
     for (std::size_t l = 0; l < lanes; ++l) out.compare("store_bf16", finite[i + l], 0.0f, half[l], bf16_from_f32(finite[i + l]));
     out.compare("store_bf16 beyond its lanes", 0.0f, 0.0f, half[lanes], 0xABCD);
   }
+  for (const small_grid& g : {grid_of(e2m1), grid_of(e2m3), grid_of(e3m2), grid_of(e4m3fn), grid_of(e5m2), grid_of(ue5m3), integer_grid(2), integer_grid(4), integer_grid(8)})
+    for (std::size_t i = 0; i + lanes <= finite.size(); i += lanes) {
+      float rounded[lanes], code[lanes], value[lanes];
+      const vec x = lane_round_small(lane_load<vec>(finite.data() + i), g), c = lane_small_code(x, g);
+      lane_store(x, rounded);
+      lane_store(c, code);
+      lane_store(lane_small_value(c, g), value);
+      for (std::size_t l = 0; l < lanes; ++l) {
+        out.compare("round_small", finite[i + l], g.max, rounded[l], lane_round_small(finite[i + l], g));
+        out.compare("small_code", finite[i + l], g.max, code[l], lane_small_code(rounded[l], g));
+        out.compare("small_value", code[l], g.max, value[l], lane_small_value(code[l], g));
+      }
+    }
   for (int first = 0; first < 256; first += static_cast<int>(lanes)) {
     std::uint8_t in[lanes] = {}, back[lanes + 1] = {};
     back[lanes] = 77;

@@ -101,6 +101,13 @@ struct vec {
     return {hn::Sub(hn::BitCast(d, bits), magic)};
   }
 
+  AR_LANE_FRIEND mask lane_is_negative(vec a) noexcept { return {hn::MaskFromVec(hn::BitCast(D(), hn::BroadcastSignBit(hn::BitCast(DI(), a.raw))))}; }
+  AR_LANE_FRIEND vec lane_binade(vec a) noexcept { return {hn::BitCast(D(), hn::And(hn::BitCast(DU(), a.raw), hn::Set(DU(), 0x7F800000u)))}; }
+  AR_LANE_FRIEND vec lane_from_bits(vec a, int n) noexcept { return {hn::BitCast(D(), hn::ShiftLeftSame(hn::ConvertTo(DI(), a.raw), n))}; }
+  AR_LANE_FRIEND vec lane_to_bits(vec a, int n) noexcept {
+    return {hn::ConvertTo(D(), hn::BitCast(DI(), hn::ShiftRightSame(hn::BitCast(DU(), a.raw), n)))};
+  }
+
   /// As round_to_f16: integer steps for normal halves, a float addition that ends at the smallest subnormal half for the others.
   AR_LANE_FRIEND vec lane_round_f16(vec a) noexcept {
     const D d;

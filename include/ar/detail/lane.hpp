@@ -93,6 +93,17 @@ AR_FN constexpr float lane_sqrt(float a) noexcept {
 #endif
 }
 
+/// True for negative numbers and -0.
+AR_FN constexpr bool lane_is_negative(float a) noexcept { return (std::bit_cast<std::uint32_t>(a) >> 31) != 0; }
+
+/// The largest power of two that is not above |a|; 0 for subnormals, infinity for infinity and NaN.
+AR_FN constexpr float lane_binade(float a) noexcept { return std::bit_cast<float>(std::bit_cast<std::uint32_t>(a) & 0x7F800000u); }
+
+/// The number whose bits are the whole number `a`, 0 .. 2^31 - 1 and exact in float, moved up by `n` places.
+AR_FN constexpr float lane_from_bits(float a, int n) noexcept { return std::bit_cast<float>(static_cast<std::uint32_t>(a) << n); }
+/// The bits of a >= 0 moved down by `n` >= 8 places, as a whole number.
+AR_FN constexpr float lane_to_bits(float a, int n) noexcept { return static_cast<float>(std::bit_cast<std::uint32_t>(a) >> n); }
+
 /// Value rounded to half precision (nearest even) and widened again.
 AR_FN constexpr float lane_round_f16(float a) noexcept { return round_to_f16(a); }
 /// Value rounded to bfloat16 (nearest even) and widened again.

@@ -15,6 +15,7 @@ template <class Arch = xsimd::default_arch>
 struct xsimd_lane {
   using batch = xsimd::batch<float, Arch>;
   using words = xsimd::batch<std::uint32_t, Arch>;
+  using signed_words = xsimd::batch<std::int32_t, Arch>;
   using mask = xsimd::batch_bool<float, Arch>;
   batch raw;
 
@@ -64,6 +65,13 @@ struct xsimd_lane {
     const xsimd_lane t = lane_trunc(a);
     return lane_select(lane_gt(t, a), t - xsimd_lane{batch(1.0f)}, t);
   }
+
+  friend mask_lane lane_is_negative(xsimd_lane a) noexcept {
+    return lane_lt(of_bits((bits_of(a) & set_bits(0x80000000u)) | set_bits(0x3F800000u)), xsimd_lane{batch(0.0f)});
+  }
+  friend xsimd_lane lane_binade(xsimd_lane a) noexcept { return of_bits(bits_of(a) & set_bits(0x7F800000u)); }
+  friend xsimd_lane lane_from_bits(xsimd_lane a, int n) noexcept { return of_bits(xsimd::bitwise_cast<words>(xsimd::to_int(a.raw)) << n); }
+  friend xsimd_lane lane_to_bits(xsimd_lane a, int n) noexcept { return {xsimd::to_float(xsimd::bitwise_cast<signed_words>(bits_of(a) >> n))}; }
 
   friend xsimd_lane lane_round_f16(xsimd_lane a) noexcept {
     const words x = bits_of(a), sign = x & set_bits(0x80000000u), mag = x ^ sign;
