@@ -1,5 +1,5 @@
 // links: ar_dispatch
-// How fast are fit, quantize, dequantize and qdq of integer types beside copying memory and the float lane, in the same run? Bytes are those that
+// How fast are fit, quantize, dequantize and qdq of the range types beside copying memory and the float lane, in the same run? Bytes are those that
 // must be read and written once: qdq 8 bytes a weight like memcpy of floats, quantize 5, dequantize 5, fit 4. One thread.
 #include <benchmark/benchmark.h>
 
@@ -14,12 +14,14 @@
 namespace {
 
 struct data {
-  std::size_t rows, cols, groups;
+  std::size_t rows, cols, bands, groups;
   std::vector<float> w, out, scale, zero;
   std::vector<std::uint8_t> code;
 
-  data(std::size_t r, std::size_t c, int group)
-      : rows(r), cols(c), groups(c / static_cast<std::size_t>(group)), w(r * c), out(r * c), scale(r * groups), zero(r * groups), code(r * c) {
+  data(std::size_t r, std::size_t c, ar::group_shape group)
+      : rows(r), cols(c), bands(ar::ceil_div(r, static_cast<std::size_t>(group.rows))),
+        groups(group.size < 0 ? 1 : ar::ceil_div(c, static_cast<std::size_t>(group.size))), w(r * c), out(r * c), scale(bands * groups), zero(bands * groups),
+        code(r * c) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0.0f, 0.05f);
     for (float& x : w) x = normal(random);
@@ -27,8 +29,8 @@ struct data {
   ar::matrix_view<const float> in() { return {w.data(), rows, cols}; }
   ar::matrix_view<float> result() { return {out.data(), rows, cols}; }
   ar::matrix_view<std::uint8_t> codes() { return {code.data(), rows, cols}; }
-  ar::matrix_view<float> scales() { return {scale.data(), rows, groups}; }
-  ar::matrix_view<float> zeros() { return {zero.data(), rows, groups}; }
+  ar::matrix_view<float> scales() { return {scale.data(), bands, groups}; }
+  ar::matrix_view<float> zeros() { return {zero.data(), bands, groups}; }
 };
 
 void report(benchmark::State& state, const data& d, int bytes_per_weight) {
@@ -39,35 +41,46 @@ void report(benchmark::State& state, const data& d, int bytes_per_weight) {
 
 /// The float lane behind the signatures of a kernel table.
 template <class T>
-ar::range_kernels float_lane() {
-  static const auto type = [](int bits) {
+ar::range_kernels float_lane(const ar::range_kernels& like) {
+  static const auto type = [](const ar::type_values& v) {
     T t;
-    t.width = ar::extent<ar::dynamic>(bits);
+    if constexpr (std::is_same_v<T, ar::any_scaled>) {
+      t.the_facts = *v.facts;
+      t.the_tensor = v.tensor;
+    } else {
+      t.width = ar::extent<ar::dynamic>(v.bits);
+    }
     return t;
   };
   using in = ar::matrix_view<const float>;
   using out = ar::matrix_view<float>;
-  ar::range_kernels k{};
-  k.fit = [](int b, int g, in w, out s, out z) { return ar::rows::fit<T, float>(type(b), g, w, s, z); };
-  k.quantize = [](int b, int g, in w, ar::matrix_view<std::uint8_t> c, out s, out z) { return ar::rows::quantize<T, float>(type(b), g, w, c, s, z); };
-  k.dequantize = [](int b, int g, ar::matrix_view<const std::uint8_t> c, in s, in z, out o) {
-    return ar::rows::dequantize<T, float>(type(b), g, c, s, z, o);
+  using values = const ar::type_values&;
+  using shape = ar::group_shape;
+  ar::range_kernels k = like;
+  k.functions.fit = [](values v, shape g, in w, out s, out z) { return ar::rows::fit<T, float>(type(v), g, w, s, z); };
+  k.functions.quantize = [](values v, shape g, in w, ar::matrix_view<std::uint8_t> c, out s, out z) {
+    return ar::rows::quantize<T, float>(type(v), g, w, c, s, z);
   };
-  k.qdq = [](int b, int g, in w, out o) { return ar::rows::qdq<T, float>(type(b), g, w, o); };
+  k.functions.dequantize = [](values v, shape g, ar::matrix_view<const std::uint8_t> c, in s, in z, out o) {
+    return ar::rows::dequantize<T, float>(type(v), g, c, s, z, o);
+  };
+  k.functions.qdq = [](values v, shape g, in w, out o) { return ar::rows::qdq<T, float>(type(v), g, w, o); };
   return k;
 }
 
 enum class what { fit, quantize, dequantize, qdq };
 
-void run(benchmark::State& state, const ar::range_kernels& k, what operation, int group, std::size_t rows, std::size_t cols) {
+void run(benchmark::State& state, const ar::range_kernels& k, what operation, ar::group_shape group, std::size_t rows, std::size_t cols) {
   data d(rows, cols, group);
-  bool ok = k.quantize(4, group, d.in(), d.codes(), d.scales(), d.zeros()) == ar::errc::ok;
+  ar::type_values type(4);
+  if (k.two_level()) type.tensor.maximum = 0.3f;
+  bool ok = k.quantize(type, group, d.in(), d.codes(), d.scales(), d.zeros()) == ar::errc::ok;
   for (auto _ : state) {
     switch (operation) {
-      case what::fit: ok &= k.fit(4, group, d.in(), d.scales(), d.zeros()) == ar::errc::ok; break;
-      case what::quantize: ok &= k.quantize(4, group, d.in(), d.codes(), d.scales(), d.zeros()) == ar::errc::ok; break;
-      case what::dequantize: ok &= k.dequantize(4, group, d.codes(), d.scales(), d.zeros(), d.result()) == ar::errc::ok; break;
-      case what::qdq: ok &= k.qdq(4, group, d.in(), d.result()) == ar::errc::ok; break;
+      case what::fit: ok &= k.fit(type, group, d.in(), d.scales(), d.zeros()) == ar::errc::ok; break;
+      case what::quantize: ok &= k.quantize(type, group, d.in(), d.codes(), d.scales(), d.zeros()) == ar::errc::ok; break;
+      case what::dequantize: ok &= k.dequantize(type, group, d.codes(), d.scales(), d.zeros(), d.result()) == ar::errc::ok; break;
+      case what::qdq: ok &= k.qdq(type, group, d.in(), d.result()) == ar::errc::ok; break;
     }
     benchmark::ClobberMemory();
   }
@@ -94,18 +107,25 @@ int main(int argc, char** argv) {
   // A matrix that stays in the second-level cache, and one of a 7B model's projections.
   for (const shape& s : {shape{"cache 64x1024", 64, 1024}, shape{"memory 4096x4096", 4096, 4096}}) {
     benchmark::RegisterBenchmark((std::string("memcpy/") + s.name).c_str(), [s](benchmark::State& st) { copy(st, s.rows, s.cols); });
-    for (const bool sym : {true, false})
-      for (const int group : {32, 128})
-        for (const auto& [operation, name] :
-             {std::pair{what::qdq, "qdq"}, {what::fit, "fit"}, {what::quantize, "quantize"}, {what::dequantize, "dequantize"}}) {
-          const std::string label = std::string(name) + "/" + (sym ? "int4_sym" : "int4_asym") + "/g" + std::to_string(group) + "/" + s.name + "/";
-          const ar::range_kernels* best = ar::kernels().range_type(sym ? "int_sym" : "int_asym");
-          benchmark::RegisterBenchmark((label + ar::kernels().target).c_str(),
-                                       [=, op = operation](benchmark::State& st) { run(st, *best, op, group, s.rows, s.cols); });
-          const ar::range_kernels scalar = sym ? float_lane<ar::int_sym<>>() : float_lane<ar::int_asym<>>();
-          benchmark::RegisterBenchmark((label + "float").c_str(),
-                                       [=, op = operation](benchmark::State& st) { run(st, scalar, op, group, s.rows, s.cols); });
-        }
+    struct type {
+      const char* name;
+      ar::group_shape group;
+    };
+    for (const type& t : {type{"int_sym", 32}, {"int_sym", 128}, {"int_asym", 32}, {"int_asym", 128}, {"mxfp4", 32}, {"mxfp6", 32}, {"mxfp8", 32}, {"mxint8", 32},
+                          {"mxfp8_rceil", 32}, {"nvfp4", 16}, {"nvfp4v2", 16}, {"fp8", -1}, {"fp8_block", {128, 128}}}) {
+      const ar::range_kernels* best = ar::kernels().range_type(t.name);
+      const ar::range_kernels scalar = best->facts != nullptr ? float_lane<ar::any_scaled>(*best)
+                                       : best->has_zero_point ? float_lane<ar::int_asym<>>(*best)
+                                                              : float_lane<ar::int_sym<>>(*best);
+      for (const auto& [operation, name] :
+           {std::pair{what::qdq, "qdq"}, {what::fit, "fit"}, {what::quantize, "quantize"}, {what::dequantize, "dequantize"}}) {
+        const std::string label = std::string(name) + "/" + t.name + "/g" + std::to_string(t.group.size) + "/" + s.name + "/";
+        benchmark::RegisterBenchmark((label + ar::kernels().target).c_str(),
+                                     [=, op = operation](benchmark::State& st) { run(st, *best, op, t.group, s.rows, s.cols); });
+        benchmark::RegisterBenchmark((label + "float").c_str(),
+                                     [=, op = operation](benchmark::State& st) { run(st, scalar, op, t.group, s.rows, s.cols); });
+      }
+    }
   }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();

@@ -7,6 +7,7 @@
 #define AR_DATA_TYPES_HPP
 #endif
 
+#include "ar/dtype/fp8.hpp"
 #include "ar/dtype/gguf_mxfp4.hpp"
 #include "ar/dtype/gguf_nvfp4.hpp"
 #include "ar/dtype/int_asym.hpp"
@@ -14,6 +15,11 @@
 #include "ar/dtype/int_sym_gptq.hpp"
 #include "ar/dtype/iq4_nl.hpp"
 #include "ar/dtype/iq4_xs.hpp"
+#include "ar/dtype/mxfp4.hpp"
+#include "ar/dtype/mxfp6.hpp"
+#include "ar/dtype/mxfp8.hpp"
+#include "ar/dtype/mxint.hpp"
+#include "ar/dtype/nvfp4.hpp"
 #include "ar/dtype/q2_k.hpp"
 #include "ar/dtype/q3_k.hpp"
 #include "ar/dtype/q4_0.hpp"
@@ -32,6 +38,7 @@
 /// AR_FOR_EACH_DATA_TYPE(X) expands to X(<file stem>) for each; the header of that stem defines the list <stem>_types of its instances.
 #undef AR_FOR_EACH_DATA_TYPE
 #define AR_FOR_EACH_DATA_TYPE(X) \
+  X(fp8) \
   X(gguf_mxfp4) \
   X(gguf_nvfp4) \
   X(int_asym) \
@@ -39,6 +46,11 @@
   X(int_sym_gptq) \
   X(iq4_nl) \
   X(iq4_xs) \
+  X(mxfp4) \
+  X(mxfp6) \
+  X(mxfp8) \
+  X(mxint) \
+  X(nvfp4) \
   X(q2_k) \
   X(q3_k) \
   X(q4_0) \

@@ -35,7 +35,7 @@ using native_lane = vec;
 template <class T, class G>
   requires RangeType<T>
 [[nodiscard]] constexpr errc fit(const scheme<T, G>& s, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point = {}) noexcept {
-  return AR_LANE_CALL(fit, T, s.type, s.group_size(), w, scale, zero_point);
+  return AR_LANE_CALL(fit, T, s.type, s.shape(), w, scale, zero_point);
 }
 
 /// Fits every group of w and writes its codes: code[rows x cols], scale, zero_point. Rounds half to even.
@@ -43,7 +43,7 @@ template <class T, class G>
   requires RangeType<T>
 [[nodiscard]] constexpr errc quantize(const scheme<T, G>& s, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
                                       matrix_view<float> zero_point = {}) noexcept {
-  return AR_LANE_CALL(quantize, T, s.type, s.group_size(), w, code, scale, zero_point);
+  return AR_LANE_CALL(quantize, T, s.type, s.shape(), w, code, scale, zero_point);
 }
 
 /// Codes of w for parameters that are given, for instance tuned ones. errc::bad_value if a scale is zero or a parameter is not finite.
@@ -51,7 +51,7 @@ template <class T, class G>
   requires RangeType<T>
 [[nodiscard]] constexpr errc encode(const scheme<T, G>& s, matrix_view<const float> w, matrix_view<const float> scale,
                                     matrix_view<const float> zero_point, matrix_view<std::uint8_t> code) noexcept {
-  return AR_LANE_CALL(encode, T, s.type, s.group_size(), w, scale, zero_point, code);
+  return AR_LANE_CALL(encode, T, s.type, s.shape(), w, scale, zero_point, code);
 }
 
 /// out = scale * (code - zero_point), rounded to the weight format of the type. Parameters are used as they are.
@@ -59,7 +59,7 @@ template <class T, class G>
   requires RangeType<T>
 [[nodiscard]] constexpr errc dequantize(const scheme<T, G>& s, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
                                         matrix_view<const float> zero_point, matrix_view<float> out) noexcept {
-  return AR_LANE_CALL(dequantize, T, s.type, s.group_size(), code, scale, zero_point, out);
+  return AR_LANE_CALL(dequantize, T, s.type, s.shape(), code, scale, zero_point, out);
 }
 
 /// The weights that a reader of the quantized matrix will see. `out` may be w itself. Equals quantize + dequantize, except that weights which
@@ -67,7 +67,7 @@ template <class T, class G>
 template <class T, class G>
   requires RangeType<T>
 [[nodiscard]] constexpr errc qdq(const scheme<T, G>& s, matrix_view<const float> w, matrix_view<float> out) noexcept {
-  return AR_LANE_CALL(qdq, T, s.type, s.group_size(), w, out);
+  return AR_LANE_CALL(qdq, T, s.type, s.shape(), w, out);
 }
 
 /// Types with a layout of their own (GGUF): w to blocks, bytes[rows x cols / block_size * block_bytes]. `importance` is null or one

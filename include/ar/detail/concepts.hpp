@@ -40,6 +40,24 @@ struct group : extent<N> {
 };
 group(int) -> group<dynamic>;
 
+/// Groups that span rows: Rows x Cols values, tiles of the matrix. Tiles at its edges may be smaller.
+template <int Rows = dynamic, int Cols = dynamic>
+struct tile : extent<Cols> {
+  static_assert((Rows > 0 || Rows == dynamic) && (Cols > 0 || Cols == dynamic), "ar: a tile has at least one row and one column");
+  [[no_unique_address]] extent<Rows> height{};
+  constexpr tile() = default;
+  AR_INLINE constexpr tile(int r, int c) noexcept : extent<Cols>(c), height(r) {}
+};
+tile(int, int) -> tile<dynamic, dynamic>;
+
+/// A grouping as numbers: what group<> and tile<> say. Converts from a plain group size.
+struct group_shape {
+  int size = 0;  ///< values along a row, as in group<>
+  int rows = 1;  ///< rows; more than one for tiles
+  constexpr group_shape() = default;
+  AR_INLINE constexpr group_shape(int s, int r = 1) noexcept : size(s), rows(r) {}
+};
+
 /// A list of types; nothing else.
 template <class... T>
 struct type_list {
@@ -48,9 +66,12 @@ struct type_list {
 
 /// A data type whose groups need nothing but their smallest and largest value. To add one, write dtype/<name>.hpp with a tag that has
 ///   name, bits() (code width), valid() (false if a run-time width is out of range), weight_format and scale_format (rounding policy),
-///   code_offset() (added to the value that encode gives, so that a stored code is unsigned),
+///   code_offset() (added to the value that encode gives, so that a stored code is unsigned), or, where values are no whole numbers,
+///   to_code(value) -> code and from_code(code) -> value,
 ///   template <class F> struct params (only members of type F: the scale, then the zero point if there is one),
 ///   from_range(lo, hi) -> params, encode(w, params) -> value, decode(value, params) -> weight,
+/// and, where it applies, stored_params (how many of the parameters are stored; complete(params) computes the others from them), zero_scale = true
+/// (a scale may be 0), qdq(w, params) (if it is not decode(encode(w))), the_tensor and needs_range() (numbers for the whole tensor),
 /// each written over a lane type F (detail/lane.hpp), and the list `<name>_types` of the instances that are built for run-time dispatch.
 template <class T>
 concept RangeType = std::copyable<T> && requires(const T t, float x, typename T::template params<float> p) {
@@ -59,7 +80,10 @@ concept RangeType = std::copyable<T> && requires(const T t, float x, typename T:
   { t.valid() } -> std::same_as<bool>;
   { T::weight_format } -> std::convertible_to<real>;
   { T::scale_format } -> std::convertible_to<real>;
-  { t.code_offset() } -> std::same_as<int>;
+  requires requires { { t.code_offset() } -> std::same_as<int>; } || requires {
+    { t.to_code(x) } -> std::same_as<float>;
+    { t.from_code(x) } -> std::same_as<float>;
+  };
   { t.from_range(x, x) } -> std::same_as<typename T::template params<float>>;
   { t.encode(x, p) } -> std::same_as<float>;
   { t.decode(x, p) } -> std::same_as<float>;
@@ -112,6 +136,14 @@ struct scheme {
   AR_INLINE constexpr scheme(Type t, Group g) noexcept : type(t), grouping(g) {}
   AR_INLINE constexpr explicit scheme(Group g) noexcept : grouping(g) {}
   AR_INLINE constexpr int group_size() const noexcept { return grouping.value(); }
+  AR_INLINE constexpr int group_rows() const noexcept {
+    if constexpr (requires { grouping.height; }) {
+      return grouping.height.value();
+    } else {
+      return 1;
+    }
+  }
+  AR_INLINE constexpr group_shape shape() const noexcept { return {group_size(), group_rows()}; }
 };
 
 }  // namespace ar

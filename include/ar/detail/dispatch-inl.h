@@ -14,40 +14,57 @@
 #include "ar/detail/kernel_table.hpp"
 #include "ar/detail/lane-inl.h"
 #include "ar/detail/rows-inl.h"
+#include "ar/detail/scaled_type-inl.h"
 #include "ar/detail/tune_rows.hpp"
 
 AR_BEGIN_TARGET
 namespace dispatch {
 
+/// The type that `values` describe.
 template <class T>
-constexpr T with_width(int bits) noexcept {
+constexpr T from_values(const type_values& values) noexcept {
   T t{};
-  t.width = decltype(t.width)(bits);
+  if constexpr (std::is_same_v<T, any_scaled>) {
+    t.the_facts = *values.facts;
+    t.the_tensor = values.tensor;
+  } else {
+    t.width = decltype(t.width)(values.bits);
+  }
   return t;
 }
 
 template <class T>
 struct range_entry {
-  static errc fit(int bits, int group_size, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) {
-    return rows::fit<T, vec>(with_width<T>(bits), group_size, w, scale, zero_point);
+  static errc fit(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) {
+    return rows::fit<T, vec>(from_values<T>(type), group, w, scale, zero_point);
   }
-  static errc quantize(int bits, int group_size, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
+  static errc quantize(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
                        matrix_view<float> zero_point) {
-    return rows::quantize<T, vec>(with_width<T>(bits), group_size, w, code, scale, zero_point);
+    return rows::quantize<T, vec>(from_values<T>(type), group, w, code, scale, zero_point);
   }
-  static errc encode(int bits, int group_size, matrix_view<const float> w, matrix_view<const float> scale, matrix_view<const float> zero_point,
-                     matrix_view<std::uint8_t> code) {
-    return rows::encode<T, vec>(with_width<T>(bits), group_size, w, scale, zero_point, code);
+  static errc encode(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<const float> scale,
+                     matrix_view<const float> zero_point, matrix_view<std::uint8_t> code) {
+    return rows::encode<T, vec>(from_values<T>(type), group, w, scale, zero_point, code);
   }
-  static errc dequantize(int bits, int group_size, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
+  static errc dequantize(const type_values& type, group_shape group, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
                          matrix_view<const float> zero_point, matrix_view<float> out) {
-    return rows::dequantize<T, vec>(with_width<T>(bits), group_size, code, scale, zero_point, out);
+    return rows::dequantize<T, vec>(from_values<T>(type), group, code, scale, zero_point, out);
   }
-  static errc qdq(int bits, int group_size, matrix_view<const float> w, matrix_view<float> out) {
-    return rows::qdq<T, vec>(with_width<T>(bits), group_size, w, out);
+  static errc qdq(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<float> out) {
+    return rows::qdq<T, vec>(from_values<T>(type), group, w, out);
   }
-  static constexpr range_kernels value{T::name, T::weight_format, T::scale_format, rows::has_zero_point<T>, fit, quantize, encode, dequantize, qdq};
+  static constexpr range_functions functions{fit, quantize, encode, dequantize, qdq};
 };
+
+/// One instance serves all types that are told apart by their facts.
+template <class T>
+constexpr range_kernels entry() noexcept {
+  if constexpr (requires { T::the_facts; }) {
+    return {T::name, T::weight_format, T::scale_format, false, &T::the_facts, range_entry<any_scaled>::functions};
+  } else {
+    return {T::name, T::weight_format, T::scale_format, rows::has_zero_point<T>, nullptr, range_entry<T>::functions};
+  }
+}
 
 template <class... T>
 constexpr std::size_t length(type_list<T...>) noexcept {
@@ -64,7 +81,7 @@ struct type_tables {
 
   template <class T>
   constexpr void add() noexcept {
-    if constexpr (RangeType<T>) range[ranges++] = range_entry<T>::value;
+    if constexpr (RangeType<T>) range[ranges++] = entry<T>();
   }
   template <class... T>
   constexpr void add_all(type_list<T...>) noexcept {

@@ -114,15 +114,6 @@ AR_NOINLINE AR_FN constexpr void encode_fp4(const F* x, std::size_t n, F scale, 
   }
 }
 
-/// f(v) in every lane, for functions of one number that are worth no vector code.
-template <class F, class Function>
-AR_FN constexpr F each_lane(F v, const Function& f) noexcept {
-  float lane[static_cast<std::size_t>(lane_count<F>)] = {};
-  lane_store(v, lane);
-  for (float& x : lane) x = f(x);
-  return lane_load<F>(lane);
-}
-
 }  // namespace gguf
 AR_END_TARGET
 #endif

@@ -6,7 +6,9 @@
 #include <span>
 #include <string_view>
 
+#include "ar/detail/concepts.hpp"
 #include "ar/detail/gguf_kernels.hpp"
+#include "ar/detail/scaled_facts.hpp"
 #include "ar/detail/tune_types.hpp"
 #include "ar/errc.hpp"
 #include "ar/numeric/real.hpp"
@@ -14,21 +16,70 @@
 
 namespace ar {
 
-/// The functions of ar/quantize.hpp for one data type whose groups are fitted from their range; same shapes, rounding and errors. `bits` and
-/// `group_size` are the run-time fields of the scheme. zero_point is ignored by types that have none.
-struct range_kernels {
-  const char* name;     ///< the data type's, which is also its header's
-  real weight_format;   ///< what the reference computes in
-  real scale_format;    ///< what the scale is stored in
-  bool has_zero_point;
-  errc (*fit)(int bits, int group_size, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point);
-  errc (*quantize)(int bits, int group_size, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
+/// The run-time part of a data type: what its static fields would say.
+struct type_values {
+  int bits = 0;             ///< of types with a width to choose; others ignore it
+  tensor_values tensor{};   ///< of types that know something about the whole tensor
+  const scaled_facts* facts = nullptr;  ///< filled in by range_kernels
+  constexpr type_values() = default;
+  constexpr type_values(int b) noexcept : bits(b) {}
+  constexpr type_values(int b, const tensor_values& t) noexcept : bits(b), tensor(t) {}
+};
+
+/// The kernels behind range_kernels.
+struct range_functions {
+  errc (*fit)(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point);
+  errc (*quantize)(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
                    matrix_view<float> zero_point);
-  errc (*encode)(int bits, int group_size, matrix_view<const float> w, matrix_view<const float> scale, matrix_view<const float> zero_point,
-                 matrix_view<std::uint8_t> code);
-  errc (*dequantize)(int bits, int group_size, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
+  errc (*encode)(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<const float> scale,
+                 matrix_view<const float> zero_point, matrix_view<std::uint8_t> code);
+  errc (*dequantize)(const type_values& type, group_shape group, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
                      matrix_view<const float> zero_point, matrix_view<float> out);
-  errc (*qdq)(int bits, int group_size, matrix_view<const float> w, matrix_view<float> out);
+  errc (*qdq)(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<float> out);
+};
+
+/// The functions of ar/quantize.hpp for one data type whose groups are fitted from their range; same shapes, rounding and errors. `type` (its
+/// bits, or just them) and `group` (a group size, or {cols, rows} for tiles) are the run-time fields of the scheme. zero_point is ignored by
+/// types that have none.
+struct range_kernels {
+  const char* name;     ///< the data type's
+  real weight_format;   ///< what the reference computes in
+  real scale_format;    ///< what the scale is stored in, if the type leaves the choice; f32 otherwise
+  bool has_zero_point;
+  const scaled_facts* facts;  ///< null for integer types
+  range_functions functions;
+
+  /// The width of a type that has only one; 0 for types with a width to choose.
+  constexpr int fixed_bits() const noexcept { return facts == nullptr ? 0 : facts->grid.bits; }
+  /// True for types with a scale of the whole tensor: all functions but qdq need tensor.global_scale or tensor.maximum.
+  constexpr bool two_level() const noexcept { return facts != nullptr && facts->two_level(); }
+  /// The scale of a tensor whose largest magnitude is `largest`, for two-level types; 0 for 0.
+  constexpr float global_scale(float largest) const noexcept { return facts->global_numerator() * reciprocal_or_zero(largest); }
+
+  errc fit(type_values type, group_shape group, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) const {
+    return functions.fit(with_facts(type), group, w, scale, zero_point);
+  }
+  errc quantize(type_values type, group_shape group, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
+                matrix_view<float> zero_point) const {
+    return functions.quantize(with_facts(type), group, w, code, scale, zero_point);
+  }
+  errc encode(type_values type, group_shape group, matrix_view<const float> w, matrix_view<const float> scale, matrix_view<const float> zero_point,
+              matrix_view<std::uint8_t> code) const {
+    return functions.encode(with_facts(type), group, w, scale, zero_point, code);
+  }
+  errc dequantize(type_values type, group_shape group, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
+                  matrix_view<const float> zero_point, matrix_view<float> out) const {
+    return functions.dequantize(with_facts(type), group, code, scale, zero_point, out);
+  }
+  errc qdq(type_values type, group_shape group, matrix_view<const float> w, matrix_view<float> out) const {
+    return functions.qdq(with_facts(type), group, w, out);
+  }
+
+ private:
+  constexpr const type_values& with_facts(type_values& type) const noexcept {
+    type.facts = facts;
+    return type;
+  }
 };
 
 /// All kernels for one SIMD target.
@@ -39,10 +90,11 @@ struct kernel_table {
   std::span<const gguf_kernels> (*gguf_types)() noexcept;  ///< block types of GGUF files; ar/gguf.hpp says what they do
   tune_kernels tune;                                       ///< ar/tune.hpp says what they do
 
-  /// The range type `name` with the given rounding policy, or null.
+  /// The range type `name` with the given rounding policy, or null. Types whose scale has a format of its own ignore scale_format.
   constexpr const range_kernels* range_type(std::string_view name, real weight_format = real::f32, real scale_format = real::f16) const noexcept {
     for (std::size_t i = 0; i < range_type_count; ++i)
-      if (name == range_types[i].name && range_types[i].weight_format == weight_format && range_types[i].scale_format == scale_format)
+      if (name == range_types[i].name && range_types[i].weight_format == weight_format &&
+          (range_types[i].facts != nullptr || range_types[i].scale_format == scale_format))
         return range_types + i;
     return nullptr;
   }

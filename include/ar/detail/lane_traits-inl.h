@@ -6,6 +6,8 @@
 #define AR_DETAIL_LANE_TRAITS_INL_H
 #endif
 
+#include <cstddef>
+
 #include "ar/detail/lane.hpp"
 #include "ar/detail/target.hpp"
 #include "ar/numeric/real.hpp"
@@ -59,6 +61,26 @@ AR_FN constexpr F lane_round_to(F x) noexcept {
   } else {
     return x;
   }
+}
+
+/// As above, for a format that is known at run time.
+template <class F>
+AR_FN constexpr F lane_round_to(real r, F x) noexcept {
+  switch (r) {
+    case real::f16: return lane_round_f16(x);
+    case real::bf16: return lane_round_bf16(x);
+    case real::f32: break;
+  }
+  return x;
+}
+
+/// f(v) in every lane, for functions of one number that are worth no vector code.
+template <class F, class Function>
+AR_FN constexpr F lane_each(F v, const Function& f) noexcept {
+  float lane[static_cast<std::size_t>(lane_count<F>)] = {};
+  lane_store(v, lane);
+  for (float& x : lane) x = f(x);
+  return lane_load<F>(lane);
 }
 
 /// x with -0 turned into +0.

@@ -133,32 +133,77 @@ constexpr bool usable(matrix_view<const float> m, bool nonzero) noexcept {
 // ---------------------------------------------------------------------------------------------------------------------------------------------
 // Range types: parameters from the extrema of a group
 
-/// What to do with a group once its parameters are known.
+//// What to do with a group once its parameters are known.
 enum class action { fit, encode, decode, qdq };
 
 /// Codes are read by decode and written by the others.
 template <action A>
 using code_pointer = std::conditional_t<A == action::decode, const std::uint8_t*, std::uint8_t*>;
 
+/// How many of a group's numbers are stored beside its codes: the scale, then the zero point if there is one.
+template <class T>
+constexpr std::size_t stored_count() noexcept {
+  if constexpr (requires { T::stored_params; }) {
+    return T::stored_params;
+  } else {
+    return param_count<T>;
+  }
+}
+template <class T>
+inline constexpr bool has_zero_point = stored_count<T>() > 1;
+
+/// False if a scale of 0 makes no sense.
+template <class T>
+constexpr bool zero_scale() noexcept {
+  if constexpr (requires { T::zero_scale; }) {
+    return T::zero_scale;
+  } else {
+    return false;
+  }
+}
+
+template <class T, class F>
+constexpr F code_of(const T& t, F value) noexcept {
+  if constexpr (requires { t.to_code(value); }) {
+    return t.to_code(value);
+  } else {
+    return value + lane_set<F>(static_cast<float>(t.code_offset()));
+  }
+}
+template <class T, class F>
+constexpr F value_of(const T& t, F code) noexcept {
+  if constexpr (requires { t.from_code(code); }) {
+    return t.from_code(code);
+  } else {
+    return code - lane_set<F>(static_cast<float>(t.code_offset()));
+  }
+}
+template <class T, class F>
+constexpr F fake(const T& t, F w, const typename T::template params<F>& p) noexcept {
+  if constexpr (requires { t.qdq(w, p); }) {
+    return t.qdq(w, p);
+  } else {
+    return t.decode(t.encode(w, p), p);
+  }
+}
+
+/// One group in one row. The type is a copy: stores cannot change it, so that its numbers stay in registers.
 template <action A, class T, class V>
-constexpr void elements(const T& t, const param_array<float, param_count<T>>& a, const float* w, code_pointer<A> code, float* out,
-                        std::size_t n) noexcept {
+constexpr void elements(const T t, const param_array<float, param_count<T>>& a, const float* w, code_pointer<A> code, float* out, std::size_t n) noexcept {
   constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
   const typename T::template params<V> p = broadcast<T, V>(a);
-  const float offset = static_cast<float>(t.code_offset());
-  const V offsets = lane_set<V>(offset);
   std::size_t i = 0;
   for (; i + step <= n; i += step) {
-    if constexpr (A == action::encode) lane_store_code(t.encode(lane_load<V>(w + i), p) + offsets, code + i);
-    if constexpr (A == action::decode) lane_store(t.decode(lane_load_code<V>(code + i) - offsets, p), out + i);
-    if constexpr (A == action::qdq) lane_store(t.decode(t.encode(lane_load<V>(w + i), p), p), out + i);
+    if constexpr (A == action::encode) lane_store_code(code_of(t, t.encode(lane_load<V>(w + i), p)), code + i);
+    if constexpr (A == action::decode) lane_store(t.decode(value_of(t, lane_load_code<V>(code + i)), p), out + i);
+    if constexpr (A == action::qdq) lane_store(fake(t, lane_load<V>(w + i), p), out + i);
   }
   if constexpr (step > 1) {
     const typename T::template params<float> s = to_params<T, float>(a);
     for (; i < n; ++i) {
-      if constexpr (A == action::encode) lane_store_code(t.encode(w[i], s) + offset, code + i);
-      if constexpr (A == action::decode) out[i] = t.decode(lane_load_code<float>(code + i) - offset, s);
-      if constexpr (A == action::qdq) out[i] = t.decode(t.encode(w[i], s), s);
+      if constexpr (A == action::encode) lane_store_code(code_of(t, t.encode(w[i], s)), code + i);
+      if constexpr (A == action::decode) out[i] = t.decode(value_of(t, lane_load_code<float>(code + i)), s);
+      if constexpr (A == action::qdq) out[i] = fake(t, w[i], s);
     }
   }
 }
@@ -166,46 +211,52 @@ constexpr void elements(const T& t, const param_array<float, param_count<T>>& a,
 /// Groups whose parameters are computed side by side; a multiple of every lane count.
 inline constexpr std::size_t batch = 64;
 
-/// Parameters of `here` <= batch consecutive groups that begin at w, `left` values before the end of the row. Not inlined: once per type is enough.
+/// Parameters of `here` <= batch neighboring groups that begin in column `at` and span the rows of `w`. Not inlined: once per type is enough.
 template <class T, class V>
-[[gnu::noinline]] constexpr void fit_batch(const T& t, const float* w, std::size_t left, std::size_t group, std::size_t here,
+[[gnu::noinline]] constexpr void fit_batch(const T& t, matrix_view<const float> w, std::size_t at, std::size_t group, std::size_t here,
                                            float (&plane)[param_count<T>][batch]) noexcept {
   constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
   static_assert(batch % step == 0);
   float lo[batch] = {}, hi[batch] = {};
-  for (std::size_t g = 0; g < here; ++g) {
-    const std::size_t at = g * group;
-    const extrema e = range_of<V>(w + at, left - at < group ? left - at : group);
-    lo[g] = e.lo;
-    hi[g] = e.hi;
-  }
+  for (std::size_t r = 0; r < w.rows; ++r)
+    for (std::size_t g = 0; g < here; ++g) {
+      const std::size_t first = at + g * group;
+      const extrema e = range_of<V>(w.row(r) + first, w.cols - first < group ? w.cols - first : group);
+      lo[g] = lane_min(lo[g], e.lo);
+      hi[g] = lane_max(hi[g], e.hi);
+    }
   for (std::size_t g = 0; g < here; g += step) {
     const auto a = to_array<T, V>(t.from_range(lane_load<V>(lo + g), lane_load<V>(hi + g)));
     for (std::size_t k = 0; k < param_count<T>; ++k) lane_store(a.v[k], plane[k] + g);
   }
 }
 
-/// One row: fits its groups, keeps the parameters where the caller wants them (null: nowhere) and does A with each group.
+/// A row of groups: fits the groups, keeps the parameters where the caller wants them (null: nowhere) and does A with each. Views that A does not
+/// need are empty.
 template <action A, class T, class V>
-constexpr void fit_row(const T& t, const float* w, std::size_t cols, std::size_t group, float* scale, float* zero_point, std::uint8_t* code,
-                       float* out) noexcept {
+constexpr void fit_band(const T& t, matrix_view<const float> w, std::size_t group, float* scale, float* zero_point, matrix_view<std::uint8_t> code,
+                        matrix_view<float> out) noexcept {
   constexpr std::size_t count = param_count<T>;
-  const std::size_t groups = ceil_div(cols, group);
+  const std::size_t groups = ceil_div(w.cols, group);
   for (std::size_t first = 0; first < groups; first += batch) {
     const std::size_t here = groups - first < batch ? groups - first : batch;
     float plane[count][batch] = {};
-    fit_batch<T, V>(t, w + first * group, cols - first * group, group, here, plane);
+    fit_batch<T, V>(t, w, first * group, group, here, plane);
     for (std::size_t g = 0; g < here; ++g) {
       if (scale != nullptr) scale[first + g] = plane[0][g];
-      if constexpr (count > 1) {
+      if constexpr (has_zero_point<T>) {
         if (zero_point != nullptr) zero_point[first + g] = plane[1][g];
       }
-      if constexpr (A != action::fit) {
-        param_array<float, count> a{};
-        for (std::size_t k = 0; k < count; ++k) a.v[k] = plane[k][g];
-        const std::size_t at = (first + g) * group;
-        elements<A, T, V>(t, a, w + at, code == nullptr ? nullptr : code + at, out == nullptr ? nullptr : out + at, cols - at < group ? cols - at : group);
-      }
+    }
+    if constexpr (A != action::fit) {
+      for (std::size_t r = 0; r < w.rows; ++r)
+        for (std::size_t g = 0; g < here; ++g) {
+          param_array<float, count> a{};
+          for (std::size_t k = 0; k < count; ++k) a.v[k] = plane[k][g];
+          const std::size_t at = (first + g) * group, n = w.cols - at < group ? w.cols - at : group;
+          if constexpr (A == action::encode) elements<A, T, V>(t, a, w.row(r) + at, code.row(r) + at, nullptr, n);
+          if constexpr (A == action::qdq) elements<A, T, V>(t, a, w.row(r) + at, nullptr, out.row(r) + at, n);
+        }
     }
   }
 }
@@ -218,7 +269,8 @@ constexpr void given_row(const T& t, const float* w, std::size_t cols, std::size
   for (std::size_t at = 0, g = 0; at < cols; at += group, ++g) {
     param_array<float, count> a{};
     a.v[0] = scale[g];
-    if constexpr (count > 1) a.v[1] = zero_point[g];
+    if constexpr (has_zero_point<T>) a.v[1] = zero_point[g];
+    if constexpr (count > stored_count<T>()) a = to_array<T, float>(t.complete(to_params<T, float>(a)));
     elements<A, T, V>(t, a, w == nullptr ? nullptr : w + at, code == nullptr ? nullptr : code + at, out == nullptr ? nullptr : out + at,
                       cols - at < group ? cols - at : group);
   }
@@ -232,80 +284,110 @@ template <class T>
   return lane_abs(p.scale) <= limit && lane_abs(t.decode(t.encode(e.lo, p), p)) <= limit && lane_abs(t.decode(t.encode(e.hi, p), p)) <= limit;
 }
 
-/// Reads all of w and says whether its groups can be fitted: non_finite, not_representable (a scale overflows its format), or ok.
+/// Reads all of w and says whether its groups can be fitted: non_finite, not_representable (a scale overflows its format), or ok. A type that
+/// lacks its numbers for the whole tensor gets them here.
 template <class T, class V>
-[[nodiscard, gnu::noinline]] constexpr errc check_weights(const T& t, matrix_view<const float> w, std::size_t group) noexcept {
+[[nodiscard, gnu::noinline]] constexpr errc check_weights(T& t, matrix_view<const float> w, const shapes::cells& cells) noexcept {
   extrema all;
   if (!finite_range<V>(w, all)) return errc::non_finite;
+  if constexpr (requires { t.the_tensor; }) {
+    if (t.needs_range()) t.the_tensor.maximum = lane_max(-all.lo, all.hi);
+  }
   if (representable(t, all)) return errc::ok;
   // The extrema of the matrix need not meet in one group.
-  for (std::size_t r = 0; r < w.rows; ++r)
-    for (std::size_t at = 0; at < w.cols; at += group)
-      if (!representable(t, range_of<V>(w.row(r) + at, w.cols - at < group ? w.cols - at : group))) return errc::not_representable;
+  for (std::size_t first = 0; first < w.rows; first += cells.rows)
+    for (std::size_t at = 0; at < w.cols; at += cells.cols) {
+      extrema e;
+      for (std::size_t r = first; r < w.rows && r - first < cells.rows; ++r) {
+        const extrema row = range_of<V>(w.row(r) + at, w.cols - at < cells.cols ? w.cols - at : cells.cols);
+        e.lo = lane_min(e.lo, row.lo);
+        e.hi = lane_max(e.hi, row.hi);
+      }
+      if (!representable(t, e)) return errc::not_representable;
+    }
   return errc::ok;
 }
 
+/// True if the type can be used as it is: widths in range, and nothing about the whole tensor missing.
 template <class T>
-inline constexpr bool has_zero_point = param_count<T> > 1;
+constexpr bool usable_type(const T& t) noexcept {
+  if constexpr (requires { t.the_tensor; }) {
+    if (t.needs_range()) return false;
+  }
+  return t.valid();
+}
+
+/// Does A with all bands of w.
+template <action A, class T, class V>
+constexpr void fit_all(const T& t, matrix_view<const float> w, const shapes::cells& cells, matrix_view<float> scale, matrix_view<float> zero_point,
+                       matrix_view<std::uint8_t> code, matrix_view<float> out) noexcept {
+  for (std::size_t r = 0, band = 0; r < w.rows; r += cells.rows, ++band) {
+    const std::size_t here = w.rows - r < cells.rows ? w.rows - r : cells.rows;
+    fit_band<A, T, V>(t, {w.row(r), here, w.cols, w.stride}, cells.cols, scale.data == nullptr ? nullptr : scale.row(band),
+                      has_zero_point<T> && zero_point.data != nullptr ? zero_point.row(band) : nullptr,
+                      A == action::encode ? matrix_view<std::uint8_t>(code.row(r), here, w.cols, code.stride) : matrix_view<std::uint8_t>(),
+                      A == action::qdq ? matrix_view<float>(out.row(r), here, w.cols, out.stride) : matrix_view<float>());
+  }
+}
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc fit(const T& t, int group_size, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) noexcept {
-  if (!t.valid()) return errc::bad_value;
-  std::size_t group = 0;
-  if (const errc e = shapes::grouped(group_size, w, group); e != errc::ok) return e;
-  if (const errc e = shapes::parameter_shapes(w.rows, w.cols, group, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
-  if (const errc e = check_weights<T, V>(t, w, group); e != errc::ok) return e;
-  for (std::size_t r = 0; r < w.rows; ++r)
-    fit_row<action::fit, T, V>(t, w.row(r), w.cols, group, scale.row(r), has_zero_point<T> ? zero_point.row(r) : nullptr, nullptr, nullptr);
+[[nodiscard]] constexpr errc fit(T t, group_shape group, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) noexcept {
+  if (!usable_type(t)) return errc::bad_value;
+  shapes::cells cells;
+  if (const errc e = shapes::grouped(group, w, cells); e != errc::ok) return e;
+  if (const errc e = shapes::parameter_shapes(w.rows, w.cols, cells, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
+  if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
+  fit_all<action::fit, T, V>(t, w, cells, scale, zero_point, {}, {});
   return errc::ok;
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc quantize(const T& t, int group_size, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
+[[nodiscard]] constexpr errc quantize(T t, group_shape group, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
                                       matrix_view<float> zero_point) noexcept {
-  if (!t.valid()) return errc::bad_value;
-  std::size_t group = 0;
-  if (const errc e = shapes::grouped(group_size, w, code, group); e != errc::ok) return e;
-  if (const errc e = shapes::parameter_shapes(w.rows, w.cols, group, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
-  if (const errc e = check_weights<T, V>(t, w, group); e != errc::ok) return e;
-  for (std::size_t r = 0; r < w.rows; ++r)
-    fit_row<action::encode, T, V>(t, w.row(r), w.cols, group, scale.row(r), has_zero_point<T> ? zero_point.row(r) : nullptr, code.row(r), nullptr);
+  if (!usable_type(t)) return errc::bad_value;
+  shapes::cells cells;
+  if (const errc e = shapes::grouped(group, w, code, cells); e != errc::ok) return e;
+  if (const errc e = shapes::parameter_shapes(w.rows, w.cols, cells, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
+  if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
+  fit_all<action::encode, T, V>(t, w, cells, scale, zero_point, code, {});
   return errc::ok;
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc encode(const T& t, int group_size, matrix_view<const float> w, matrix_view<const float> scale,
+[[nodiscard]] constexpr errc encode(const T& t, group_shape group, matrix_view<const float> w, matrix_view<const float> scale,
                                     matrix_view<const float> zero_point, matrix_view<std::uint8_t> code) noexcept {
-  if (!t.valid()) return errc::bad_value;
-  std::size_t group = 0;
-  if (const errc e = shapes::grouped(group_size, w, code, group); e != errc::ok) return e;
-  if (const errc e = shapes::parameter_shapes(w.rows, w.cols, group, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
-  if (!usable(scale, true) || (has_zero_point<T> && !usable(zero_point, false))) return errc::bad_value;
+  if (!usable_type(t)) return errc::bad_value;
+  shapes::cells cells;
+  if (const errc e = shapes::grouped(group, w, code, cells); e != errc::ok) return e;
+  if (const errc e = shapes::parameter_shapes(w.rows, w.cols, cells, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
+  if (!usable(scale, !zero_scale<T>()) || (has_zero_point<T> && !usable(zero_point, false))) return errc::bad_value;
   if (extrema e; !finite_range<V>(w, e)) return errc::non_finite;
   for (std::size_t r = 0; r < w.rows; ++r)
-    given_row<action::encode, T, V>(t, w.row(r), w.cols, group, scale.row(r), has_zero_point<T> ? zero_point.row(r) : nullptr, code.row(r), nullptr);
+    given_row<action::encode, T, V>(t, w.row(r), w.cols, cells.cols, scale.row(r / cells.rows), has_zero_point<T> ? zero_point.row(r / cells.rows) : nullptr,
+                                    code.row(r), nullptr);
   return errc::ok;
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc dequantize(const T& t, int group_size, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
+[[nodiscard]] constexpr errc dequantize(const T& t, group_shape group, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
                                         matrix_view<const float> zero_point, matrix_view<float> out) noexcept {
-  if (!t.valid()) return errc::bad_value;
-  std::size_t group = 0;
-  if (const errc e = shapes::grouped(group_size, code, out, group); e != errc::ok) return e;
-  if (const errc e = shapes::parameter_shapes(code.rows, code.cols, group, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
+  if (!usable_type(t)) return errc::bad_value;
+  shapes::cells cells;
+  if (const errc e = shapes::grouped(group, code, out, cells); e != errc::ok) return e;
+  if (const errc e = shapes::parameter_shapes(code.rows, code.cols, cells, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
   for (std::size_t r = 0; r < code.rows; ++r)
-    given_row<action::decode, T, V>(t, nullptr, code.cols, group, scale.row(r), has_zero_point<T> ? zero_point.row(r) : nullptr, code.row(r), out.row(r));
+    given_row<action::decode, T, V>(t, nullptr, code.cols, cells.cols, scale.row(r / cells.rows),
+                                    has_zero_point<T> ? zero_point.row(r / cells.rows) : nullptr, code.row(r), out.row(r));
   return errc::ok;
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc qdq(const T& t, int group_size, matrix_view<const float> w, matrix_view<float> out) noexcept {
+[[nodiscard]] constexpr errc qdq(T t, group_shape group, matrix_view<const float> w, matrix_view<float> out) noexcept {
   if (!t.valid()) return errc::bad_value;
-  std::size_t group = 0;
-  if (const errc e = shapes::grouped(group_size, w, out, group); e != errc::ok) return e;
-  if (const errc e = check_weights<T, V>(t, w, group); e != errc::ok) return e;
-  for (std::size_t r = 0; r < w.rows; ++r) fit_row<action::qdq, T, V>(t, w.row(r), w.cols, group, nullptr, nullptr, nullptr, out.row(r));
+  shapes::cells cells;
+  if (const errc e = shapes::grouped(group, w, out, cells); e != errc::ok) return e;
+  if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
+  fit_all<action::qdq, T, V>(t, w, cells, {}, {}, {}, out);
   return errc::ok;
 }
 

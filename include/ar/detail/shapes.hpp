@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "ar/config.hpp"
+#include "ar/detail/concepts.hpp"
 #include "ar/errc.hpp"
 #include "ar/view.hpp"
 
@@ -25,33 +26,37 @@ constexpr bool same_shape(matrix_view<A> a, matrix_view<B> b) noexcept {
   return well_formed(a) && well_formed(b) && a.rows == b.rows && a.cols == b.cols;
 }
 
-/// Turns a group size as users write it into the number of consecutive values per group. A tensor-wide group (0) makes the matrix one row,
-/// so its rows must be adjacent.
+/// Rows and columns of a group; both at least 1.
+struct cells {
+  std::size_t rows = 1, cols = 1;
+};
+
+/// Turns a group as users write it into rows and columns. A tensor-wide group (0) makes the matrix one row, so its rows must be adjacent.
 template <class A>
-[[nodiscard]] constexpr errc grouped(int group_size, matrix_view<A>& a, std::size_t& group) noexcept {
+[[nodiscard]] constexpr errc grouped(group_shape shape, matrix_view<A>& a, cells& out) noexcept {
   if (!well_formed(a)) return errc::bad_shape;
-  if (group_size < -1) return errc::bad_value;
-  if (group_size == 0) {
+  if (shape.size < -1 || shape.rows < 1 || (shape.rows > 1 && shape.size < 1)) return errc::bad_value;
+  if (shape.size == 0) {
     if (!a.contiguous()) return errc::bad_shape;
     a = {a.data, a.size() == 0 ? std::size_t{0} : std::size_t{1}, a.size()};
   }
-  group = group_size <= 0 || static_cast<std::size_t>(group_size) > a.cols ? a.cols : static_cast<std::size_t>(group_size);
-  if (group == 0) group = 1;  // nothing to do, but a step of nothing must not be walked
+  out.rows = static_cast<std::size_t>(shape.rows);
+  out.cols = shape.size <= 0 || static_cast<std::size_t>(shape.size) > a.cols ? a.cols : static_cast<std::size_t>(shape.size);
+  if (out.cols == 0) out.cols = 1;  // nothing to do, but a step of nothing must not be walked
   return errc::ok;
 }
 template <class A, class B>
-[[nodiscard]] constexpr errc grouped(int group_size, matrix_view<A>& a, matrix_view<B>& b, std::size_t& group) noexcept {
+[[nodiscard]] constexpr errc grouped(group_shape shape, matrix_view<A>& a, matrix_view<B>& b, cells& out) noexcept {
   if (!same_shape(a, b)) return errc::bad_shape;
-  if (const errc e = grouped(group_size, a, group); e != errc::ok) return e;
-  return grouped(group_size, b, group);
+  if (const errc e = grouped(shape, a, out); e != errc::ok) return e;
+  return grouped(shape, b, out);
 }
 
 /// scale (and zero_point, where the type has one) hold one number per group.
 template <class A>
-[[nodiscard]] constexpr errc parameter_shapes(std::size_t rows, std::size_t cols, std::size_t group, bool has_zero_point, matrix_view<A> scale,
+[[nodiscard]] constexpr errc parameter_shapes(std::size_t rows, std::size_t cols, const cells& group, bool has_zero_point, matrix_view<A> scale,
                                               matrix_view<A> zero_point) noexcept {
-  const std::size_t groups = ceil_div(cols, group);
-  if (!well_formed(scale) || scale.rows != rows || scale.cols != groups) return errc::bad_shape;
+  if (!well_formed(scale) || scale.rows != ceil_div(rows, group.rows) || scale.cols != ceil_div(cols, group.cols)) return errc::bad_shape;
   if (has_zero_point && !same_shape(scale, zero_point)) return errc::bad_shape;
   return errc::ok;
 }

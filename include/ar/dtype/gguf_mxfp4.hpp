@@ -52,7 +52,7 @@ struct gguf_mxfp4 {
         return scale_of(e == 255 ? 0 : e);
       }
     };
-    p.d = gguf::each_lane(gguf::first_extreme(x, 32).magnitude, block_scale{});
+    p.d = lane_each(gguf::first_extreme(x, 32).magnitude, block_scale{});
     gguf::encode_fp4(x, 32, p.d, code);
   }
 

@@ -62,7 +62,7 @@ struct gguf_nvfp4 {
       AR_FN constexpr float operator()(float largest) const noexcept { return scale_of(nearest_scale(largest / 6.0f)); }
     };
     for (std::size_t j = 0; j < 4; ++j) {
-      p.scale[j] = gguf::each_lane(gguf::first_extreme(x + 16 * j, 16).magnitude, group_scale{});
+      p.scale[j] = lane_each(gguf::first_extreme(x + 16 * j, 16).magnitude, group_scale{});
       gguf::encode_fp4(x + 16 * j, 16, p.scale[j], code + 16 * j);
     }
   }
