@@ -79,6 +79,7 @@ class quantize final : public command {
     run_options& r = run_;
     o.group("Tuning");
     o.integer("iters,iter", iters_, "iterations for each block; 0: round to nearest (200)");
+    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; block: whole blocks, as the original; auto: by the calibration set's size (auto)");
     o.real("lr", lr_, "learning rate of the rounding (1 / iters)");
     o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr)");
     o.real("momentum", momentum_, "momentum of the sign steps (0)");
@@ -174,11 +175,20 @@ class quantize final : public command {
     if (auto r = positive("nblocks", run_.nblocks); !r) return r;
     if (q.lr < 0 || q.minmax_lr < 0) return fail(error_kind::usage, "learning rates must not be negative");
     if (run_.momentum < 0 || run_.momentum >= 1) return fail(error_kind::usage, "--momentum must be at least 0 and below 1");
+    if (auto r = complete_tuning(); !r) return r;
     if (auto r = complete_scale_dtype(); !r) return r;
     if (auto r = complete_progress(); !r) return r;
     if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
     if (threads_) omp_set_num_threads(static_cast<int>(*threads_));
     return refuse_opt_rtn();
+  }
+
+  result<void> complete_tuning() {
+    if (tuning_ == "auto") run_.how_tuned = tuning::automatic;
+    else if (tuning_ == "gram") run_.how_tuned = tuning::gram;
+    else if (tuning_ == "block") run_.how_tuned = tuning::block;
+    else return fail(error_kind::usage, fmt::format("--tuning \"{}\": auto, gram or block", tuning_));
+    return {};
   }
 
   result<void> complete_scale_dtype() {
@@ -226,7 +236,7 @@ class quantize final : public command {
   }
 
   const recipe& defaults_;
-  std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto";
+  std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
   std::optional<double> lr_, minmax_lr_, momentum_;
   std::optional<bool> amp_, opt_rtn_;

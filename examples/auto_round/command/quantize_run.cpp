@@ -17,6 +17,7 @@
 #include "report/resources.hpp"
 #include "text/calibration.hpp"
 #include "text/tokenizer.hpp"
+#include "tune/gram.hpp"
 #include "tune/quantizer.hpp"
 #include "tune/signround.hpp"
 
@@ -78,6 +79,12 @@ class quantization {
   }
 
   bool tuned() const { return o_.request.how == exporting::method::signround; }
+  bool by_layers() const {
+    if (o_.how_tuned != tuning::automatic) return o_.how_tuned == tuning::gram;
+    const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0;
+    return possible && tune::prefer_gram(source_->spec(), calibration_);
+  }
+  const char* tuning_name() const { return !tuned() ? "none" : by_layers() ? "gram" : "block"; }
   bool several() const { return plan_.jobs.size() > 1; }
   bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
   std::string folder_of(const std::string& base, std::size_t i) const { return several() ? base + "/" + plan_.jobs[i].format : base; }
@@ -219,6 +226,10 @@ class quantization {
     t.enable_minmax_tuning = request_.enable_minmax_tuning;
     t.enable_quanted_input = request_.enable_quanted_input;
     t.not_use_best_mse = o_.not_use_best_mse;
+    if (by_layers()) {  // the reference's policies belong to its own loop
+      t.clamp = ar::clamp_gradient::closed;
+      t.scale_gradient = ar::scale_gradient::f32;
+    }
     const bool amp = o_.amp.value_or(linalg::fast_bf16());
     t.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
     t.bf16_activations = amp;
@@ -241,7 +252,7 @@ class quantization {
                            {"memory_bytes", static_cast<std::int64_t>(report::current_memory_bytes())}});
       return {};
     };
-    auto tuned = tune::run_signround(*source_, calibration_, choices, t, events);
+    auto tuned = (by_layers() ? tune::run_gram : tune::run_signround)(*source_, calibration_, choices, t, events);
     if (!tuned) return forward_error(tuned);
     tuning_ = std::move(*tuned);
     return {};
@@ -254,11 +265,12 @@ class quantization {
     bar_.message(fmt::format("{}: {}, {} blocks; {} by {}; about {} of memory", o_.model, s.model_class, s.num_layers, plan_.scheme_name, method_name(),
                              report::human_bytes(plan_.peak_memory_bytes)));
     if (tuned()) {
-      bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); {}, {} threads", calibration_.rows(),
-                               calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive, linalg::description(),
+      bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); tuning by {}; {}, {} threads",
+                               calibration_.rows(), calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive,
+                               by_layers() ? "layers (gram)" : "blocks (block)", linalg::description(),
                                omp_get_max_threads()));
     }
-    log_.write("start", {{"model", o_.model}, {"architecture", s.architecture}, {"scheme", plan_.scheme_name}, {"method", method_name()},
+    log_.write("start", {{"model", o_.model}, {"architecture", s.architecture}, {"scheme", plan_.scheme_name}, {"method", method_name()}, {"tuning", tuning_name()},
                          {"planned_bytes", static_cast<std::int64_t>(plan_.total_bytes())}, {"samples", calibration_.rows()}, {"seqlen", calibration_.seqlen}});
   }
 
@@ -294,7 +306,7 @@ class quantization {
     }
     for (const std::string& name : kept_names) kept.emplace_back(name);
     io::json result_json = io::json::object{};
-    result_json.set("model", o_.model).set("output_dir", path).set("scheme", plan_.scheme_name).set("method", method_name());
+    result_json.set("model", o_.model).set("output_dir", path).set("scheme", plan_.scheme_name).set("method", method_name()).set("tuning", tuning_name());
     result_json.set("quantized_layers", layers_done_).set("weight_bytes_before", number(before)).set("formats", std::move(formats)).set("kept_layers", std::move(kept));
     result_json.set("seconds", total_.seconds()).set("cpu_seconds", report::cpu_seconds()).set("peak_memory_bytes", number(report::peak_memory_bytes()));
     result_json.set("timing", timing());

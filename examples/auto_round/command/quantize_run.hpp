@@ -11,6 +11,9 @@
 
 namespace auto_round::command {
 
+/// How SignRound computes its gradients; automatic: by layers, unless an option asks for something that only tuning by blocks has.
+enum class tuning { automatic, gram, block };
+
 struct run_options {
   std::string model;
   std::string output_dir = "./tmp_autoround";
@@ -19,6 +22,7 @@ struct run_options {
   std::int64_t seed = 42, nblocks = 1;
   double momentum = 0;
   bool not_use_best_mse = false;
+  tuning how_tuned = tuning::automatic;
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   bool dry_run = false, json = false, quiet = false;

@@ -56,6 +56,9 @@ struct block_runner::impl {
   explicit impl(const model_spec& s) : spec(s), hidden(static_cast<std::size_t>(s.hidden_size)) {}
   virtual ~impl() = default;
   virtual void use_weights(const block_weights& w, std::size_t total_tokens) = 0;
+  virtual linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, attention_sensitivity* sensitivity) = 0;
+  virtual linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens) = 0;
+  virtual void add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y) = 0;
   virtual void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook) = 0;
   virtual void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) = 0;
   virtual void forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y) = 0;
@@ -131,23 +134,26 @@ struct block_runner::typed_impl final : block_runner::impl {
   // ---- linear layers ----
 
   void use_weights(const block_weights& w, std::size_t total) override {
+    for (std::size_t i = 0; i < spec.linears.size(); ++i) use_weight(w, static_cast<int>(i), total);
+  }
+
+  void use_weight(const block_weights& w, int linear, std::size_t total) {
     weights.resize(spec.linears.size());
     forward_weights.resize(spec.linears.size());
     backward_weights.resize(spec.linears.size());
-    for (std::size_t i = 0; i < spec.linears.size(); ++i) {
-      if constexpr (narrow) {
-        if (i < w.linears_bf16.size() && !w.linears_bf16[i].empty()) {
-          weights[i] = w.linears_bf16[i].data();
-        } else {
-          rounded_weights[i].resize(w.linears[i].size());
-          linalg::to_bf16(w.linears[i].data(), w.linears[i].size(), rounded_weights[i].data());
-          weights[i] = rounded_weights[i].data();
-        }
+    const auto i = static_cast<std::size_t>(linear);
+    if constexpr (narrow) {
+      if (i < w.linears_bf16.size() && !w.linears_bf16[i].empty()) {
+        weights[i] = w.linears_bf16[i].data();
       } else {
-        weights[i] = w.linears[i].data();
+        rounded_weights[i].resize(w.linears[i].size());
+        linalg::to_bf16(w.linears[i].data(), w.linears[i].size(), rounded_weights[i].data());
+        weights[i] = rounded_weights[i].data();
       }
-      forward_weights[i].set(true, weight(static_cast<int>(i)), tile_rows(), total);
+    } else {
+      weights[i] = w.linears[i].data();
     }
+    forward_weights[i].set(true, weight(linear), tile_rows(), total);
   }
 
   std::size_t out_features(int i) const { return static_cast<std::size_t>(spec.linears[static_cast<std::size_t>(i)].out_features); }
@@ -271,6 +277,68 @@ struct block_runner::typed_impl final : block_runner::impl {
     }
   }
 
+  /// From what attend_rows left; scores are computed again.
+  void measure_attention(const block_weights& w, attention_sensitivity& out) {
+    const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g;
+    // What a change of a head's output becomes in the stream, on average over directions.
+    std::vector<float> head_scale(heads, 0.0f);
+    const std::vector<float>& o = w.linears[static_cast<std::size_t>(spec.o)];
+    for (std::size_t r = 0; r < hidden; ++r)
+      for (std::size_t h = 0; h < heads; ++h) head_scale[h] += kernels::dot(o.data() + r * q_width + h * head_dim, o.data() + r * q_width + h * head_dim, head_dim);
+    std::vector<float> query(tasks * seqlen, 0.0f), key(tasks * seqlen, 0.0f);
+    prepare_scratch();
+#pragma omp parallel for schedule(static) if (tokens > small_batch)
+    for (std::size_t task = 0; task < tasks; ++task) {
+      thread_scratch& own = own_scratch();
+      float* const scores = own.scores.get(rows * (seqlen + 16));
+      float* const vo = own.dp.get(rows * (seqlen + 16));
+      T* p = nullptr;
+      if constexpr (narrow)
+        p = own.p.get(rows * (seqlen + 16));
+      else
+        p = scores;
+      float* const norms = own.out.get(std::max(rows * head_dim, 2 * seqlen + head_dim));
+      float *const vv = norms, *const kk = norms + seqlen, *const wide = norms + 2 * seqlen;
+      const std::size_t base = task / kv_heads * seqlen, kv = task % kv_heads;
+      const T* const q = head_store.data() + task * task_size();
+      const T* const k = q + seqlen * g * head_dim;
+      const T* const v = k + seqlen * head_dim;
+      const auto squared = [&](const T* x) {
+        if constexpr (narrow) {
+          kernels::from_bf16(x, head_dim, wide);
+          return kernels::dot(wide, wide, head_dim);
+        } else {
+          return kernels::dot(x, x, head_dim);
+        }
+      };
+      for (std::size_t s = 0; s < seqlen; ++s) {
+        vv[s] = squared(v + s * head_dim);
+        kk[s] = squared(k + s * head_dim);
+      }
+      for (std::size_t first = 0; first < seqlen; first += piece) {
+        const std::size_t n = std::min(piece, seqlen - first), m = n * g, keys = first + n, stride = (keys + 15) / 16 * 16;
+        linalg::gemm_nt(matrix(q + first * g * head_dim, m, head_dim, head_dim), matrix(k, keys, head_dim, head_dim), scores, stride, false, own_work);
+        for (std::size_t r = 0; r < m; ++r) kernels::softmax(scores + r * stride, first + r / g + 1, stride, scale, p + r * stride);
+        for (std::size_t h = 0; h < g; ++h) {
+          const T* const o_rows = attended.data() + (base + first) * q_width + (kv * g + h) * head_dim;
+          linalg::gemm_nt(matrix(o_rows, n, head_dim, q_width), matrix(v, keys, head_dim, head_dim), vo, stride, false, own_work);
+          const float c = head_scale[kv * g + h];
+          for (std::size_t t = 0; t < n; ++t)
+            query[task * seqlen + first + t] +=
+                c * kernels::attention_sensitivity(p + (t * g + h) * stride, vo + t * stride, vv, kk, squared(o_rows + t * q_width),
+                                                   c * squared(q + ((first + t) * g + h) * head_dim), first + t + 1, key.data() + task * seqlen);
+        }
+      }
+    }
+    out.query.assign(tokens, 0.0f);
+    out.key.assign(tokens, 0.0f);
+    for (std::size_t task = 0; task < tasks; ++task)
+      for (std::size_t t = 0; t < seqlen; ++t) {
+        out.query[task / kv_heads * seqlen + t] += query[task * seqlen + t];
+        out.key[task / kv_heads * seqlen + t] += key[task * seqlen + t];
+      }
+  }
+
   /// From the gradient of o by heads and its product sums with o, the gradients of q, k and v before rotation, [tokens x q_width] and twice
   /// [tokens x kv_width]. Scores are computed again: keeping them would need seqlen^2 values a head.
   void attention_backward(T* d_q, T* d_k, T* d_v) {
@@ -341,16 +409,20 @@ struct block_runner::typed_impl final : block_runner::impl {
     float* const h = middle.data() + first * hidden;
     std::copy_n(x + first * hidden, count * hidden, h);
     linear(w, spec.o, attended.data() + first * q_width, count, h, hidden, true, who);
+    gated(w, h, first, count, who);
+    std::copy_n(h, count * hidden, y + first * hidden);
+    linear(w, spec.down, product.data() + first * inner, count, y + first * hidden, hidden, true, who);
+  }
+
+  /// What down reads, from `count` rows of the stream at h.
+  void gated(const block_weights& w, const float* h, std::size_t first, std::size_t count, linalg::work who) {
     T* const n = normed2.data() + first * hidden;
     kernels::rms_norm(h, count, hidden, w.post_attention_norm.data(), eps, n, inverse2.data() + first);
     float* const g = gate.data() + first * inner;
     float* const u = up.data() + first * inner;
     linear(w, spec.gate, n, count, g, inner, false, who);
     linear(w, spec.up, n, count, u, inner, false, who);
-    T* const a = product.data() + first * inner;
-    kernels::swiglu(g, u, count * inner, a);
-    std::copy_n(h, count * hidden, y + first * hidden);
-    linear(w, spec.down, a, count, y + first * hidden, hidden, true, who);
+    kernels::swiglu(g, u, count * inner, product.data() + first * inner);
   }
 
   void make_room() {
@@ -361,12 +433,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     head_store.get(sequences * kv_heads * task_size());
   }
 
-  void forward(const block_weights& w, const float* x, std::size_t sequences_, std::size_t seqlen_, float* y, const input_hook& hook) override {
-    sequences = sequences_;
-    seqlen = seqlen_;
-    tokens = sequences * seqlen;
-    input = x;
-    make_room();
+  void attend_rows(const block_weights& w, const float* x) {
     rope.prepare(spec, 0, seqlen, seqlen);
     for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
       float* const rows = own_scratch().qkv.get(count * width);
@@ -374,6 +441,45 @@ struct block_runner::typed_impl final : block_runner::impl {
       to_heads(rows, first, count);
     });
     attention(attended.data());
+  }
+
+  linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences_, std::size_t seqlen_, attention_sensitivity* sensitivity) override {
+    sequences = sequences_;
+    seqlen = seqlen_;
+    tokens = sequences * seqlen;
+    normed.get(tokens * hidden), inverse.get(tokens), attended.get(tokens * q_width);
+    head_store.get(sequences * kv_heads * task_size());
+    for (const int i : {spec.q, spec.k, spec.v}) use_weight(w, i, tokens);
+    attend_rows(w, x);
+    if (sensitivity != nullptr) measure_attention(w, *sensitivity);
+    return matrix(static_cast<const T*>(attended.data()), tokens, q_width, q_width);
+  }
+
+  linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens_) override {
+    tokens = tokens_;
+    normed2.get(tokens * hidden), inverse2.get(tokens), gate.get(tokens * inner), up.get(tokens * inner), product.get(tokens * inner);
+    for (const int i : {spec.gate, spec.up}) use_weight(w, i, tokens);
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { gated(w, x + first * hidden, first, count, who); });
+    return matrix(static_cast<const T*>(product.data()), tokens, inner, inner);
+  }
+
+  void add_linear(const block_weights& w, int i, const linalg::operand& rows, const float* residual, float* y) override {
+    tokens = rows.rows;
+    use_weight(w, i, tokens);
+    const std::size_t out = out_features(i);
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+      if (y != residual) std::copy_n(residual + first * out, count * out, y + first * out);
+      linear(w, i, static_cast<const T*>(rows.data) + first * rows.stride, count, y + first * out, out, true, who);
+    });
+  }
+
+  void forward(const block_weights& w, const float* x, std::size_t sequences_, std::size_t seqlen_, float* y, const input_hook& hook) override {
+    sequences = sequences_;
+    seqlen = seqlen_;
+    tokens = sequences * seqlen;
+    input = x;
+    make_room();
+    attend_rows(w, x);
     for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { finish(w, x, first, count, y, who); });
     call_hook(hook, {spec.q, spec.k, spec.v}, normed.data());
     call_hook(hook, {spec.o}, attended.data());
@@ -539,6 +645,17 @@ void block_runner::forward_train(const block_weights& w, const float* x, std::si
 
 void block_runner::backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) {
   impl_->backward(w, dy, d_linears, accumulate, dx);
+}
+
+linalg::operand block_runner::attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen,
+                                     attention_sensitivity* sensitivity) {
+  return impl_->attend(w, x, sequences, seqlen, sensitivity);
+}
+
+linalg::operand block_runner::gate(const block_weights& w, const float* x, std::size_t tokens) { return impl_->gate_rows(w, x, tokens); }
+
+void block_runner::add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y) {
+  impl_->add_linear(w, linear, rows, residual, y);
 }
 
 void block_runner::forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y) {

@@ -29,6 +29,13 @@ struct kv_cache {
   std::size_t tokens = 0;
 };
 
+/// How much an error of a token's query or key disturbs what attention adds to the stream: factors of squared errors, in units of their own, to first
+/// order, with errors of different keys taken as independent. Summed over heads, [tokens] each. With scores p and values v, an error e of the score of
+/// query t and key s moves the output o_t by p(t, s) (v_s - o_t) e.
+struct attention_sensitivity {
+  std::vector<float> query, key;
+};
+
 /// Runs blocks on batches of `sequences` x `seqlen` tokens; rows of x and y are tokens, [sequences * seqlen x hidden_size].
 /// Positions start at 0 in every sequence and attention is causal. Buffers are kept between calls. With precision bf16 the inputs of every
 /// matrix product are rounded to bfloat16; sums, norms, softmax, residuals and gradients of weights are float.
@@ -53,6 +60,16 @@ class block_runner {
   /// `d_linears` skips that layer. No gradient of x is formed unless `dx` (not y's or dy's buffer) is not null. Once for each forward_train:
   /// it consumes what was kept.
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx = nullptr);
+
+  // A block in steps, for tuners that stop between its layers. Each works on the whole batch; the rows it returns lie in the runner, in the element
+  // type of its products, until the same step is called again. Only the weights that a step names are looked at.
+  /// What o reads, from q, k, v: attention over rms_norm(x), [tokens x num_heads * head_dim].
+  /// `sensitivity`, unless null, is filled in; that reads the float weight of o too.
+  linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, attention_sensitivity* sensitivity = nullptr);
+  /// What down reads, from gate and up: the gated product of rms_norm(x), [tokens x intermediate_size].
+  linalg::operand gate(const block_weights& w, const float* x, std::size_t tokens);
+  /// y = residual + linear(x), bias included; `rows` come from a step above. y may be residual.
+  void add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y);
 
   /// y = block(x) for `tokens` further tokens of one sequence, whose earlier ones are in `cache`; appends theirs. Runners of precision f32 only.
   void forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y);

@@ -94,6 +94,41 @@ void from_bf16_impl(const std::uint16_t* in, std::size_t n, float* out) {
 }
 
 template <class T>
+void subtract_impl(const float* a, const float* b, std::size_t n, T* out) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR { put(d, hn::Sub(hn::LoadU(d, a + i), hn::LoadU(d, b + i)), out + i); });
+}
+void subtract_f32(const float* a, const float* b, std::size_t n, float* out) { subtract_impl(a, b, n, out); }
+void subtract_b16(const float* a, const float* b, std::size_t n, std::uint16_t* out) { subtract_impl(a, b, n, out); }
+
+float quadratic_loss_impl(const float* wq, const float* w, const float* g0, std::size_t n, float* g) {
+  if (g0 == nullptr)
+    return reduce(n, [&](auto d, std::size_t i) HWY_ATTR { return hn::Mul(hn::Sub(hn::LoadU(d, wq + i), hn::LoadU(d, w + i)), hn::LoadU(d, g + i)); });
+  return reduce(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto linear = hn::LoadU(d, g0 + i);
+    const auto half = hn::Add(hn::LoadU(d, g + i), linear);
+    hn::StoreU(half, d, g + i);
+    return hn::Mul(hn::Sub(hn::LoadU(d, wq + i), hn::LoadU(d, w + i)), hn::Add(half, linear));
+  });
+}
+
+template <class T>
+float attention_sensitivity_impl(const T* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key) {
+  return reduce(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto weight = get(d, p + i);
+    const auto apart = hn::Max(hn::Zero(d), hn::NegMulAdd(hn::Set(d, 2.0f), hn::LoadU(d, vo + i), hn::Add(hn::LoadU(d, vv + i), hn::Set(d, oo))));
+    const auto moved = hn::Mul(hn::Mul(weight, weight), apart);
+    hn::StoreU(hn::MulAdd(moved, hn::Set(d, qq), hn::LoadU(d, key + i)), d, key + i);
+    return hn::Mul(moved, hn::LoadU(d, kk + i));
+  });
+}
+float attention_sensitivity_f32(const float* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key) {
+  return attention_sensitivity_impl(p, vo, vv, kk, oo, qq, n, key);
+}
+float attention_sensitivity_b16(const std::uint16_t* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key) {
+  return attention_sensitivity_impl(p, vo, vv, kk, oo, qq, n, key);
+}
+
+template <class T>
 void rms_norm_impl(const float* x, std::size_t rows, std::size_t n, const float* w, float eps, T* out, float* inverse) {
   for (std::size_t r = 0; r < rows; ++r, x += n, out += n) {
     const float squares = reduce(n, [&](auto d, std::size_t i) HWY_ATTR {
@@ -292,6 +327,11 @@ namespace auto_round::kernels {
 
 HWY_EXPORT(to_bf16_impl);
 HWY_EXPORT(from_bf16_impl);
+HWY_EXPORT(subtract_f32);
+HWY_EXPORT(subtract_b16);
+HWY_EXPORT(quadratic_loss_impl);
+HWY_EXPORT(attention_sensitivity_f32);
+HWY_EXPORT(attention_sensitivity_b16);
 HWY_EXPORT(rms_norm_f32);
 HWY_EXPORT(rms_norm_b16);
 HWY_EXPORT(rms_norm_backward_impl);
@@ -357,6 +397,18 @@ void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_
 float dot(const float* a, const float* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot_f32)(a, b, n); }
 float dot(const float* a, const std::uint16_t* b, std::size_t n) { return HWY_DYNAMIC_DISPATCH(dot_b16)(a, b, n); }
 void axpy(float a, const float* x, std::size_t n, float* y) { HWY_DYNAMIC_DISPATCH(axpy_impl)(a, x, n, y); }
+
+float attention_sensitivity(const float* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key) {
+  return HWY_DYNAMIC_DISPATCH(attention_sensitivity_f32)(p, vo, vv, kk, oo, qq, n, key);
+}
+float attention_sensitivity(const std::uint16_t* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key) {
+  return HWY_DYNAMIC_DISPATCH(attention_sensitivity_b16)(p, vo, vv, kk, oo, qq, n, key);
+}
+void subtract(const float* a, const float* b, std::size_t n, float* out) { HWY_DYNAMIC_DISPATCH(subtract_f32)(a, b, n, out); }
+void subtract(const float* a, const float* b, std::size_t n, std::uint16_t* out) { HWY_DYNAMIC_DISPATCH(subtract_b16)(a, b, n, out); }
+float quadratic_loss(const float* wq, const float* w, const float* g0, std::size_t n, float* g) {
+  return HWY_DYNAMIC_DISPATCH(quadratic_loss_impl)(wq, w, g0, n, g);
+}
 
 double log_sum_exp(const float* x, std::size_t n, std::size_t& largest) { return HWY_DYNAMIC_DISPATCH(log_sum_exp_impl)(x, n, largest); }
 double kl_divergence(const float* p, float p_lse, const float* q, float shift, std::size_t n) {

@@ -40,10 +40,24 @@ float softmax(float* s, std::size_t n, std::size_t padded, float scale, std::uin
 void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, float* p, float* ds);
 void softmax_backward(const float* s, const float* dp, std::size_t n, std::size_t padded, float scale, float lse, float delta, std::uint16_t* p, std::uint16_t* ds);
 
+/// One row of attention, p[0, n) with output o: a change of the score with key s moves the output by p[s] * (v_s - o) times that. Given the products
+/// vo[s] = v_s . o and the squared norms vv of v_s, kk of k_s, oo of o and qq of the query, adds p[s]^2 |v_s - o|^2 * qq to key[s] and returns the sum
+/// of p[s]^2 |v_s - o|^2 * kk[s].
+float attention_sensitivity(const float* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key);
+float attention_sensitivity(const std::uint16_t* p, const float* vo, const float* vv, const float* kk, float oo, float qq, std::size_t n, float* key);
+
 float dot(const float* a, const float* b, std::size_t n);
 float dot(const float* a, const std::uint16_t* b, std::size_t n);
 /// y += a * x
 void axpy(float a, const float* x, std::size_t n, float* y);
+
+/// out = a - b. `out` may be a or b where the types agree.
+void subtract(const float* a, const float* b, std::size_t n, float* out);
+void subtract(const float* a, const float* b, std::size_t n, std::uint16_t* out);
+
+/// For a row of weights whose change is d = wq - w: g += g0, and returns the sum of d * (g + g0) with g as it was (a quadratic loss with Hessian
+/// product g and linear term g0, half of whose gradient then lies in g). `g0` may be null for zeros.
+float quadratic_loss(const float* wq, const float* w, const float* g0, std::size_t n, float* g);
 
 /// log of the sum of exp(x[0, n)); `largest` receives the index of the first maximum.
 double log_sum_exp(const float* x, std::size_t n, std::size_t& largest);

@@ -7,15 +7,11 @@
 #include "ar/tune.hpp"
 
 namespace auto_round::tune {
-namespace {
 
-/// Kept, because asking for the CPU's instruction sets costs microseconds on a virtual machine.
-const ar::tune_kernels& kernels() {
+const ar::tune_kernels& tune_kernels() {
   static const ar::tune_kernels& table = ar::kernels().tune;
   return table;
 }
-
-}  // namespace
 
 std::optional<ar::tune_grid> grid_of(const ar::scheme_fields& scheme, ar::real scale_type) {
   // The integer types: "int", and with a super-block the K types of GGUF. Others have no tuned grid yet.
@@ -72,10 +68,10 @@ ar::tune_layer tuned_layer::view(int set) const {
 ar::errc tuned_layer::check() const { return ar::check(grid_, view(current_)); }
 
 void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, float* wq) const {
-  kernels().fake_quantize(grid_, view(current_), first_row, last_row, wq);
+  tune_kernels().fake_quantize(grid_, view(current_), first_row, last_row, wq);
 }
 void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, std::uint16_t* wq) const {
-  kernels().fake_quantize_bf16(grid_, view(current_), first_row, last_row, wq);
+  tune_kernels().fake_quantize_bf16(grid_, view(current_), first_row, last_row, wq);
 }
 
 void tuned_layer::begin_step() { target_ = current_ == best_ && !sets_[1].v.empty() ? 1 - current_ : current_; }
@@ -86,7 +82,7 @@ void tuned_layer::end_step() {
 
 void tuned_layer::step(std::size_t first_row, std::size_t last_row, const float* grad, const step_options& o) {
   parameters& to = sets_[target_];
-  kernels().step(grid_, view(current_), first_row, last_row, grad, o.factors, o.lr, o.minmax_lr,
+  tune_kernels().step(grid_, view(current_), first_row, last_row, grad, o.factors, o.lr, o.minmax_lr,
                  {to.v.data(), to.min_scale.data(), to.max_scale.data()});
   if (o.factors || target_ == current_) return;
   const std::size_t at = first_row * groups_, n = (last_row - first_row) * groups_;
@@ -95,7 +91,7 @@ void tuned_layer::step(std::size_t first_row, std::size_t last_row, const float*
 }
 
 void tuned_layer::accumulate(std::size_t first_row, std::size_t last_row, const float* grad, bool first, bool factors) {
-  kernels().gradient(grid_, view(current_), first_row, last_row, grad, factors, !first,
+  tune_kernels().gradient(grid_, view(current_), first_row, last_row, grad, factors, !first,
                      {gradient_.v.data(), gradient_.min_scale.data(), gradient_.max_scale.data()});
 }
 
@@ -112,25 +108,33 @@ void tuned_layer::step_stored(std::size_t first_row, std::size_t last_row, const
   move(&parameters::max_scale, groups_, o.factors ? o.minmax_lr : 0.0f, true);
 }
 
-void tuned_layer::begin_output(quantized_layer& out) const {
-  const bool superblocks = grid_.superblock_groups > 1;
-  out.name = name_;
-  out.scheme = scheme_;
-  out.rows = rows_;
-  out.cols = cols_;
-  out.weight.resize(rows_ * cols_);
-  out.code.resize(rows_ * cols_);
-  out.scale.resize(rows_ * groups_);
-  if (grid_.family == ar::tune_family::asymmetric) out.zero_point.resize(rows_ * groups_);
-  if (grid_.family == ar::tune_family::superblock_asymmetric) out.wmin.resize(rows_ * groups_);
-  if (superblocks) out.d_scale.resize(rows_ * groups_ / static_cast<std::size_t>(grid_.superblock_groups));
-  if (grid_.family == ar::tune_family::superblock_asymmetric) out.d_wmin.resize(out.d_scale.size());
+void size_output(const std::string& name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, std::size_t rows, std::size_t cols,
+                 std::size_t group_size, quantized_layer& out) {
+  const std::size_t groups = ar::ceil_div(cols, group_size);
+  out.name = name;
+  out.scheme = scheme;
+  out.rows = rows;
+  out.cols = cols;
+  out.weight.resize(rows * cols);
+  out.code.resize(rows * cols);
+  out.scale.resize(rows * groups);
+  if (grid.family == ar::tune_family::asymmetric) out.zero_point.resize(rows * groups);
+  if (grid.family == ar::tune_family::superblock_asymmetric) out.wmin.resize(rows * groups);
+  if (grid.superblock_groups > 1) out.d_scale.resize(rows * groups / static_cast<std::size_t>(grid.superblock_groups));
+  if (grid.family == ar::tune_family::superblock_asymmetric) out.d_wmin.resize(out.d_scale.size());
 }
 
+ar::tune_output output_at(quantized_layer& out, const ar::tune_grid& grid, std::size_t group_size, std::size_t first_row) {
+  const std::size_t groups = ar::ceil_div(out.cols, group_size), at = first_row * groups, super = at / static_cast<std::size_t>(grid.superblock_groups);
+  const auto from = [](std::vector<float>& x, std::size_t i) { return x.empty() ? nullptr : x.data() + i; };
+  return {out.weight.data() + first_row * out.cols, out.code.data() + first_row * out.cols, out.scale.data() + at, from(out.zero_point, at),
+          from(out.wmin, at), from(out.d_scale, super), from(out.d_wmin, super)};
+}
+
+void tuned_layer::begin_output(quantized_layer& out) const { size_output(name_, scheme_, grid_, rows_, cols_, group_size_, out); }
+
 void tuned_layer::quantize(std::size_t first_row, std::size_t last_row, quantized_layer& out) const {
-  const auto data = [](std::vector<float>& x) { return x.empty() ? nullptr : x.data(); };
-  kernels().quantize(grid_, view(best_ >= 0 ? best_ : current_), first_row, last_row,
-                     {out.weight.data(), out.code.data(), out.scale.data(), data(out.zero_point), data(out.wmin), data(out.d_scale), data(out.d_wmin)});
+  tune_kernels().quantize(grid_, view(best_ >= 0 ? best_ : current_), first_row, last_row, output_at(out, grid_, group_size_, 0));
 }
 
 }  // namespace auto_round::tune

@@ -20,6 +20,15 @@ std::optional<ar::tune_grid> grid_of(const ar::scheme_fields& scheme, ar::real s
 /// The group size in values for a layer of `cols` inputs: -1 and anything longer than the row give the row.
 std::size_t resolve_group_size(int group_size, std::size_t cols);
 
+/// Sizes the parts of `out` that a layer on this grid has.
+void size_output(const std::string& name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, std::size_t rows, std::size_t cols,
+                 std::size_t group_size, quantized_layer& out);
+/// Where the rows from `first_row` on go.
+ar::tune_output output_at(quantized_layer& out, const ar::tune_grid& grid, std::size_t group_size, std::size_t first_row);
+
+/// The kernels of this machine; kept, because asking for the CPU's instruction sets costs microseconds on a virtual machine.
+const ar::tune_kernels& tune_kernels();
+
 struct step_options {
   float lr = 0, minmax_lr = 0;
   float momentum = 0;
@@ -60,7 +69,7 @@ class tuned_layer {
   void begin_step();
   void end_step();
 
-  /// Sizes the parts of `out` that the scheme has; then `quantize` fills rows with the best parameters, or the current ones if none were marked.
+  /// Sizes `out`; then `quantize` fills rows with the best parameters, or the current ones if none were marked.
   void begin_output(quantized_layer& out) const;
   void quantize(std::size_t first_row, std::size_t last_row, quantized_layer& out) const;
 

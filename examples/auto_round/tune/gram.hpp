@@ -1,0 +1,24 @@
+// SignRound over a whole model, layer by layer: blocks one after the other as in tune/signround.hpp, and inside a block the layers in the order in
+// which data flows, q k v, then o, then gate up, then down. For each of these stages the calibration set runs once through what is quantized so far
+// and leaves two matrices (tune/gram_rows.hpp); the iterations then do not depend on the number of tokens.
+//
+// What a layer is tuned for: q, k, v, gate and up give what the float layer gives on the float model's activations, on those of the quantized model.
+// o and down write to the residual stream, and repair it: stream + layer(x) shall be the float model's stream, with all errors made before.
+#pragma once
+
+#include "tune/signround.hpp"
+
+namespace auto_round::tune {
+
+/// Whether run_gram is the better choice for this many calibration tokens: fewer than 64 for each input of the widest layer. Mini-batches of fewer
+/// tokens fit them more than the model (SmolLM2-135M, 3 tokens an input: KL 0.043 in 50 CPU seconds against 0.071 in 170); with many, gradients through
+/// the whole block are better, at five times the cost (tiny-stories, 64 tokens an input: KL 4.4e-5 against 7.3e-5, mean of four seeds).
+bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration);
+
+/// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have
+/// their defaults (error_kind::usage). In block_result, first_loss is the mean squared error of the block's output with `down` rounded to nearest behind
+/// tuned layers, best_loss with everything tuned.
+result<tuning_result> run_gram(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
+                               const signround_options& options, const tuning_events& events);
+
+}  // namespace auto_round::tune

@@ -1,0 +1,58 @@
+#include "tune/run_parts.hpp"
+
+#include <algorithm>
+#include <set>
+#include <span>
+#include <utility>
+
+#include "tune/tuned_layer.hpp"
+
+namespace auto_round::tune {
+
+result<void> check_run(const model::model_spec& spec, const text::calibration_set& set, const layer_choices& choices, const signround_options& o) {
+  const auto positive = [](std::int64_t value, const char* name) -> result<void> {
+    if (value >= 1) return {};
+    return fail(error_kind::usage, std::string(name) + " must be at least 1, not " + std::to_string(value));
+  };
+  for (const auto& [value, name] : {std::pair{o.iters, "iters"}, {o.batch_size, "batch_size"}, {o.gradient_accumulate_steps, "gradient_accumulate_steps"},
+                                    {o.nblocks, "nblocks"}})
+    if (auto r = positive(value, name); !r) return r;
+  if (o.iters > 1'000'000) return fail(error_kind::usage, "iters above 1000000 makes no sense");
+  if (set.rows() < 1 || set.valid.size() != set.ids.size()) return fail(error_kind::usage, "the calibration set is empty");
+  std::set<std::string> known;
+  for (std::int64_t b = 0; b < spec.num_layers; ++b)
+    for (std::size_t i = 0; i < spec.linears.size(); ++i) known.insert(spec.linear_name(b, static_cast<int>(i)));
+  for (const auto& [name, choice] : choices)
+    if (choice.scheme.bits < 16 && known.count(name) == 0)
+      return fail(error_kind::input, "only linear layers of the decoder blocks can be tuned; this is none of them", {}, name);
+  return {};
+}
+
+result<void> embed_calibration(const model::weight_source& source, const text::calibration_set& set, bool bf16, activations& out) {
+  const auto samples = static_cast<std::size_t>(set.rows()), seqlen = static_cast<std::size_t>(set.seqlen);
+  const std::size_t size = seqlen * static_cast<std::size_t>(source.spec().hidden_size);
+  out.reset(samples, size, bf16);
+  const std::size_t step = std::max<std::size_t>(1, (std::size_t{16} << 20) / size);
+  for (std::size_t first = 0; first < samples; first += step) {
+    const std::size_t n = std::min(step, samples - first);
+    const auto rows = model::embed(source, std::span(set.ids).subspan(first * seqlen, n * seqlen));
+    if (!rows) return forward_error(rows);
+    out.store(first, n, rows->data());
+  }
+  return {};
+}
+
+result<ar::tune_grid> grid_for(const std::string& name, const layer_choice& choice, const signround_options& options) {
+  auto grid = grid_of(choice.scheme, choice.scale_type);
+  if (!grid) return fail(error_kind::unsupported, "this scheme cannot be tuned; quantize the layer by rounding (iters 0) or choose another scheme", {}, name);
+  grid->clamp = options.clamp;
+  grid->scale_grad = options.scale_gradient;
+  return *grid;
+}
+
+result<void> check_shape(const std::string& name, ar::errc e) {
+  if (e == ar::errc::ok) return {};
+  return fail(error_kind::unsupported, std::string("this scheme does not fit the layer's shape: ") + ar::message(e), {}, name);
+}
+
+}  // namespace auto_round::tune
