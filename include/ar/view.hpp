@@ -46,6 +46,13 @@ struct matrix_view {
   AR_INLINE constexpr bool contiguous() const noexcept { return stride == cols; }
 };
 
+/// How large a matrix is, where there is none yet.
+struct matrix_shape {
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  friend constexpr bool operator==(const matrix_shape&, const matrix_shape&) = default;
+};
+
 /// ceil(a / b) for b > 0, without overflow.
 AR_INLINE constexpr std::size_t ceil_div(std::size_t a, std::size_t b) noexcept { return a / b + (a % b != 0); }
 

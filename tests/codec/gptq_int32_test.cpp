@@ -94,7 +94,7 @@ TEST(GptqInt32, ZeroPointsComeBackExceptTheOneThatVersionOneCannotHold) {
   for (int bits = 2; bits <= 8; ++bits)
     for (const auto convention : {codec::zeros::v1, codec::zeros::v2}) {
       const int top = (1 << bits) - 1;
-      const std::size_t cols = codec::packed_zero_cols(64, bits);
+      const std::size_t cols = codec::packed_zero_cols(64, 2, bits);
       for (int z = 0; z <= top + (convention == codec::zeros::v1 ? 1 : 0); ++z) {
         const std::vector<std::int32_t> zero(64 * 2, z);
         std::vector<std::int32_t> back(64 * 2);

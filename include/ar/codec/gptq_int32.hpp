@@ -6,25 +6,28 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
+#include <span>
 
 #include "ar/config.hpp"
-#include "ar/detail/bit_stream.hpp"
+#include "ar/detail/column_words.hpp"
 #include "ar/detail/concepts.hpp"
-#include "ar/errc.hpp"
+#include "ar/detail/zero_fields.hpp"
 #include "ar/view.hpp"
 
 namespace ar {
 inline namespace AR_ABI {
 
-struct gptq_int32 {
+struct gptq_int32 : bits::column_words<bits::natural_stream> {
   static constexpr const char* name = "gptq_int32";
-  using word = std::uint32_t;
-  static constexpr int min_bits = 2, max_bits = 8;
+  static constexpr scale_order order = scale_order::groups_by_rows;
+  static constexpr int group = 0;
 
   /// What a zero-point field holds. `v1` (auto_gptq, auto_round:auto_gptq): one less than the zero point; a zero point of 0 saturates for 2, 3,
   /// 4 and 8 bits (it reads back as 1) and wraps for 5, 6 and 7. `v2` (auto_round, gptqmodel): the zero point.
-  enum class zeros : unsigned char { v1, v2 };
+  using zeros = zero_convention;
+
+  static constexpr bool has_bits(int bits) noexcept { return bits >= 2 && bits <= 8; }
+  static constexpr bool has_convention(zeros) noexcept { return true; }
 
   /// Shape of qweight for codes[rows x cols]; 0 if a row is not a multiple of 32 codes.
   static constexpr std::size_t packed_rows(std::size_t, std::size_t cols, int bits) noexcept {
@@ -32,35 +35,10 @@ struct gptq_int32 {
   }
   static constexpr std::size_t packed_cols(std::size_t rows, std::size_t, int) noexcept { return rows; }
 
-  /// Columns of qzeros for zero points of `rows` outputs; 0 if rows is not a multiple of 32.
-  static constexpr std::size_t packed_zero_cols(std::size_t rows, int bits) noexcept { return rows % 32 == 0 ? rows / 32 * static_cast<std::size_t>(bits) : 0; }
-
-  template <int Bits>
-  static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    for (std::size_t n = 0; n < code.rows; n += tile_rows)
-      for (std::size_t k = 0; k < code.cols; k += tile_cols) {
-        const matrix_view<word> out(words.row(k / 32 * static_cast<std::size_t>(Bits)) + n, words.rows, words.cols, words.stride);
-        const std::uint8_t* in = code.row(n) + k;
-        if (code.rows - n >= tile_rows && code.cols - k >= tile_cols) {
-          pack_tile<Bits>(in, code.stride, tile_rows, tile_cols, out);  // constant bounds: the compiler unrolls and vectorizes this one
-        } else {
-          pack_tile<Bits>(in, code.stride, code.rows - n < tile_rows ? code.rows - n : tile_rows, code.cols - k < tile_cols ? code.cols - k : tile_cols, out);
-        }
-      }
-  }
-
-  template <int Bits>
-  static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    for (std::size_t n = 0; n < code.rows; n += tile_rows)
-      for (std::size_t k = 0; k < code.cols; k += tile_cols) {
-        const matrix_view<const word> in(words.row(k / 32 * static_cast<std::size_t>(Bits)) + n, words.rows, words.cols, words.stride);
-        std::uint8_t* out = code.row(n) + k;
-        if (code.rows - n >= tile_rows && code.cols - k >= tile_cols) {
-          unpack_tile<Bits>(in, tile_rows, tile_cols, out, code.stride);
-        } else {
-          unpack_tile<Bits>(in, code.rows - n < tile_rows ? code.rows - n : tile_rows, code.cols - k < tile_cols ? code.cols - k : tile_cols, out, code.stride);
-        }
-      }
+  /// Shape of qzeros for zero points of `rows` outputs; 0 if rows is not a multiple of 32.
+  static constexpr std::size_t packed_zero_rows(std::size_t, std::size_t groups, int) noexcept { return groups; }
+  static constexpr std::size_t packed_zero_cols(std::size_t rows, std::size_t, int bits) noexcept {
+    return rows % 32 == 0 ? rows / 32 * static_cast<std::size_t>(bits) : 0;
   }
 
   /// The field of zero point z, or -1 if the convention has no field for it.
@@ -79,55 +57,25 @@ struct gptq_int32 {
 
   template <int Bits>
   static constexpr void pack_zeros(zeros convention, matrix_view<const std::int32_t> zero, matrix_view<word> words) noexcept {
-    for (std::size_t g = 0; g < zero.cols; ++g)
-      for (std::size_t n = 0; n < zero.rows; n += 32) {
-        std::uint8_t fields[32] = {};
-        for (std::size_t i = 0; i < 32; ++i) fields[i] = static_cast<std::uint8_t>(zero_field(convention, Bits, zero(n + i, g)));
-        bits::pack32<Bits>(fields, words.row(g) + n / 32 * static_cast<std::size_t>(Bits));
-      }
+    bits::pack_zero_rows<gptq_int32, bits::natural_stream, Bits>(convention, zero, words);
   }
-
   template <int Bits>
   static constexpr void unpack_zeros(zeros convention, matrix_view<const word> words, matrix_view<std::int32_t> zero) noexcept {
-    for (std::size_t g = 0; g < zero.cols; ++g)
-      for (std::size_t n = 0; n < zero.rows; n += 32) {
-        std::uint8_t fields[32] = {};
-        bits::unpack32<Bits>(words.row(g) + n / 32 * static_cast<std::size_t>(Bits), fields);
-        for (std::size_t i = 0; i < 32; ++i) zero(n + i, g) = zero_of_field(convention, Bits, fields[i]);
-      }
+    bits::unpack_zero_rows<gptq_int32, bits::natural_stream, Bits>(convention, words, zero);
   }
 
- private:
-  // A tile is one cache line of output columns; its input rows are read in runs that fit the first-level cache beside it.
-  static constexpr std::size_t tile_rows = 16, tile_cols = 256, eights = tile_cols / 8;
-
-  template <int Bits, int... Word>
-  AR_INLINE static constexpr void store_words(const std::uint64_t (*eight)[eights], std::size_t block, std::size_t rows, matrix_view<word> out,
-                                              std::integer_sequence<int, Word...>) noexcept {
-    const auto row_of_words = [&]<int W>() {
-      word* line = out.row(block * static_cast<std::size_t>(Bits) + static_cast<std::size_t>(W));
-      for (std::size_t r = 0; r < rows; ++r) line[r] = bits::word_of_eights<Bits, W>(eight[r] + 4 * block);
-    };
-    (row_of_words.template operator()<Word>(), ...);
+  /// g_idx: the group of every input, k / group_size; -1 is one group. Files without it mean the same.
+  static constexpr void write_g_idx(int group_size, std::span<std::int32_t> g_idx) noexcept {
+    for (std::size_t k = 0; k < g_idx.size(); ++k) g_idx[k] = group_size > 0 ? static_cast<std::int32_t>(k / static_cast<std::size_t>(group_size)) : 0;
   }
-  template <int Bits>
-  AR_INLINE static constexpr void pack_tile(const std::uint8_t* code, std::size_t stride, std::size_t rows, std::size_t cols, matrix_view<word> out) noexcept {
-    std::uint64_t eight[tile_rows][eights] = {};
-    for (std::size_t r = 0; r < rows; ++r)
-      for (std::size_t i = 0; i < cols / 8; ++i) eight[r][i] = bits::squeeze<Bits>(bits::load_bytes(code + r * stride + 8 * i));
-    for (std::size_t b = 0; b < cols / 32; ++b) store_words<Bits>(eight, b, rows, out, std::make_integer_sequence<int, Bits>{});
-  }
-  template <int Bits>
-  AR_INLINE static constexpr void unpack_tile(matrix_view<const word> in, std::size_t rows, std::size_t cols, std::uint8_t* code, std::size_t stride) noexcept {
-    constexpr std::size_t width = static_cast<std::size_t>(Bits);
-    word turned[tile_rows][tile_cols / 32 * width] = {};
-    for (std::size_t w = 0; w < cols / 32 * width; ++w)
-      for (std::size_t r = 0; r < rows; ++r) turned[r][w] = in(w, r);
-    for (std::size_t r = 0; r < rows; ++r)
-      for (std::size_t b = 0; b < cols / 32; ++b) bits::unpack32<Bits>(turned[r] + b * width, code + r * stride + 32 * b);
+  /// False for files made with desc_act, whose inputs are assigned to groups in another order: their codes mean nothing without it.
+  static constexpr bool is_plain_g_idx(int group_size, std::span<const std::int32_t> g_idx) noexcept {
+    for (std::size_t k = 0; k < g_idx.size(); ++k)
+      if (g_idx[k] < 0 || static_cast<std::size_t>(g_idx[k]) != (group_size > 0 ? k / static_cast<std::size_t>(group_size) : 0)) return false;
+    return true;
   }
 };
-static_assert(Codec<gptq_int32>);
+static_assert(ZeroCodec<gptq_int32>);
 
 }  // namespace AR_ABI
 }  // namespace ar

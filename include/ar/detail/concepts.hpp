@@ -114,14 +114,41 @@ concept BlockType = std::copyable<T> && requires(const T t, float x, const float
 template <class T>
 concept DataType = RangeType<T> || BlockType<T>;
 
-/// A packed layout of unsigned codes. To add one, write codec/<name>.hpp with a tag that has
-///   name, packed_rows/packed_cols(rows, cols, bits) (0 if the shape does not fit), pack and unpack over views.
+/// What a zero-point field holds. `v2`: the zero point. `v1` (GPTQ's older files): one less.
+enum class zero_convention : unsigned char { v1, v2 };
+
+/// How a layout stores one scale per group of weights [rows x cols], whatever the scale's format.
+enum class scale_order : unsigned char {
+  rows_by_groups,  ///< [rows x groups]
+  groups_by_rows,  ///< [groups x rows]
+  blocks,          ///< [ceil(rows / group) x ceil(cols / group)]
+};
+
+/// A packed layout of unsigned codes [rows x cols]; rows are outputs. To add one, write codec/<name>.hpp with a tag of that name that has
+///   name, word (what the packed tensor is made of: a byte or 32 bits), has_bits(width),
+///   packed_rows/packed_cols(rows, cols, bits) (0 if the shape does not fit),
+///   order and group (how scales lie; the group size if the layout has but one, otherwise 0),
+///   pack<Bits>/unpack<Bits> over views, which may rely on shapes and widths that have been checked (ar/pack.hpp).
 template <class T>
 concept Codec = requires(std::size_t n, int bits) {
   { T::name } -> std::convertible_to<const char*>;
-  typename T::word;
+  requires sizeof(typename T::word) == 1 || sizeof(typename T::word) == 4;
+  { T::has_bits(bits) } -> std::same_as<bool>;
   { T::packed_rows(n, n, bits) } -> std::same_as<std::size_t>;
   { T::packed_cols(n, n, bits) } -> std::same_as<std::size_t>;
+  { T::order } -> std::convertible_to<scale_order>;
+  { T::group } -> std::convertible_to<int>;
+};
+
+/// A codec that packs zero points as well: has_convention, packed_zero_rows/packed_zero_cols(rows, groups, bits), zero_field(convention, bits, z)
+/// (-1 if the convention has no field for z), zero_of_field, pack_zeros<Bits>/unpack_zeros<Bits>.
+template <class T>
+concept ZeroCodec = Codec<T> && requires(std::size_t n, int bits, std::int32_t z) {
+  { T::has_convention(zero_convention::v2) } -> std::same_as<bool>;
+  { T::packed_zero_rows(n, n, bits) } -> std::same_as<std::size_t>;
+  { T::packed_zero_cols(n, n, bits) } -> std::same_as<std::size_t>;
+  { T::zero_field(zero_convention::v2, bits, z) } -> std::same_as<std::int32_t>;
+  { T::zero_of_field(zero_convention::v2, bits, z) } -> std::same_as<std::int32_t>;
 };
 
 /// A data type with its grouping. Each part is static or dynamic; a fully static scheme is an empty object.

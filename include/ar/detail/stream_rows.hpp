@@ -1,0 +1,242 @@
+// Rows of codes to rows of the bit stream and back, and the two transpositions that turn such rows into the layouts whose stream runs along the
+// other axis. Plain code for constant expressions and machines without vectors; the same bits at sixteen codes a step elsewhere.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "ar/detail/bit_stream.hpp"
+#include "ar/detail/bytes16.hpp"
+
+namespace ar {
+inline namespace AR_ABI {
+namespace bits {
+
+#if AR_HAS_BYTES16
+// Codes that do not fill whole bytes in pairs: eights are squeezed in the halves of a vector, and stored with their empty upper bytes, which the
+// next eight overwrites. So a run ends early enough for the last one to overwrite bytes of this row only.
+template <int Bits>
+inline constexpr std::size_t overlap_codes = Bits == 1 ? 64 : 32;  // 8 - Bits bytes at least
+
+template <int Bits>
+AR_INLINE inline u8x16 squeeze(u8x16 v) noexcept {
+  using std::uint64_t;
+  constexpr uint64_t low8 = 0x00FF00FF00FF00FFu, low16 = 0x0000FFFF0000FFFFu, low32 = 0x00000000FFFFFFFFu;
+  u64x2 x = std::bit_cast<u64x2>(v);
+  x = (x & low8) | ((x & ~low8) >> (8 - Bits));
+  x = (x & low16) | ((x & ~low16) >> (16 - 2 * Bits));
+  x = (x & low32) | ((x & ~low32) >> (32 - 4 * Bits));
+  return std::bit_cast<u8x16>(x);
+}
+template <int Bits>
+AR_INLINE inline u8x16 spread(u8x16 v) noexcept {
+  constexpr std::uint64_t four = (std::uint64_t{1} << (4 * Bits)) - 1, two = (std::uint64_t{1} << (2 * Bits)) - 1, one = (std::uint64_t{1} << Bits) - 1;
+  constexpr std::uint64_t ones = one | one << 16 | one << 32 | one << 48;
+  u64x2 x = std::bit_cast<u64x2>(v);
+  x = (x & four) | ((x << (32 - 4 * Bits)) & (four << 32));
+  x = (x & (two | two << 32)) | ((x << (16 - 2 * Bits)) & ((two | two << 32) << 16));
+  x = (x & ones) | ((x << (8 - Bits)) & (ones << 8));
+  return std::bit_cast<u8x16>(x);
+}
+
+/// Two vectors of codes of W bits to one of 2 * W bits.
+template <int W>
+AR_INLINE inline u8x16 join(u8x16 a, u8x16 b) noexcept {
+  const u8x16 low = std::bit_cast<u8x16>(u16x8{0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF});
+  return even_bytes((a | shift_right_16<8 - W>(a)) & low, (b | shift_right_16<8 - W>(b)) & low);
+}
+/// The reverse, on bytes that hold two codes of W bits.
+template <int W>
+AR_INLINE inline void split(u8x16 x, u8x16& a, u8x16& b) noexcept {
+  const u8x16 mask = every_byte((1u << W) - 1), low = x & mask, high = shift_right_16<W>(x) & mask;
+  a = zip_lower_8(low, high);
+  b = zip_upper_8(low, high);
+}
+
+/// Packs codes from the front of a row while whole steps fit; the number of codes done, a multiple of 32.
+template <int Bits>
+inline std::size_t pack_run(const std::uint8_t* code, std::size_t n, void* out) noexcept {
+  auto* p = static_cast<unsigned char*>(out);
+  std::size_t i = 0;
+  if constexpr (Bits == 8) {
+    i = n / 32 * 32;
+    __builtin_memcpy(p, code, i);
+  } else if constexpr (Bits == 4) {
+    for (; n - i >= 32; i += 32) store16(join<4>(load16(code + i), load16(code + i + 16)), p + i / 2);
+  } else if constexpr (Bits == 2) {
+    for (; n - i >= 64; i += 64)
+      store16(join<4>(join<2>(load16(code + i), load16(code + i + 16)), join<2>(load16(code + i + 32), load16(code + i + 48))), p + i / 4);
+  } else {
+    for (; n - i >= 32 + overlap_codes<Bits>; i += 32, p += 4 * Bits) {
+      const u64x2 a = std::bit_cast<u64x2>(squeeze<Bits>(load16(code + i))), b = std::bit_cast<u64x2>(squeeze<Bits>(load16(code + i + 16)));
+      const std::uint64_t eights[4] = {a[0], a[1], b[0], b[1]};
+      for (int e = 0; e < 4; ++e) __builtin_memcpy(p + e * Bits, &eights[e], 8);
+    }
+  }
+  return i;
+}
+
+/// The reverse.
+template <int Bits>
+inline std::size_t unpack_run(const void* in, std::size_t n, std::uint8_t* code) noexcept {
+  const auto* p = static_cast<const unsigned char*>(in);
+  std::size_t i = 0;
+  if constexpr (Bits == 8) {
+    i = n / 32 * 32;
+    __builtin_memcpy(code, p, i);
+  } else if constexpr (Bits == 4) {
+    for (; n - i >= 32; i += 32) {
+      u8x16 a, b;
+      split<4>(load16(p + i / 2), a, b);
+      store16(a, code + i);
+      store16(b, code + i + 16);
+    }
+  } else if constexpr (Bits == 2) {
+    for (; n - i >= 64; i += 64) {
+      u8x16 a, b, c[4];
+      split<4>(load16(p + i / 4), a, b);
+      split<2>(a, c[0], c[1]);
+      split<2>(b, c[2], c[3]);
+      for (std::size_t j = 0; j < 4; ++j) store16(c[j], code + i + 16 * j);
+    }
+  } else {
+    for (; n - i >= 32 + overlap_codes<Bits>; i += 32, p += 4 * Bits) {
+      std::uint64_t eights[4];
+      for (int e = 0; e < 4; ++e) __builtin_memcpy(&eights[e], p + e * Bits, 8);
+      store16(spread<Bits>(std::bit_cast<u8x16>(u64x2{eights[0], eights[1]})), code + i);
+      store16(spread<Bits>(std::bit_cast<u8x16>(u64x2{eights[2], eights[3]})), code + i + 16);
+    }
+  }
+  return i;
+}
+#endif
+
+/// n codes to ceil(n * Bits / 32) words; what the last one has to spare is zero.
+template <int Bits>
+constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint32_t* words) noexcept {
+  constexpr std::size_t width = static_cast<std::size_t>(Bits);
+  std::size_t i = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) i = pack_run<Bits>(code, n, words);
+#endif
+  for (; n - i >= 32; i += 32) pack32<Bits>(code + i, words + i / 32 * width);
+  if (i == n) return;
+  std::uint8_t rest[32] = {};
+  std::uint32_t last[width] = {};
+  for (std::size_t j = 0; j < n - i; ++j) rest[j] = code[i + j];
+  pack32<Bits>(rest, last);
+  for (std::size_t w = 0; 32 * w < (n - i) * width; ++w) words[i / 32 * width + w] = last[w];
+}
+
+/// ceil(n * Bits / 32) words to n codes.
+template <int Bits>
+constexpr void unpack_row(const std::uint32_t* words, std::size_t n, std::uint8_t* code) noexcept {
+  constexpr std::size_t width = static_cast<std::size_t>(Bits);
+  std::size_t i = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) i = unpack_run<Bits>(words, n, code);
+#endif
+  for (; n - i >= 32; i += 32) unpack32<Bits>(words + i / 32 * width, code + i);
+  if (i == n) return;
+  std::uint8_t rest[32] = {};
+  std::uint32_t last[width] = {};
+  for (std::size_t w = 0; 32 * w < (n - i) * width; ++w) last[w] = words[i / 32 * width + w];
+  unpack32<Bits>(last, rest);
+  for (std::size_t j = 0; j < n - i; ++j) code[i + j] = rest[j];
+}
+
+/// An even number of codes to nibbles, the first one low.
+constexpr void pack_nibbles(const std::uint8_t* code, std::size_t n, std::uint8_t* out) noexcept {
+  std::size_t i = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) i = pack_run<4>(code, n, out);
+#endif
+  for (; i + 1 < n; i += 2) out[i / 2] = static_cast<std::uint8_t>(code[i] | code[i + 1] << 4);
+}
+constexpr void unpack_nibbles(const std::uint8_t* in, std::size_t n, std::uint8_t* code) noexcept {
+  std::size_t i = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) i = unpack_run<4>(in, n, code);
+#endif
+  for (; i + 1 < n; i += 2) {
+    code[i] = in[i / 2] & 15;
+    code[i + 1] = in[i / 2] >> 4;
+  }
+}
+
+/// out[c][r] = in[r][c] for words; strides count words.
+constexpr void transpose_words(const std::uint32_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint32_t* out,
+                               std::size_t out_stride) noexcept {
+  std::size_t whole_cols = 0;
+#if AR_HAS_BYTES16
+  const std::size_t whole_rows = rows / 4 * 4;
+  if (!std::is_constant_evaluated()) {
+    whole_cols = cols / 4 * 4;
+    for (std::size_t c = 0; c < whole_cols; c += 4)
+      for (std::size_t r = 0; r < whole_rows; r += 4) {
+        u32x4 x[4];
+        for (std::size_t i = 0; i < 4; ++i) x[i] = std::bit_cast<u32x4>(load16(in + (r + i) * in_stride + c));
+        transpose_32(x);
+        for (std::size_t i = 0; i < 4; ++i) store16(std::bit_cast<u8x16>(x[i]), out + (c + i) * out_stride + r);
+      }
+    for (std::size_t c = 0; c < whole_cols; ++c)
+      for (std::size_t r = whole_rows; r < rows; ++r) out[c * out_stride + r] = in[r * in_stride + c];
+  }
+#endif
+  for (std::size_t c = whole_cols; c < cols; ++c)
+    for (std::size_t r = 0; r < rows; ++r) out[c * out_stride + r] = in[r * in_stride + c];
+}
+
+/// Rows and columns in their own order.
+struct as_they_are {
+  AR_INLINE constexpr std::size_t operator()(std::size_t i) const noexcept { return i; }
+};
+
+/// out[out_row(c)][r] = in[in_row(r)][c] for bytes.
+template <class InRow, class OutRow>
+constexpr void transpose_bytes(const std::uint8_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint8_t* out, std::size_t out_stride,
+                               InRow in_row, OutRow out_row) noexcept {
+  std::size_t whole_rows = 0, whole_cols = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) {
+    whole_rows = rows / 16 * 16;
+    whole_cols = cols / 16 * 16;
+    for (std::size_t r = 0; r < whole_rows; r += 16)
+      for (std::size_t c = 0; c < whole_cols; c += 16) {
+        u8x16 x[16];
+        for (std::size_t i = 0; i < 16; ++i) x[i] = load16(in + in_row(r + i) * in_stride + c);
+        transpose_8(x);
+        for (std::size_t i = 0; i < 16; ++i) store16(x[i], out + out_row(c + i) * out_stride + r);
+      }
+  }
+#endif
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = r < whole_rows ? whole_cols : 0; c < cols; ++c) out[out_row(c) * out_stride + r] = in[in_row(r) * in_stride + c];
+}
+
+/// True if no byte of the row has one of the bits of `forbidden`.
+constexpr bool none_has(const std::uint8_t* p, std::size_t n, std::uint8_t forbidden) noexcept {
+  std::size_t i = 0;
+  std::uint64_t seen = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) {
+    u8x16 a = every_byte(0), b = a, c = a, d = a;
+    for (; n - i >= 64; i += 64) {
+      a |= load16(p + i);
+      b |= load16(p + i + 16);
+      c |= load16(p + i + 32);
+      d |= load16(p + i + 48);
+    }
+    const u64x2 all = std::bit_cast<u64x2>((a | b) | (c | d));
+    seen = all[0] | all[1];
+  }
+#endif
+  for (; n - i >= 8; i += 8) seen |= load_bytes(p + i);
+  for (; i < n; ++i) seen |= p[i];
+  return (seen & 0x0101010101010101u * forbidden) == 0;
+}
+
+}  // namespace bits
+}  // namespace AR_ABI
+}  // namespace ar
