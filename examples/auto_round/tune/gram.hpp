@@ -10,7 +10,7 @@
 
 namespace auto_round::tune {
 
-/// Whether run_gram is the better choice for this many calibration tokens: fewer than 64 for each input of the widest layer. Mini-batches of fewer
+/// Whether run_gram is the better choice for this many calibration tokens: fewer than 48 for each input of the widest layer. Mini-batches of fewer
 /// tokens fit them more than the model (SmolLM2-135M, 3 tokens an input: KL 0.043 in 50 CPU seconds against 0.071 in 170); with many, gradients through
 /// the whole block are better, at five times the cost (tiny-stories, 64 tokens an input: KL 4.4e-5 against 7.3e-5, mean of four seeds).
 bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration);
