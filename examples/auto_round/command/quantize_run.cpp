@@ -82,7 +82,7 @@ class quantization {
   bool by_layers() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned == tuning::gram;
     const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0;
-    return possible && tune::prefer_gram(source_->spec(), calibration_);
+    return possible && tune::prefer_gram(source_->spec(), calibration_, request_.iters);
   }
   const char* tuning_name() const { return !tuned() ? "none" : by_layers() ? "gram" : "block"; }
   bool several() const { return plan_.jobs.size() > 1; }

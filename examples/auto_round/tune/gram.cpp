@@ -513,10 +513,10 @@ class gram_tuner {
 
 }  // namespace
 
-bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration) {
+bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters) {
   std::int64_t widest = 1;
   for (const model::linear_desc& d : spec.linears) widest = std::max(widest, d.in_features);
-  return std::ranges::count_if(calibration.valid, [](auto v) { return v != 0; }) < 48 * widest;
+  return iters < 50 || std::ranges::count_if(calibration.valid, [](auto v) { return v != 0; }) < 48 * widest;
 }
 
 result<tuning_result> run_gram(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,

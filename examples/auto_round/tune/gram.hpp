@@ -10,10 +10,11 @@
 
 namespace auto_round::tune {
 
-/// Whether run_gram is the better choice for this many calibration tokens: fewer than 48 for each input of the widest layer. Mini-batches of fewer
-/// tokens fit them more than the model (SmolLM2-135M, 3 tokens an input: KL 0.043 in 50 CPU seconds against 0.071 in 170); with many, gradients through
-/// the whole block are better, at five times the cost (tiny-stories, 64 tokens an input: KL 4.4e-5 against 7.3e-5, mean of four seeds).
-bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration);
+/// Whether run_gram is the better choice: for fewer than 48 calibration tokens for each input of the widest layer, or fewer than 50 iterations.
+/// Mini-batches of few tokens fit them more than the model (SmolLM2-135M, 3 tokens an input, 20 iterations: KL 0.043 in 50 CPU seconds against 0.071 in
+/// 170); with many, and time for it, gradients through the whole block are better, at five times the cost (tiny-stories, 64 tokens an input, 200 iterations:
+/// KL 4.4e-5 against 7.3e-5, mean of four seeds; 20 iterations: 1.1e-4 against 7.8e-5).
+bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters);
 
 /// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have
 /// their defaults (error_kind::usage). In block_result, first_loss is the mean squared error of the block's output with `down` rounded to nearest behind
