@@ -27,3 +27,10 @@ if(NOT AR_SANITIZE)
     ar_house_test(embedded ${house}/embedded.sh)
   endif()
 endif()
+
+# The small examples say by their exit status whether they did what they show.
+foreach(example hello_quantize kernel_reference)
+  if(TARGET ${example})
+    add_test(NAME example.${example} COMMAND ${example})
+  endif()
+endforeach()
