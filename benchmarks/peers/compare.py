@@ -61,6 +61,7 @@ parser.add_argument("--ours-options", default="", help="more options for our bin
 parser.add_argument("--tiny-stories", type=pathlib.Path, default=common.TINY_STORIES)
 parser.add_argument("--smollm2", type=pathlib.Path, default=common.REPO / "build/smollm2-135m")
 parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--score", help=argparse.SUPPRESS)  # a folder, or "float": print the score of one model of the first --case and stop
 parser.add_argument("--results", type=pathlib.Path, help="default: benchmarks/peers/results/<cpu>.json")
 args = parser.parse_args()
 MODELS = {"tiny_stories": args.tiny_stories.resolve(), "smollm2": args.smollm2.resolve()}
@@ -104,9 +105,21 @@ def eval_file():
 
 
 def neutral_score(case, folder):
+    """In a process of its own: the peak memory of a child counts that of its parent at the fork, so this one must stay small."""
+    name = next(n for n, c in CASES.items() if c is case)
+    command = [sys.executable, __file__, *sys.argv[1:], "--case", name, "--score", str(folder)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+
+
+def print_score(case, folder):
+    import torch
+    torch.set_num_threads(1)  # of the evaluator; what is measured has --threads
     model = MODELS[case["model"]]
     ids = common.Tokens(model).stream(eval_file(), case["eval_tokens"])
-    return common.score(common.load_quantized(folder), ids, case["seqlen"], common.load_float32(model))
+    if folder == "float":
+        print(json.dumps(common.score(common.load_float32(model), ids, case["seqlen"])))
+    else:
+        print(json.dumps(common.score(common.load_quantized(folder), ids, case["seqlen"], common.load_float32(model))))
 
 
 def run_side(side, case, work):
@@ -149,8 +162,8 @@ def digest(path):
 
 
 def main():
-    import torch
-    torch.set_num_threads(1)  # of the evaluator; what is measured has --threads
+    if args.score:
+        return print_score(CASES[args.case[0]], args.score)
     here = machine()
     slug = re.sub(r"[^a-z0-9]+", "-", f"{here['cpu']} {here['family']} {here['model']}".lower()).strip("-")
     path = args.results or HERE / "results" / f"{slug}.json"
@@ -168,8 +181,7 @@ def main():
             entry.clear()
             entry["settings"] = settings
         if "float" not in entry:
-            ids = common.Tokens(MODELS[case["model"]]).stream(eval_file(), case["eval_tokens"])
-            entry["float"] = common.score(common.load_float32(MODELS[case["model"]]), ids, case["seqlen"])
+            entry["float"] = neutral_score(case, "float")
         for side in SIDES[args.only]:
             key = f"ours {args.ours_options}".strip() if side == "ours" else side
             if args.rescore:

@@ -160,6 +160,44 @@ TEST_F(Program, TunesAndIsReproducible) {
   EXPECT_EQ(events, (std::vector<std::string>{"start", "block", "block", "end"}));
 }
 
+TEST_F(Program, PoliciesOfTheGradientCanBeChosen) {
+  // Activations so large that gradients of scales overflow half precision: "no step" for the reference.
+  tiny_model m;
+  for (std::size_t i = 0; i < 64; ++i) m.set("model.layers.0.post_attention_layernorm.weight", i, 30.0f);
+  m.write(model_);
+  calibration();
+  const auto tuned = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> a = {"--model", model_, "--scheme", "W2A16G32", "--iters", "5", "--nsamples", "8", "--seqlen", "32", "--dataset", dir_ / "calib.jsonl",
+                                  "--not_use_best_mse", "--disable_amp", "--threads", "1", "--output_dir", dir_ / name};
+    a.insert(a.end(), more.begin(), more.end());
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return golden::read_bytes(dir_.path() / name / "model.safetensors");
+  };
+  const std::string plain = tuned("plain", {});
+  EXPECT_TRUE(tuned("default", {"--clamp_gradient", "strict", "--scale-gradient", "reference"}) == plain);
+  EXPECT_TRUE(tuned("closed", {"--clamp_gradient", "closed"}) != plain);
+  EXPECT_TRUE(tuned("f32", {"--scale_gradient", "f32"}) != plain);
+}
+
+TEST_F(Program, BlocksEndAfterAGapWithoutABetterLoss) {
+  tiny_model().write(model_);
+  calibration();
+  const outcome o = run({"--model", model_, "--output_dir", out_, "--scheme", "W4A16G32", "--iters", "100", "--nsamples", "8", "--seqlen", "32", "--batch_size", "2",
+                         "--dataset", dir_ / "calib.jsonl", "--dynamic_max_gap", "3", "--log_json", dir_ / "log.jsonl"});
+  ASSERT_EQ(o.status, 0) << o.err;
+  std::istringstream log(golden::read_bytes(dir_ / "log.jsonl"));
+  int blocks = 0;
+  for (std::string line; std::getline(log, line);) {
+    const auto event = ordered_json::parse(line);
+    if (event["event"] != "block") continue;
+    ++blocks;
+    EXPECT_LT(event["iterations"], 100);
+    EXPECT_EQ(event["iterations"].get<int>() - 1, event["best_iteration"].get<int>() + 3);
+  }
+  EXPECT_EQ(blocks, 2);
+}
+
 TEST_F(Program, GeneratesTheSameTextGreedily) {
   tiny_model().write(model_);
   const std::vector<std::string> arguments = {"generate", "--model", model_, "--prompt", "Once", "--max_tokens", "8", "--temperature", "0", "--json"};
@@ -212,6 +250,9 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
   expect_refused(run(quantize({"--scheme", "W4A17"})), usage, {"W4A16"});
   expect_refused(run(quantize({"--max_shard_size", "5 apples"})), usage, {"5 apples"});
   expect_refused(run(quantize({"--group_size"})), usage, {"group_size"});
+  expect_refused(run(quantize({"--clamp_gradient", "open"})), usage, {"--clamp_gradient", "\"open\"", "strict", "closed"});
+  expect_refused(run(quantize({"--scale_gradient", "f16"})), usage, {"--scale_gradient", "\"f16\"", "reference", "f32"});
+  expect_refused(run(quantize({"--dynamic_max_gap", "some"})), usage, {"--dynamic_max_gap", "'some'"});
   expect_refused(run({"list", "cars"}), usage, {"cars"});
 }
 

@@ -94,6 +94,9 @@ class quantize final : public command {
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");
     o.flag("disable_quanted_input,no_enable_quanted_input", r.request.enable_quanted_input, false, "feed each block with float activations");
     o.flag("not_use_best_mse", run_.not_use_best_mse, true, "keep the last iterate, not the best one");
+    o.integer("dynamic_max_gap", run_.dynamic_max_gap, "end a block after N iterations without a better loss; below 1: never (-1)");
+    o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by layers, strict by blocks)");
+    o.text("scale_gradient", "TYPE", scale_gradient_, "reference: rounded to the type of the scales, as in the original; f32: not rounded (f32 by layers, reference by blocks)");
     o.flag("amp", amp_, true, "bfloat16 matrix products while tuning (default where the CPU is faster with them)");
     o.flag("disable_amp,no_amp", amp_, false, "float matrix products while tuning");
     o.flag("disable_opt_rtn", opt_rtn_, false, "with --iters 0: plain rounding, no search for better scales");
@@ -176,6 +179,7 @@ class quantize final : public command {
     if (q.lr < 0 || q.minmax_lr < 0) return fail(error_kind::usage, "learning rates must not be negative");
     if (run_.momentum < 0 || run_.momentum >= 1) return fail(error_kind::usage, "--momentum must be at least 0 and below 1");
     if (auto r = complete_tuning(); !r) return r;
+    if (auto r = complete_gradients(); !r) return r;
     if (auto r = complete_scale_dtype(); !r) return r;
     if (auto r = complete_progress(); !r) return r;
     if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
@@ -188,6 +192,16 @@ class quantize final : public command {
     else if (tuning_ == "gram") run_.how_tuned = tuning::gram;
     else if (tuning_ == "block") run_.how_tuned = tuning::block;
     else return fail(error_kind::usage, fmt::format("--tuning \"{}\": auto, gram or block", tuning_));
+    return {};
+  }
+
+  result<void> complete_gradients() {
+    if (clamp_gradient_ == "strict") run_.clamp = ar::clamp_gradient::strict;
+    else if (clamp_gradient_ == "closed") run_.clamp = ar::clamp_gradient::closed;
+    else if (!clamp_gradient_.empty()) return fail(error_kind::usage, fmt::format("--clamp_gradient \"{}\": strict or closed", clamp_gradient_));
+    if (scale_gradient_ == "reference") run_.scale_gradient = ar::scale_gradient::reference;
+    else if (scale_gradient_ == "f32") run_.scale_gradient = ar::scale_gradient::f32;
+    else if (!scale_gradient_.empty()) return fail(error_kind::usage, fmt::format("--scale_gradient \"{}\": reference or f32", scale_gradient_));
     return {};
   }
 
@@ -237,6 +251,7 @@ class quantize final : public command {
 
   const recipe& defaults_;
   std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
+  std::string clamp_gradient_, scale_gradient_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
   std::optional<double> lr_, minmax_lr_, momentum_;
   std::optional<bool> amp_, opt_rtn_;

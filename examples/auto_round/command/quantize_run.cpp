@@ -81,7 +81,7 @@ class quantization {
   bool tuned() const { return o_.request.how == exporting::method::signround; }
   bool by_layers() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned == tuning::gram;
-    const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0;
+    const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
     return possible && tune::prefer_gram(source_->spec(), calibration_, request_.iters);
   }
   const char* tuning_name() const { return !tuned() ? "none" : by_layers() ? "gram" : "block"; }
@@ -226,10 +226,10 @@ class quantization {
     t.enable_minmax_tuning = request_.enable_minmax_tuning;
     t.enable_quanted_input = request_.enable_quanted_input;
     t.not_use_best_mse = o_.not_use_best_mse;
-    if (by_layers()) {  // the reference's policies belong to its own loop
-      t.clamp = ar::clamp_gradient::closed;
-      t.scale_gradient = ar::scale_gradient::f32;
-    }
+    // The reference's policies belong to its own loop.
+    t.clamp = o_.clamp.value_or(by_layers() ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
+    t.scale_gradient = o_.scale_gradient.value_or(by_layers() ? ar::scale_gradient::f32 : ar::scale_gradient::reference);
+    t.dynamic_max_gap = o_.dynamic_max_gap;
     const bool amp = o_.amp.value_or(linalg::fast_bf16());
     t.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
     t.bf16_activations = amp;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "ar/detail/tune_types.hpp"
 #include "error.hpp"
 #include "plan.hpp"
 #include "report/progress.hpp"
@@ -23,6 +24,9 @@ struct run_options {
   double momentum = 0;
   bool not_use_best_mse = false;
   tuning how_tuned = tuning::automatic;
+  std::int64_t dynamic_max_gap = -1;
+  std::optional<ar::clamp_gradient> clamp;           ///< empty: closed for tuning by layers, strict by blocks
+  std::optional<ar::scale_gradient> scale_gradient;  ///< empty: f32 for tuning by layers, reference by blocks
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   bool dry_run = false, json = false, quiet = false;
