@@ -25,6 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using auto_round::error_kind;
+using auto_round::io::interrupt_watch;
 using auto_round::io::mapped_file;
 using auto_round::io::output_dir;
 using auto_round::io::output_file;
@@ -406,6 +407,56 @@ TEST(OutputDir, SignalsKeepWhatIsComplete) {
   });
   EXPECT_EQ(status, 130);
   EXPECT_EQ(names_in(dir / "out"), std::vector<std::string>{"f"});
+}
+
+TEST(InterruptWatch, TakesTheFirstSignalAndLeavesTheSecond) {
+  for (const int number : {SIGINT, SIGTERM}) {
+    const support::temp_dir dir;
+    const int status = in_child([&] {
+      auto_round::io::clean_up_on_signals();
+      auto out = output_dir::begin(dir / "out");
+      const interrupt_watch watch;
+      if (!out || interrupt_watch::requested()) return 1;
+      ::raise(number);
+      if (!interrupt_watch::requested() || !interrupt_watch::requested() || !write_text(out->partial() + "/f", "x")) return 2;
+      ::raise(number);
+      return 3;
+    });
+    EXPECT_EQ(status, 130) << number;
+    EXPECT_TRUE(names_in(dir.path()).empty()) << number;
+  }
+}
+
+TEST(InterruptWatch, OverlooksNoSignal) {
+  const support::temp_dir dir;
+  const int status = in_child([&] {
+    auto_round::io::clean_up_on_signals();
+    auto out = output_dir::begin(dir / "out");
+    if (!out) return 1;
+    {
+      const interrupt_watch watch;
+      ::raise(SIGINT);
+    }
+    return 2;
+  });
+  EXPECT_EQ(status, 130) << "it came after the last question";
+  EXPECT_TRUE(names_in(dir.path()).empty());
+}
+
+TEST(InterruptWatch, EndsWithItsScope) {
+  const support::temp_dir dir;
+  const int status = in_child([&] {
+    auto_round::io::clean_up_on_signals();
+    {
+      const interrupt_watch watch;
+      ::raise(SIGINT);
+      if (!interrupt_watch::requested()) return 1;
+    }
+    if (interrupt_watch::requested()) return 2;
+    ::raise(SIGINT);
+    return 3;
+  });
+  EXPECT_EQ(status, 130);
 }
 
 TEST(MappedFile, CutShortWhileReadEndsWithASentence) {

@@ -60,8 +60,7 @@ class quantization {
     log_start();
     if (auto r = begin_exports(dir->partial()); !r) return r;
     times_.add("prepare", since_last_part());
-    if (auto r = tuned() ? tune_blocks() : round_blocks(); !r) return r;
-    if (auto r = round_outside_blocks(); !r) return r;
+    if (auto r = quantize_layers(); !r) return r;
     bar_.finish();
     times_.add(tuned() ? "tune" : "round", since_last_part());
     for (auto& e : plan_.exporters) {
@@ -169,7 +168,15 @@ class quantization {
     return {};
   }
 
+  /// Ctrl-C ends it after an iteration or a layer.
+  result<void> quantize_layers() {
+    const io::interrupt_watch watch;
+    if (auto r = tuned() ? tune_blocks() : round_blocks(); !r) return r;
+    return round_outside_blocks();
+  }
+
   result<void> round_layer(const layer_decision& layer) {
+    if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
     // The original's shard-wise route computes in float, its tuning flow in the type of the checkpoint.
     const io::dtype stored = source_->directory()->find(layer.name + ".weight")->type;
     ar::real weight_type = ar::real::f32;
@@ -238,9 +245,10 @@ class quantization {
     tune::tuning_events events;
     events.on_iteration = [&](std::int64_t, std::int64_t iteration, double loss) {
       bar_.step(iteration, t.iters, fmt::format("loss {:.3e}", loss));
-      return true;
+      return !io::interrupt_watch::requested();
     };
     events.on_block = [&](const tune::block_result& b, std::vector<tune::quantized_layer>&& layers) -> result<void> {
+      if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while tuning");
       for (const tune::quantized_layer& layer : layers) {
         if (auto r = add(layer); !r) return r;
       }

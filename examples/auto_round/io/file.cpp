@@ -171,7 +171,18 @@ void discard_all() {
   }
 }
 
+enum watch_state : int { no_watch, watching, signalled, told };
+std::atomic<int> watch{no_watch};
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may touch nothing else");
+
 extern "C" void on_signal(int number) {
+  if (int expected = watching; (number == SIGINT || number == SIGTERM) && watch.compare_exchange_strong(expected, signalled)) {
+    const int kept = errno;
+    constexpr char kText[] = "\ninterrupted: ending after the current step; a second signal ends at once\n";
+    [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+    errno = kept;
+    return;
+  }
   discard_all();
   if (number == SIGBUS) {
     constexpr char kText[] =
@@ -484,9 +495,21 @@ result<void> output_dir::commit() {
 void clean_up_on_signals() {
   struct sigaction action = {};
   action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;  // for the one signal that interrupt_watch takes
   sigfillset(&action.sa_mask);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGBUS}) ::sigaction(number, &action, nullptr);
   ::signal(SIGXFSZ, SIG_IGN);
+}
+
+interrupt_watch::interrupt_watch() { watch.store(watching); }
+
+interrupt_watch::~interrupt_watch() {
+  if (watch.exchange(no_watch) == signalled) ::raise(SIGINT);
+}
+
+bool interrupt_watch::requested() {
+  int expected = signalled;
+  return watch.compare_exchange_strong(expected, told) || expected == told;
 }
 
 }  // namespace auto_round::io

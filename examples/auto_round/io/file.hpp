@@ -84,6 +84,19 @@ class output_dir {
 
 /// From here on SIGINT, SIGTERM and SIGHUP remove every partial folder and end the program with status 130; SIGBUS (see mapped_file) does so
 /// with status 3 and a sentence on stderr. A write beyond the file size limit becomes an error of that write instead of a signal. Call once.
+/// While an interrupt_watch exists, the first SIGINT or SIGTERM is left to it.
 void clean_up_on_signals();
+
+/// For a long loop that can end in good order: the first SIGINT or SIGTERM in its lifetime only makes requested() true, the second one ends the
+/// program as described above, and so does its destructor if a signal came and nobody asked. One at a time.
+class interrupt_watch {
+ public:
+  interrupt_watch();
+  ~interrupt_watch();
+  interrupt_watch(const interrupt_watch&) = delete;
+  interrupt_watch& operator=(const interrupt_watch&) = delete;
+  /// True from the signal on, for any thread. The caller that learns it returns error_kind::interrupted. False without a watch.
+  static bool requested();
+};
 
 }  // namespace auto_round::io
