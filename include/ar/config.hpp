@@ -28,6 +28,18 @@
 
 // AR_NO_HIGHWAY (user-set): no dependency at all, scalar code only (embedded, freestanding).
 
+// What Highway 1.0.3 must be told before it is included. Vectors without a fixed size (SVE, RVV) cannot be members of a lane type. And where the
+// unit's own flags reach AVX3_DL (-march=sapphirerapids, -march=native there), it stops with "best baseline should be included": it tests
+// HWY_BASELINE, which does not exist, for HWY_BASELINE_TARGETS. A program that includes Highway before us sets the same.
+#if !defined(AR_NO_HIGHWAY)
+#if !defined(HWY_DISABLED_TARGETS) && (defined(__aarch64__) || defined(__riscv))
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#endif
+#if !defined(HWY_WANT_AVX3_DL) && defined(__AVXVNNI__) && defined(__AVX512VBMI2__)
+#define HWY_WANT_AVX3_DL
+#endif
+#endif
+
 // AR_ABI names the instruction set that this translation unit is compiled for. It is an inline namespace, and so part of the mangled name, of
 // every function that does arithmetic: two units with different -march flags link without violating the one-definition rule.
 #if defined(AR_NO_HIGHWAY)

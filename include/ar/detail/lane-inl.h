@@ -8,6 +8,8 @@
 #define AR_DETAIL_LANE_INL_H
 #endif
 
+#include "ar/config.hpp"  // tells Highway which targets it may choose
+
 #include <hwy/highway.h>
 
 #include "ar/detail/lane_traits-inl.h"
