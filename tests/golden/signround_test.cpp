@@ -335,7 +335,9 @@ class linear_run {
       if (theirs.size() != ours->size()) return false;
       size_t differ = 0;
       for (size_t i = 0; i < theirs.size(); ++i) differ += (*ours)[i] != theirs[i];
-      if (step == 1 || (step <= 10 && momentum == 0.0f)) EXPECT_EQ(differ, 0u) << id + name << " of " << theirs.size();
+      if (step == 1 || (step <= 10 && momentum == 0.0f)) {
+        EXPECT_EQ(differ, 0u) << id + name << " of " << theirs.size();
+      }
       apart += differ;
     }
     return apart == 0;
