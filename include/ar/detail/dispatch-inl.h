@@ -100,6 +100,12 @@ inline constexpr type_tables types = make_type_tables();
 
 }  // namespace dispatch
 
+#if defined(AR_DISPATCH_WITHOUT_GGUF)
+namespace gguf {
+extern template std::span<const gguf_kernels> kernel_table<vec>() noexcept;
+}
+#endif
+
 // HWY_NAMESPACE is "N_" and the name of the target.
 inline constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], dispatch::types.range, dispatch::types.ranges, gguf::kernel_table<vec>,
                                     tune_loops<vec>::table()};

@@ -157,7 +157,7 @@ inline std::span<const gguf_kernels> kernel_table(type_list<T...>) noexcept {
   return table;
 }
 template <class V>
-inline std::span<const gguf_kernels> kernel_table() noexcept {
+std::span<const gguf_kernels> kernel_table() noexcept {  // not inline: the dispatch unit may leave its instances to another unit
   return kernel_table<V>(all_types{});
 }
 
