@@ -168,7 +168,7 @@ TEST_F(Program, PoliciesOfTheGradientCanBeChosen) {
   calibration();
   const auto tuned = [&](const std::string& name, const std::vector<std::string>& more) {
     std::vector<std::string> a = {"--model", model_, "--scheme", "W2A16G32", "--iters", "5", "--nsamples", "8", "--seqlen", "32", "--dataset", dir_ / "calib.jsonl",
-                                  "--not_use_best_mse", "--disable_amp", "--threads", "1", "--output_dir", dir_ / name};
+                                  "--not_use_best_mse", "--disable_amp", "--threads", "1", "--tuning", "block", "--output_dir", dir_ / name};
     a.insert(a.end(), more.begin(), more.end());
     const outcome o = run(a);
     EXPECT_EQ(o.status, 0) << o.err;

@@ -12,6 +12,7 @@
 
 #include "ar/numeric/half.hpp"
 #include "model/linalg.hpp"
+#include "model/rope.hpp"
 #include "support/golden.hpp"
 
 namespace {
@@ -253,6 +254,99 @@ TEST(Block, TrainingForwardIsTheForward) {
     std::vector<float> in_place = x;
     block_runner(s, p).forward(w, in_place.data(), 4, 80, in_place.data());
     EXPECT_EQ(in_place, a);
+  }
+}
+
+TEST(Block, ItsStepsAreTheForward) {
+  for (const std::size_t seqlen : {std::size_t{7}, std::size_t{80}}) {
+    const model_spec s = make_spec(64, 96, 4, 2, 16, true);
+    const block_weights w = make_weights(s, 6);
+    const std::vector<float> x = noise(4 * seqlen * 64, 1, 7);
+    for (const precision p : {precision::f32, precision::bf16}) {
+      std::vector<float> whole(x.size()), h(x.size());
+      block_runner(s, p).forward(w, x.data(), 4, seqlen, whole.data());
+      block_runner runner(s, p);
+      runner.add_linear(w, s.o, runner.attend(w, x.data(), 4, seqlen), x.data(), h.data());
+      runner.add_linear(w, s.down, runner.gate(w, h.data(), 4 * seqlen), h.data(), h.data());
+      EXPECT_EQ(h, whole);
+    }
+  }
+}
+
+TEST(Block, TheSensitivityOfAttentionIsItsFormula) {
+  const std::size_t hidden = 24, heads = 4, kv_heads = 2, d = 8, sequences = 2, seqlen = 19;
+  const model_spec s = make_spec(24, 32, 4, 2, 8, true);
+  const block_weights w = make_weights(s, 41);
+  const std::vector<float> x = noise(sequences * seqlen * hidden, 1, 42);
+  std::vector<std::uint8_t> counts(sequences * seqlen, 1);
+  counts[5] = counts[seqlen + 18] = 0;
+  model::attention_sensitivity got;
+  got.counts = counts.data();
+  block_runner(s, precision::f32).attend(w, x.data(), sequences, seqlen, &got);
+  ASSERT_EQ(got.query.size(), sequences * seqlen);
+
+  model::rope_table rope;
+  rope.prepare(s, 0, seqlen, seqlen);
+  const auto project = [&](int linear, const std::vector<double>& n, std::size_t head, std::size_t position, bool turn) {
+    std::vector<double> y(d);
+    const auto at = static_cast<std::size_t>(linear);
+    for (std::size_t i = 0; i < d; ++i) {
+      y[i] = static_cast<double>(w.bias[at][head * d + i]);
+      for (std::size_t k = 0; k < hidden; ++k) y[i] += static_cast<double>(w.linears[at][(head * d + i) * hidden + k]) * n[k];
+    }
+    if (!turn) return y;
+    std::vector<double> z(d);
+    for (std::size_t i = 0; i < d / 2; ++i) {
+      const double c = static_cast<double>(rope.cos[position * d / 2 + i]), sn = static_cast<double>(rope.sin[position * d / 2 + i]);
+      z[i] = y[i] * c - y[i + d / 2] * sn;
+      z[i + d / 2] = y[i + d / 2] * c + y[i] * sn;
+    }
+    return z;
+  };
+  const auto dot = [](const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+  };
+  for (std::size_t q = 0; q < sequences; ++q) {
+    std::vector<double> query(seqlen), key(seqlen);
+    for (std::size_t h = 0; h < heads; ++h) {
+      std::vector<std::vector<double>> qs, ks, vs;
+      for (std::size_t t = 0; t < seqlen; ++t) {
+        std::vector<double> n(hidden);
+        const float* row = x.data() + (q * seqlen + t) * hidden;
+        double square = 0;
+        for (std::size_t i = 0; i < hidden; ++i) square += static_cast<double>(row[i]) * static_cast<double>(row[i]);
+        for (std::size_t i = 0; i < hidden; ++i)
+          n[i] = static_cast<double>(row[i]) / std::sqrt(square / static_cast<double>(hidden) + 1e-5) * static_cast<double>(w.input_norm[i]);
+        const std::size_t kv = h / (heads / kv_heads);
+        qs.push_back(project(s.q, n, h, t, true));
+        ks.push_back(project(s.k, n, kv, t, true));
+        vs.push_back(project(s.v, n, kv, t, false));
+      }
+      double scale = 0;  // of the columns of o that read this head
+      for (std::size_t r = 0; r < hidden; ++r)
+        for (std::size_t i = 0; i < d; ++i) scale += std::pow(static_cast<double>(w.linears[static_cast<std::size_t>(s.o)][r * heads * d + h * d + i]), 2.0);
+      for (std::size_t t = 0; t < seqlen; ++t) {
+        if (counts[q * seqlen + t] == 0) continue;
+        std::vector<double> p(t + 1), o(d);
+        double sum = 0;
+        for (std::size_t k = 0; k <= t; ++k) sum += p[k] = std::exp(dot(qs[t], ks[k]) / std::sqrt(static_cast<double>(d)));
+        for (std::size_t k = 0; k <= t; ++k)
+          for (std::size_t i = 0; i < d; ++i) o[i] += p[k] / sum * vs[k][i];
+        for (std::size_t k = 0; k <= t; ++k) {
+          double apart = 0;
+          for (std::size_t i = 0; i < d; ++i) apart += std::pow(vs[k][i] - o[i], 2.0);
+          const double moved = scale * std::pow(p[k] / sum, 2.0) * apart;
+          query[t] += moved * dot(ks[k], ks[k]);
+          key[k] += moved * dot(qs[t], qs[t]);
+        }
+      }
+    }
+    for (std::size_t t = 0; t < seqlen; ++t) {
+      EXPECT_NEAR(static_cast<double>(got.query[q * seqlen + t]), query[t], 1e-3 * query[t] + 1e-3) << t;
+      EXPECT_NEAR(static_cast<double>(got.key[q * seqlen + t]), key[t], 1e-3 * key[t] + 1e-3) << t;
+    }
   }
 }
 

@@ -323,10 +323,12 @@ struct block_runner::typed_impl final : block_runner::impl {
           const T* const o_rows = attended.data() + (base + first) * q_width + (kv * g + h) * head_dim;
           linalg::gemm_nt(matrix(o_rows, n, head_dim, q_width), matrix(v, keys, head_dim, head_dim), vo, stride, false, own_work);
           const float c = head_scale[kv * g + h];
-          for (std::size_t t = 0; t < n; ++t)
+          for (std::size_t t = 0; t < n; ++t) {
+            if (out.counts != nullptr && out.counts[base + first + t] == 0) continue;
             query[task * seqlen + first + t] +=
                 c * kernels::attention_sensitivity(p + (t * g + h) * stride, vo + t * stride, vv, kk, squared(o_rows + t * q_width),
                                                    c * squared(q + ((first + t) * g + h) * head_dim), first + t + 1, key.data() + task * seqlen);
+          }
         }
       }
     }

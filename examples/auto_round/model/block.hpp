@@ -33,7 +33,8 @@ struct kv_cache {
 /// order, with errors of different keys taken as independent. Summed over heads, [tokens] each. With scores p and values v, an error e of the score of
 /// query t and key s moves the output o_t by p(t, s) (v_s - o_t) e.
 struct attention_sensitivity {
-  std::vector<float> query, key;
+  const std::uint8_t* counts = nullptr;  ///< in: [tokens], 0 for queries whose output does not matter; null: all matter
+  std::vector<float> query, key;         ///< out
 };
 
 /// Runs blocks on batches of `sequences` x `seqlen` tokens; rows of x and y are tokens, [sequences * seqlen x hidden_size].

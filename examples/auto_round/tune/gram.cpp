@@ -337,6 +337,7 @@ class gram_tuner {
       for (auto& s : statistics_) s.reset(hidden_, same_input ? 0 : hidden_);
     model::attention_sensitivity sensitivity;
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      sensitivity.counts = set_.valid.data() + first * seqlen_;
       float_stream_.load(first, n, x_.data());
       if (same_input) stream_.store(first, n, x_.data());
       const linalg::operand attended = runner_.attend(floats_, x_.data(), n, seqlen_, statistics ? &sensitivity : nullptr);
