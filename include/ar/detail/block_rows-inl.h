@@ -240,7 +240,7 @@ template <BlockType T, class V>
 constexpr void dequantize_blocks(const std::uint8_t* bytes, std::size_t blocks, float* out) noexcept {
   constexpr std::size_t step = static_cast<std::size_t>(lane_count<V>);
   for (std::size_t b = 0; b < blocks; ++b, out += T::block_size) {
-    std::uint8_t code[T::block_size] = {};
+    std::uint8_t code[T::block_size];  // load writes all of them; zeroing them first is a call of memset on small machines
     typename T::template params<float> s{};
     T::load(bytes + b * T::block_bytes, code, s);
     const auto p = broadcast<T, V>(to_array<T, float>(s));

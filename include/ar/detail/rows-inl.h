@@ -57,6 +57,9 @@ struct extrema {
   float lo = 0.0f, hi = 0.0f;  ///< include zero
 };
 
+/// Neither NaN nor infinity.
+constexpr bool is_finite(float x) noexcept { return (std::bit_cast<std::uint32_t>(x) << 1) < 0xFF000000u; }
+
 /// Smallest and largest of w[0..n) and zero. Exact, so the order does not matter; NaN is not seen.
 template <class V>
 constexpr extrema range_of(const float* w, std::size_t n) noexcept {
@@ -126,7 +129,7 @@ template <class V>
 constexpr bool usable(matrix_view<const float> m, bool nonzero) noexcept {
   for (std::size_t r = 0; r < m.rows; ++r)
     for (std::size_t c = 0; c < m.cols; ++c)
-      if (!(lane_abs(m(r, c)) <= 0x1.fffffep127f) || (nonzero && m(r, c) == 0.0f)) return false;
+      if (!is_finite(m(r, c)) || (nonzero && m(r, c) == 0.0f)) return false;
   return true;
 }
 
@@ -276,12 +279,22 @@ constexpr void given_row(const T& t, const float* w, std::size_t cols, std::size
   }
 }
 
-/// True if a group with these extrema gets a finite scale and finite weights back.
+/// A half that is not infinite times a code is a float that is not: nothing but the scale can overflow.
+template <class T>
+inline constexpr bool only_scale_overflows = T::scale_format == real::f16 && T::weight_format != real::f16 && requires(const T t) { t.code_offset(); };
+
+/// True if a group with these extrema and parameters has a finite scale and gets finite weights back.
+template <class T>
+constexpr bool representable(const T& t, extrema e, const typename T::template params<float>& p) noexcept {
+  if constexpr (only_scale_overflows<T>) {
+    return is_finite(p.scale);
+  } else {
+    return is_finite(p.scale) && is_finite(t.decode(t.encode(e.lo, p), p)) && is_finite(t.decode(t.encode(e.hi, p), p));
+  }
+}
 template <class T>
 [[gnu::noinline]] constexpr bool representable(const T& t, extrema e) noexcept {
-  const auto p = t.from_range(e.lo, e.hi);
-  const float limit = 0x1.fffffep127f;
-  return lane_abs(p.scale) <= limit && lane_abs(t.decode(t.encode(e.lo, p), p)) <= limit && lane_abs(t.decode(t.encode(e.hi, p), p)) <= limit;
+  return representable(t, e, t.from_range(e.lo, e.hi));
 }
 
 /// Reads all of w and says whether its groups can be fitted: non_finite, not_representable (a scale overflows its format), or ok. A type that
@@ -317,10 +330,10 @@ constexpr bool usable_type(const T& t) noexcept {
   return t.valid();
 }
 
-/// Does A with all bands of w.
+/// Does A with all bands of w, for a lane of many values.
 template <action A, class T, class V>
-constexpr void fit_all(const T& t, matrix_view<const float> w, const shapes::cells& cells, matrix_view<float> scale, matrix_view<float> zero_point,
-                       matrix_view<std::uint8_t> code, matrix_view<float> out) noexcept {
+constexpr void fit_bands(const T& t, matrix_view<const float> w, const shapes::cells& cells, matrix_view<float> scale, matrix_view<float> zero_point,
+                         matrix_view<std::uint8_t> code, matrix_view<float> out) noexcept {
   for (std::size_t r = 0, band = 0; r < w.rows; r += cells.rows, ++band) {
     const std::size_t here = w.rows - r < cells.rows ? w.rows - r : cells.rows;
     fit_band<A, T, V>(t, {w.row(r), here, w.cols, w.stride}, cells.cols, scale.data == nullptr ? nullptr : scale.row(band),
@@ -330,32 +343,89 @@ constexpr void fit_all(const T& t, matrix_view<const float> w, const shapes::cel
   }
 }
 
+/// The same with check_weights for the float lane, which gains nothing from groups side by side: one after the other, in two walks over w of which
+/// the first only looks. Written for size, since this is what a microcontroller gets: tests/house/code_size.sh has the bounds.
+template <action A, class T>
+[[nodiscard]] constexpr errc fit_one_by_one(const T& t, matrix_view<const float> w, const shapes::cells& cells, matrix_view<float> scale,
+                                            matrix_view<float> zero_point, matrix_view<std::uint8_t> code, matrix_view<float> out) noexcept {
+  errc result = errc::ok;
+  for (int walk = 0; walk < 2 && result == errc::ok; ++walk)
+    for (std::size_t first = 0, band = 0; first < w.rows; first += cells.rows, ++band)
+      for (std::size_t at = 0, g = 0; at < w.cols; at += cells.cols, ++g) {
+        const std::size_t height = w.rows - first < cells.rows ? w.rows - first : cells.rows;
+        const std::size_t n = w.cols - at < cells.cols ? w.cols - at : cells.cols;
+        float lo = 0.0f, hi = 0.0f;
+        for (std::size_t r = 0; r < height; ++r)
+          for (std::size_t c = 0; c < n; ++c) {
+            const float x = w(first + r, at + c);
+            if (!is_finite(x)) return errc::non_finite;
+            lo = lane_min(lo, x);
+            hi = lane_max(hi, x);
+          }
+        const auto p = t.from_range(lo, hi);
+        if (walk == 0) {
+          if (!representable(t, {lo, hi}, p)) result = errc::not_representable;
+          continue;
+        }
+        const auto a = to_array<T, float>(p);
+        if constexpr (A != action::qdq) {
+          if (scale.data != nullptr) scale(band, g) = a.v[0];
+          if constexpr (has_zero_point<T>) {
+            if (zero_point.data != nullptr) zero_point(band, g) = a.v[1];
+          }
+        }
+        for (std::size_t r = first; r < first + height; ++r) {
+          if constexpr (A == action::encode) elements<A, T, float>(t, a, w.row(r) + at, code.row(r) + at, nullptr, n);
+          if constexpr (A == action::qdq) elements<A, T, float>(t, a, w.row(r) + at, nullptr, out.row(r) + at, n);
+        }
+      }
+  return result;
+}
+
+/// Reads all of w, says whether its groups can be fitted, and only then does A with them.
+template <action A, class T, class V>
+[[nodiscard]] constexpr errc fit_all(T& t, matrix_view<const float> w, const shapes::cells& cells, matrix_view<float> scale,
+                                     matrix_view<float> zero_point, matrix_view<std::uint8_t> code, matrix_view<float> out) noexcept {
+  if constexpr (std::is_same_v<V, float>) {
+    if constexpr (requires { t.the_tensor; }) {
+      extrema all;
+      if (!finite_range<V>(w, all)) return errc::non_finite;
+      if (t.needs_range()) t.the_tensor.maximum = lane_max(-all.lo, all.hi);
+    }
+    return fit_one_by_one<A>(t, w, cells, scale, zero_point, code, out);
+  } else {
+    if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
+    fit_bands<A, T, V>(t, w, cells, scale, zero_point, code, out);
+    return errc::ok;
+  }
+}
+
+// What the doors call, once each. Inlined, so that the checks of a static scheme with a shape that the compiler knows fold away; otherwise it is a
+// matter of luck whether a microcontroller gets them as code (tests/house/code_size.sh).
+
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc fit(T t, group_shape group, matrix_view<const float> w, matrix_view<float> scale, matrix_view<float> zero_point) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr errc fit(T t, group_shape group, matrix_view<const float> w, matrix_view<float> scale,
+                                                     matrix_view<float> zero_point) noexcept {
   if (!usable_type(t)) return errc::bad_value;
   shapes::cells cells;
   if (const errc e = shapes::grouped(group, w, cells); e != errc::ok) return e;
   if (const errc e = shapes::parameter_shapes(w.rows, w.cols, cells, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
-  if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
-  fit_all<action::fit, T, V>(t, w, cells, scale, zero_point, {}, {});
-  return errc::ok;
+  return fit_all<action::fit, T, V>(t, w, cells, scale, zero_point, {}, {});
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc quantize(T t, group_shape group, matrix_view<const float> w, matrix_view<std::uint8_t> code, matrix_view<float> scale,
-                                      matrix_view<float> zero_point) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr errc quantize(T t, group_shape group, matrix_view<const float> w, matrix_view<std::uint8_t> code,
+                                                          matrix_view<float> scale, matrix_view<float> zero_point) noexcept {
   if (!usable_type(t)) return errc::bad_value;
   shapes::cells cells;
   if (const errc e = shapes::grouped(group, w, code, cells); e != errc::ok) return e;
   if (const errc e = shapes::parameter_shapes(w.rows, w.cols, cells, has_zero_point<T>, scale, zero_point); e != errc::ok) return e;
-  if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
-  fit_all<action::encode, T, V>(t, w, cells, scale, zero_point, code, {});
-  return errc::ok;
+  return fit_all<action::encode, T, V>(t, w, cells, scale, zero_point, code, {});
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc encode(const T& t, group_shape group, matrix_view<const float> w, matrix_view<const float> scale,
-                                    matrix_view<const float> zero_point, matrix_view<std::uint8_t> code) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr errc encode(const T& t, group_shape group, matrix_view<const float> w, matrix_view<const float> scale,
+                                                        matrix_view<const float> zero_point, matrix_view<std::uint8_t> code) noexcept {
   if (!usable_type(t)) return errc::bad_value;
   shapes::cells cells;
   if (const errc e = shapes::grouped(group, w, code, cells); e != errc::ok) return e;
@@ -363,14 +433,15 @@ template <RangeType T, class V>
   if (!usable(scale, !zero_scale<T>()) || (has_zero_point<T> && !usable(zero_point, false))) return errc::bad_value;
   if (extrema e; !finite_range<V>(w, e)) return errc::non_finite;
   for (std::size_t r = 0; r < w.rows; ++r)
-    given_row<action::encode, T, V>(t, w.row(r), w.cols, cells.cols, scale.row(r / cells.rows), has_zero_point<T> ? zero_point.row(r / cells.rows) : nullptr,
-                                    code.row(r), nullptr);
+    given_row<action::encode, T, V>(t, w.row(r), w.cols, cells.cols, scale.row(r / cells.rows),
+                                    has_zero_point<T> ? zero_point.row(r / cells.rows) : nullptr, code.row(r), nullptr);
   return errc::ok;
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc dequantize(const T& t, group_shape group, matrix_view<const std::uint8_t> code, matrix_view<const float> scale,
-                                        matrix_view<const float> zero_point, matrix_view<float> out) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr errc dequantize(const T& t, group_shape group, matrix_view<const std::uint8_t> code,
+                                                            matrix_view<const float> scale, matrix_view<const float> zero_point,
+                                                            matrix_view<float> out) noexcept {
   if (!usable_type(t)) return errc::bad_value;
   shapes::cells cells;
   if (const errc e = shapes::grouped(group, code, out, cells); e != errc::ok) return e;
@@ -382,13 +453,11 @@ template <RangeType T, class V>
 }
 
 template <RangeType T, class V>
-[[nodiscard]] constexpr errc qdq(T t, group_shape group, matrix_view<const float> w, matrix_view<float> out) noexcept {
+[[nodiscard, gnu::always_inline]] constexpr errc qdq(T t, group_shape group, matrix_view<const float> w, matrix_view<float> out) noexcept {
   if (!t.valid()) return errc::bad_value;
   shapes::cells cells;
   if (const errc e = shapes::grouped(group, w, out, cells); e != errc::ok) return e;
-  if (const errc e = check_weights<T, V>(t, w, cells); e != errc::ok) return e;
-  fit_all<action::qdq, T, V>(t, w, cells, {}, {}, {}, out);
-  return errc::ok;
+  return fit_all<action::qdq, T, V>(t, w, cells, {}, {}, {}, out);
 }
 
 }  // namespace rows

@@ -51,8 +51,21 @@ AR_FN constexpr std::uint16_t bf16_from_f32(float f) noexcept {
 /// The value of a bfloat16, exactly.
 AR_FN constexpr float f32_from_bf16(std::uint16_t b) noexcept { return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16); }
 
-/// `f` rounded to half precision and widened again.
-AR_FN constexpr float round_to_f16(float f) noexcept { return f32_from_f16(f16_from_f32(f)); }
+/// `f` rounded to half precision and widened again: f32_from_f16(f16_from_f32(f)) without the detour.
+AR_FN constexpr float round_to_f16(float f) noexcept {
+  const std::uint32_t x = std::bit_cast<std::uint32_t>(f);
+  const std::uint32_t sign = x & 0x80000000u;
+  std::uint32_t r = x ^ sign;
+  if (r < 0x38800000u) {  // below 2^-14: a float at 0.5 ends where a subnormal half does
+    r = std::bit_cast<std::uint32_t>((std::bit_cast<float>(r) + 0.5f) - 0.5f);
+  } else if (r > 0x7F800000u) {
+    r = 0x7FC00000u;
+  } else {
+    r = (r + 0xFFFu + ((r >> 13) & 1u)) & 0xFFFFE000u;
+    if (r >= 0x47800000u) r = 0x7F800000u;  // 2^16
+  }
+  return std::bit_cast<float>(r | sign);
+}
 
 /// `f` rounded to bfloat16 and widened again.
 AR_FN constexpr float round_to_bf16(float f) noexcept { return f32_from_bf16(bf16_from_f32(f)); }
