@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # waiting threads give their core to others: much faster on a shared machine
-./cmake/install-debian-packages.sh ccache clang libomp-dev libgtest-dev libgmock-dev gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-dev
+./cmake/install-debian-packages.sh ccache clang doxygen libomp-dev libgtest-dev libgmock-dev gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-dev
 jobs=$(nproc)
 lscpu | grep -E '^(Model name|Flags)' | sed -E 's/^Flags: */SIMD: /' | awk '/^SIMD/{printf "SIMD:"; for(i=2;i<=NF;i++) if($i ~ /^(ssse3|sse4_2|avx2|avx512f|avx512bw|avx512_bf16|avx512_vnni|amx.*|f16c|fma)$/) printf " %s",$i; print ""; next}{print}'
 export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1

@@ -17,6 +17,7 @@
 namespace ar {
 inline namespace AR_ABI {
 
+/// All packed layouts.
 using all_codecs = type_list<awq_int32,
                              ct_int32,
                              fp8_block_bytes,

@@ -1,25 +1,25 @@
 // Compiler and target configuration: the only macros of the library that a user may set or use.
 #pragma once
 
-// AR_FN marks a function that may run in a CUDA kernel. The same text is the host reference.
+/// AR_FN marks a function that may run in a CUDA kernel. The same text is the host reference.
 #if defined(__CUDACC__)
 #define AR_FN __host__ __device__
 #else
 #define AR_FN
 #endif
 
-// AR_INLINE is for one-line functions of types that units with different -march flags share: no copy of them may be left for the linker to
-// choose, because it could hold instructions that the other unit's machine does not have.
+/// AR_INLINE is for one-line functions of types that units with different -march flags share: no copy of them may be left for the linker to
+/// choose, because it could hold instructions that the other unit's machine does not have.
 #define AR_INLINE [[gnu::always_inline]]
 
-// AR_NOINLINE keeps a long function out of its many callers: the searches would otherwise be compiled once per data type and use.
+/// AR_NOINLINE keeps a long function out of its many callers: the searches would otherwise be compiled once per data type and use.
 #if defined(__GNUC__)
 #define AR_NOINLINE [[gnu::noinline]]
 #else
 #define AR_NOINLINE
 #endif
 
-// AR_KEEP_LOOP before a short loop over bytes: g++ -O3 would write it out in full and then no longer see that it is a few vector instructions.
+/// AR_KEEP_LOOP before a short loop over bytes: g++ -O3 would write it out in full and then no longer see that it is a few vector instructions.
 #if defined(__GNUC__) && !defined(__clang__)
 #define AR_KEEP_LOOP _Pragma("GCC unroll 1")
 #else
@@ -40,8 +40,8 @@
 #endif
 #endif
 
-// AR_ABI names the instruction set that this translation unit is compiled for. It is an inline namespace, and so part of the mangled name, of
-// every function that does arithmetic: two units with different -march flags link without violating the one-definition rule.
+/// AR_ABI names the instruction set that this translation unit is compiled for. It is an inline namespace, and so part of the mangled name, of
+/// every function that does arithmetic: two units with different -march flags link without violating the one-definition rule.
 #if defined(AR_NO_HIGHWAY)
 #define AR_ABI abi_scalar
 #elif defined(__AVX512BF16__) && defined(__AVX512VBMI2__)

@@ -110,6 +110,8 @@ struct codec_layout {
   static_assert(Bits == dynamic || C::has_bits(Bits), "ar: the codec has no such width");
   static_assert(C::order != scale_order::blocks, "ar: scales of two-dimensional blocks are not converted");
   static_assert(Group != 0 || Offset == group_offset::none, "ar: a group size of 0 (one scale for the tensor) has no offsets");
+  /// What convert and its checks ask of a layout: what its parts are made of, which of them it has, width and group size, and whether they are admitted.
+  /// @{
   using word = typename C::word;
   using number = converting::stored<Format>;
   using offset = std::conditional_t<Offset == group_offset::bias, number, std::uint32_t>;
@@ -131,8 +133,10 @@ struct codec_layout {
     return C::has_bits(bits()) && group_size() >= -1 && (group_size() != 0 || Offset == group_offset::none) &&
            (C::group == 0 || group_size() == C::group);
   }
+  /// @}
 
-  /// Shapes of the parts of a matrix [rows x cols]; 0 x 0 for what there is not, or cannot be.
+  /// Shapes of the parts of a matrix [rows x cols]; 0 x 0 for what there is not, or cannot be. `fits` compares views with them.
+  /// @{
   constexpr matrix_shape code_shape(std::size_t rows, std::size_t cols) const noexcept { return packed_shape(C{}, bits(), rows, cols); }
   constexpr matrix_shape scale_shape(std::size_t rows, std::size_t cols) const noexcept { return ar::scale_shape(C{}, group_size(), rows, cols); }
   constexpr matrix_shape offset_shape(std::size_t rows, std::size_t cols) const noexcept {
@@ -147,9 +151,11 @@ struct codec_layout {
     return converting::has_shape(p.codes, codes) && converting::has_shape(p.scales, scale_shape(rows, cols)) &&
            (!(has_bias || has_zeros) || converting::has_shape(p.offsets, offsets));
   }
+  /// @}
 
   /// The zero points that can be stored so that every reader agrees. A v1 field of all ones reads back as 2^bits, or for 5 to 7 bits as 0 here and
-  /// as 2^bits in the original: it is not written there.
+  /// as 2^bits in the original: it is not written there. `holds` says the same of a scale and a bias.
+  /// @{
   constexpr int lowest_zero() const noexcept { return Offset == group_offset::zero_v1 ? 1 : Offset == group_offset::zero_v2 ? 0 : 1 << (bits() - 1); }
   constexpr int highest_zero() const noexcept {
     const int top = (1 << bits()) - 1;
@@ -159,14 +165,19 @@ struct codec_layout {
   static constexpr bool holds(const converting::group_values& v) noexcept {
     return converting::holds_number<Format>(v.scale) && (!has_bias || converting::holds_number<Format>(v.offset));
   }
+  /// @}
 
+  /// A tile of codes that begins at `at`.
+  /// @{
   constexpr void read_codes(const input& p, matrix_shape at, matrix_view<std::uint8_t> tile) const noexcept {
     run(packing::unpack_call<C>{code_part(p.codes, at, tile), tile});
   }
   constexpr void write_codes(const output& p, matrix_shape at, matrix_view<const std::uint8_t> tile) const noexcept {
     run(packing::pack_call<C>{tile, code_part(p.codes, at, tile)});
   }
+  /// @}
   /// The numbers of group g of `count` rows from row n, a multiple of 32.
+  /// @{
   constexpr void read_groups(const input& p, std::size_t n, std::size_t count, std::size_t g, converting::group_values* out) const noexcept {
     if constexpr (has_zeros) {
       std::int32_t zero[converting::tile_rows] = {};
@@ -190,6 +201,7 @@ struct codec_layout {
       if constexpr (has_bias) at_group(p.offsets, n + r, g) = converting::store_number<Format>(in[r].offset);
     }
   }
+  /// @}
 
  private:
   static constexpr zero_convention convention = Offset == group_offset::zero_v1 ? zero_convention::v1 : zero_convention::v2;
@@ -224,6 +236,8 @@ struct codec_layout {
 /// `codes` are the bytes of the tensor, [rows x cols / 32 * block_bytes].
 template <class T>
 struct gguf_layout {
+  /// As in codec_layout.
+  /// @{
   using word = std::uint8_t;
   using number = std::uint16_t;
   using offset = std::uint16_t;
@@ -274,7 +288,7 @@ struct gguf_layout {
     for (std::size_t r = 0; r < tile.rows; ++r)
       for (std::size_t c = 0; c < tile.cols; c += T::block_size) T::load(block(p.codes, at.rows + r, at.cols + c), tile.row(r) + c, unused);
   }
-  /// Blocks with these codes and no scale yet: write_groups comes after.
+  // Blocks with these codes and no scale yet: write_groups comes after.
   static constexpr void write_codes(const output& p, matrix_shape at, matrix_view<const std::uint8_t> tile) noexcept {
     for (std::size_t r = 0; r < tile.rows; ++r)
       for (std::size_t c = 0; c < tile.cols; c += T::block_size) T::store(params{}, tile.row(r) + c, block(p.codes, at.rows + r, at.cols + c));
@@ -299,6 +313,7 @@ struct gguf_layout {
       T::store(v, code, at);
     }
   }
+  /// @}
 
  private:
   template <class B>

@@ -3,8 +3,9 @@
 
 namespace ar {
 
+/// What a function of the library says: `ok`, or why it did nothing.
 enum class errc : unsigned char {
-  ok = 0,
+  ok = 0,             ///< all of the work is done
   bad_shape,          ///< rows, columns or group size do not fit together
   bad_size,           ///< a buffer is smaller than the shape demands, or a size computation overflows
   bad_value,          ///< a parameter is outside its documented range

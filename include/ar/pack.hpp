@@ -174,8 +174,10 @@ template <ZeroCodec C>
 /// A codec as plain data, for layouts that are named at run time; what each function does is said above. Layouts of words have the functions over
 /// words, layouts of bytes those over bytes; the others are null. Layouts without integer zero points have null for those functions.
 struct codec_kernels {
-  const char* name;
-  int group;  ///< the group size if the layout has but one, otherwise 0
+  const char* name;  ///< the codec's
+  int group;         ///< the group size if the layout has but one, otherwise 0
+  /// The function of this name over the codec.
+  /// @{
   bool (*has_bits)(int bits) noexcept;
   matrix_shape (*packed_shape)(int bits, std::size_t rows, std::size_t cols) noexcept;
   matrix_shape (*packed_zero_shape)(int bits, std::size_t rows, std::size_t groups) noexcept;
@@ -186,6 +188,7 @@ struct codec_kernels {
   errc (*unpack_bytes)(int bits, matrix_view<const std::uint8_t> bytes, matrix_view<std::uint8_t> code) noexcept;
   errc (*pack_zeros)(zero_convention convention, int bits, matrix_view<const std::int32_t> zero, matrix_view<std::uint32_t> words) noexcept;
   errc (*unpack_zeros)(zero_convention convention, int bits, matrix_view<const std::uint32_t> words, matrix_view<std::int32_t> zero) noexcept;
+  /// @}
 };
 
 namespace packing {

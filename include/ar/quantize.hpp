@@ -21,6 +21,7 @@
 
 AR_BEGIN_TARGET
 
+/// The lane of this unit: Highway's vector for the compiler's flags, or one float.
 #if defined(AR_NO_HIGHWAY)
 using native_lane = float;
 #else

@@ -20,19 +20,20 @@ struct scheme_fields {
   std::string_view data_type = "int";       ///< weight type: family ("int", "mx_fp", "fp", "nv_fp", "mx_int") or full name
   std::optional<int> act_bits{};            ///< activation bits; 16 and more: not quantized
   std::optional<int> act_group_size{};      ///< as group_size, for activations
-  std::optional<bool> act_sym{};
-  std::optional<std::string_view> act_data_type{};
+  std::optional<bool> act_sym{};                    ///< as sym, for activations
+  std::optional<std::string_view> act_data_type{};  ///< as data_type, for activations
   std::optional<bool> act_dynamic{};        ///< activation scales from the current data instead of calibration
   std::optional<int> super_bits{};          ///< bits of the scales of a GGUF super-block
   std::optional<int> super_group_size{};    ///< groups in a GGUF super-block
 
+  /// Equal in every field, empty ones included.
   friend constexpr bool operator==(const scheme_fields&, const scheme_fields&) = default;
 };
 
 /// A named scheme.
 struct preset {
-  std::string_view name;
-  scheme_fields fields;
+  std::string_view name;  ///< as users write it
+  scheme_fields fields;   ///< what it stands for
 };
 
 namespace detail {

@@ -114,7 +114,9 @@ constexpr double default_learning_rate(int iters, int bits) noexcept { return (i
 /// Linear decay to zero as the reference's scheduler computes it: recursively in float, each factor from double.
 class linear_schedule {
  public:
+  /// From `lr` down to 0 in `iters` steps.
   constexpr linear_schedule(double lr, int iters) noexcept : lr_(static_cast<float>(lr)), iters_(iters) {}
+  /// The rate of the iteration that comes next.
   constexpr float lr() const noexcept { return lr_; }
   /// After each iteration, `iters` times at most.
   constexpr void advance() noexcept {
@@ -132,12 +134,14 @@ class linear_schedule {
 /// The generator of CPython's `random` module: MT19937, seeded by an array. One lives through a whole run.
 class python_random {
  public:
+  /// random.seed(seed).
   constexpr explicit python_random(std::uint64_t seed) noexcept {
     const std::uint32_t key[2] = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
     init(key, key[1] != 0 ? 2 : 1);
   }
   /// A seed of any size: the 32-bit words of its absolute value, least significant first, without leading zeros but at least one.
   constexpr python_random(const std::uint32_t* key, std::size_t length) noexcept { init(key, length); }
+  /// 32 random bits.
   constexpr std::uint32_t next() noexcept {
     if (at_ == n) refill();
     std::uint32_t y = state_[at_++];

@@ -26,13 +26,15 @@ namespace ar {
 /// A row-major matrix that somebody else owns: element (r, c) is data[r * stride + c]. `stride` counts elements and is at least `cols`.
 template <class T>
 struct matrix_view {
-  T* data = nullptr;
-  std::size_t rows = 0;
-  std::size_t cols = 0;
-  std::size_t stride = 0;
+  T* data = nullptr;       ///< the first element
+  std::size_t rows = 0;    ///< how many rows
+  std::size_t cols = 0;    ///< elements of a row
+  std::size_t stride = 0;  ///< elements from a row to the next
 
   constexpr matrix_view() = default;
+  /// Rows that follow each other.
   AR_INLINE constexpr matrix_view(T* p, std::size_t r, std::size_t c) noexcept : data(p), rows(r), cols(c), stride(c) {}
+  /// Rows `s` elements apart.
   AR_INLINE constexpr matrix_view(T* p, std::size_t r, std::size_t c, std::size_t s) noexcept : data(p), rows(r), cols(c), stride(s) {}
 
   /// A view of mutable elements converts to a view of const ones.
@@ -40,16 +42,21 @@ struct matrix_view {
     requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
   AR_INLINE constexpr matrix_view(matrix_view<U> o) noexcept : data(o.data), rows(o.rows), cols(o.cols), stride(o.stride) {}
 
+  /// The first element of row r; nothing is checked.
   AR_INLINE constexpr T* row(std::size_t r) const noexcept { return data + r * stride; }
+  /// Element (r, c); nothing is checked.
   AR_INLINE constexpr T& operator()(std::size_t r, std::size_t c) const noexcept { return data[r * stride + c]; }
+  /// How many elements it has.
   AR_INLINE constexpr std::size_t size() const noexcept { return rows * cols; }
+  /// True if rows follow each other without a gap.
   AR_INLINE constexpr bool contiguous() const noexcept { return stride == cols; }
 };
 
 /// How large a matrix is, where there is none yet.
 struct matrix_shape {
-  std::size_t rows = 0;
-  std::size_t cols = 0;
+  std::size_t rows = 0;  ///< how many rows
+  std::size_t cols = 0;  ///< elements of a row
+  /// Equal in both.
   friend constexpr bool operator==(const matrix_shape&, const matrix_shape&) = default;
 };
 

@@ -15,6 +15,7 @@
 namespace ar {
 inline namespace AR_ABI {
 
+/// The order of the outputs in a word.
 struct awq_stream : bits::natural_stream {
   /// Where output i of eight lies, and which output lies at place i.
   static constexpr std::size_t place(std::size_t i) noexcept { return (i & ~std::size_t{7}) | (i & 1) << 2 | (i & 7) >> 1; }

@@ -17,6 +17,7 @@
 namespace ar {
 inline namespace AR_ABI {
 
+/// 32 codes as planes of their bits.
 struct planar_stream {
   static constexpr std::size_t place(std::size_t i) noexcept { return i; }
 

@@ -19,10 +19,13 @@ enum class small_special : unsigned char {
 
 /// A small floating format. Subnormals are part of all of them.
 struct small_format {
-  int exponent_bits, mantissa_bits, bias;
-  small_special special;
-  bool has_sign;
+  int exponent_bits;      ///< width of the exponent
+  int mantissa_bits;      ///< width of the mantissa, without the leading one
+  int bias;               ///< exponent field of 1.0
+  small_special special;  ///< what the topmost codes stand for
+  bool has_sign;          ///< the topmost bit is the sign
 
+  /// Width of a code.
   AR_INLINE constexpr int bits() const noexcept { return exponent_bits + mantissa_bits + (has_sign ? 1 : 0); }
   /// The code of the sign, 0 for unsigned formats.
   AR_INLINE constexpr std::uint32_t sign_code() const noexcept { return has_sign ? 1u << (bits() - 1) : 0u; }
@@ -32,6 +35,7 @@ struct small_format {
     return codes - 1 - (special == small_special::none ? 0u : special == small_special::nan ? 1u : 1u << mantissa_bits);
   }
 
+  /// Equal in every field.
   friend constexpr bool operator==(const small_format&, const small_format&) = default;
 };
 
@@ -106,11 +110,13 @@ AR_FN constexpr float f32_from_small(std::uint8_t code) noexcept {
   return std::bit_cast<float>(sign | ((exponent + static_cast<std::uint32_t>(127 - F.bias)) << 23) | (mantissa << (23 - F.mantissa_bits)));
 }
 
-/// The largest finite number and the smallest positive ones of format F.
+/// The largest finite number of format F.
 template <small_format F>
 inline constexpr float small_max = f32_from_small<F>(static_cast<std::uint8_t>(F.max_code()));
+/// The smallest positive number of format F with a full mantissa.
 template <small_format F>
 inline constexpr float small_min_normal = f32_from_small<F>(static_cast<std::uint8_t>(1u << F.mantissa_bits));
+/// The smallest positive number of format F.
 template <small_format F>
 inline constexpr float small_min_subnormal = f32_from_small<F>(1);
 

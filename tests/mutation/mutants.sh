@@ -1,0 +1,67 @@
+# The mutants of tests/mutation/run.sh: name, file under include/ar, sed expressions (one per line), tests that must notice. Each is a mistake that
+# somebody could make. A comment says what the reader might not see.
+
+# Rounding and number formats
+mutant half_ties_up numeric/half.hpp 's/rest == half \&\& (q \& 1u)/rest == half/' half_test
+mutant half_ties_odd numeric/half.hpp 's/0xFFFu + ((r >> 13) \& 1u)/0x1000u/' half_test
+mutant half_overflow numeric/half.hpp 's/if (r >= 0x47800000u) r = 0x7F800000u;.*/;/' half_test
+mutant bfloat16_truncates numeric/half.hpp 's/x + 0x7FFFu + ((x >> 16) \& 1u)/x/' half_test
+mutant bfloat16_ties_up numeric/half.hpp 's/x + 0x7FFFu + ((x >> 16) \& 1u)/x + 0x8000u/' half_test
+mutant small_float_ties_up numeric/small_float.hpp 's/rest > half || (rest == half \&\& (code \& 1u) != 0)/rest >= half/' small_float_test
+mutant small_float_wraps numeric/small_float.hpp 's/  if (code > max_code) {/  if (code > max_code + 1) {/' small_float_test
+mutant e8m0_bias numeric/small_float.hpp 's/static_cast<std::uint8_t>((x + 0x400000u) >> 23)/static_cast<std::uint8_t>(((x + 0x400000u) >> 23) + 1)/' small_float_test
+mutant log2_reach numeric/log2.hpp 's/0x1000000u - mantissa <= reach/0x1000000u - mantissa < reach/' data_types_primitives_test
+
+# Integers: sign, ties, clamp bounds, zero point
+mutant scale_sign dtype/int_sym.hpp 's/larger, zero - larger)/zero - larger, larger)/' int_sym_test
+mutant scale_tie dtype/int_sym.hpp 's/lane_lt(b, a), larger/lane_le(b, a), larger/' int_sym_test
+mutant clamp_high dtype/int_sym.hpp 's/, n - lane_set<F>(1.0f))/, n)/' int_sym_test
+mutant clamp_low dtype/int_sym.hpp 's/lane_set<F>(0.0f) - n)/lane_set<F>(1.0f) - n)/' int_sym_test
+mutant code_offset dtype/int_sym.hpp 's/return 1 << (bits() - 1);/return (1 << (bits() - 1)) - 1;/' int_sym_test
+mutant scale_rounded_once dtype/int_sym.hpp 's/lane_round_to<Scale>(lane_round_to<Weight>(\(.*\) \/ n));/lane_round_to<Scale>(\1 \/ n);/' data_types_int_test
+mutant zero_point_above dtype/int_asym.hpp 's/lane_round(lane_round_to<quotient_format>((zero - lo) \/ s))/& + lane_set<F>(1.0f)/' int_asym_test
+mutant zero_point_below dtype/int_asym.hpp 's/lane_round(lane_round_to<quotient_format>((zero - lo) \/ s))/& - lane_set<F>(1.0f)/' int_asym_test
+mutant zero_point_sign dtype/int_asym.hpp 's/(code - p.zero_point)/(code + p.zero_point)/' int_asym_test
+mutant levels dtype/int_asym.hpp 's/static_cast<float>((1 << bits()) - 1)/static_cast<float>(1 << bits())/' int_asym_test
+
+# Row loops: the wrong group, the short last group. The unit's own lane, and the float lane.
+mutant group_of_vectors detail/rows-inl.h 's/scale\[first + g\] = plane\[0\]\[g\]/scale[first + g] = plane[0][0]/' data_types_test
+mutant group_offset detail/rows-inl.h 's/const std::size_t at = (first + g) \* group, n/const std::size_t at = (first + g) * group + (g > 0 ? 1 : 0), n/' int_sym_test
+mutant group_of_floats detail/rows-inl.h 's/scale(band, g) = a.v\[0\]/scale(band, 0) = a.v[0]/' data_types_int_test
+mutant given_group detail/rows-inl.h 's/a.v\[0\] = scale\[g\]/a.v[0] = scale[0]/' data_types_int_test
+mutant writes_before_looking detail/rows-inl.h 's/if (!representable(t, {lo, hi}, p)) result = errc::not_representable;/;/' int_sym_test
+
+# MX, NVFP4, FP8
+mutant mx_exponent detail/scaled_type-inl.h 's/e -= max_exponent;/e -= max_exponent - 1;/' mxfp4_test
+mutant mx_scale_bias detail/scaled_type-inl.h 's/: e) + 127))/: e) + 126))/' mxfp4_test
+mutant mx_half_up detail/mx_facts.hpp 's/.half_up = true/.half_up = false/' data_types_scaled_test
+mutant saturation detail/scaled_type-inl.h 's/lane_min(lane_abs(y), lane_set<F>(f.grid.max))/lane_abs(y)/' fp8_test mxfp4_test
+mutant two_level_reciprocal_once detail/scaled_type-inl.h 's/p.back = lane_select(lane_eq(p.forward, zero), zero, one \/ p.forward);//' data_types_scaled_test
+mutant two_level_order detail/scaled_type-inl.h 's/scale = largest \* sixth;/scale = largest \/ lane_set<F>(6.0f);/' data_types_scaled_test
+mutant global_scale detail/scaled_facts.hpp 's/448.0f \* 6.0f/448.0f * 7.0f/' nvfp4_test
+
+# Packed layouts. A mistake in packing and unpacking alike keeps the round trip; golden words see it.
+mutant nibble_order detail/stream_rows.hpp 's/#if AR_HAS_BYTES16/#if 0/' \
+  's/code\[i\] | code\[i + 1\] << 4)/code[i + 1] | code[i] << 4)/' 's/code\[i\] = in\[i \/ 2\] \& 15;/code[i + 1] = in[i \/ 2] \& 15;/' \
+  's/code\[i + 1\] = in\[i \/ 2\] >> 4;/code[i] = in[i \/ 2] >> 4;/' mxfp4_nibbles_test formats_packs_test
+mutant awq_order codec/awq_int32.hpp 's/(i \& 1) << 2 | (i \& 7) >> 1/i \& 7/' 's/(i \& 3) << 1 | (i \& 7) >> 2/i \& 7/' '/^static_assert(awq_stream/d' \
+  awq_int32_test formats_packs_test
+mutant gptq_v1_zero codec/gptq_int32.hpp 's/return z - 1;/return z;/' 's/: field + 1;/: field;/' gptq_int32_test formats_gptq_test
+mutant gptq_saturation codec/gptq_int32.hpp 's/if (z == 0) return bits >= 5 \&\& bits <= 7 ? top : 0;/if (z == 0) return top;/' gptq_int32_test formats_gptq_test
+mutant ct_sign codec/int8_bytes.hpp 's/, 0x80>/, 0>/' int8_bytes_test formats_packs_test
+mutant mlx_bias_sign convert.hpp 's/-0.0f : -(in.scale \* in.offset)/-0.0f : in.scale * in.offset/' convert_test
+
+# SignRound
+mutant step_direction detail/tune_rows.hpp 's/lane_gt(gradient, zero), up, lane_select(lane_lt(gradient, zero), down/lane_gt(gradient, zero), down, lane_select(lane_lt(gradient, zero), up/' signround_test
+mutant zero_gradient_steps detail/tune_rows.hpp 's/lane_gt(gradient, zero), up/lane_ge(gradient, zero), up/' signround_test
+mutant gradient_mask detail/tune_grid.hpp 's/pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f))/pass_high(top)/' signround_test
+
+# GGUF
+mutant q4_0_nibbles detail/gguf_block32-inl.h 's/(code\[i\] \& 15u) | (static_cast<std::uint32_t>(code\[i + 16\] \& 15u) << 4)/(code[i + 16] \& 15u) | (static_cast<std::uint32_t>(code[i] \& 15u) << 4)/' \
+  's/code\[i\] = qs\[i\] \& 15;/code[i + 16] = qs[i] \& 15;/' 's/code\[i + 16\] = qs\[i\] >> 4;/code[i] = qs[i] >> 4;/' gguf_blocks_test
+mutant q4_k_scale_packing detail/gguf_superblock-inl.h 's/s0 | ((s1 >> 4) << 6)/s0 | ((m1 >> 4) << 6)/' gguf_blocks_test
+mutant q3_k_scale_packing dtype/q3_k.hpp 's/(s >> 4) << (2 \* (j >> 2))/(s >> 4) << (2 * (j \& 3))/' 's/>> (2 \* (j >> 2))) \& 3/>> (2 * (j \& 3))) \& 3/' gguf_blocks_test
+mutant two_level_scale_order detail/gguf_superblock-inl.h 's/(p.d \* p.scale\[sub\]) \* code - p.dmin/p.d * (p.scale[sub] * code) - p.dmin/' gguf_blocks_test
+mutant importance_ignored detail/gguf_superblock-inl.h 's/w\[i\] = importance\[j \* Sub + i\] \* lane_sqrt/w[i] = lane_sqrt/' gguf_blocks_test
+mutant q8_0_levels dtype/q8_0.hpp 's/magnitude \/ lane_set<F>(127.0f);$/magnitude \/ lane_set<F>(128.0f);/' gguf_blocks_test
+mutant q4_k_sigma dtype/q4_k.hpp 's/sigma_factor = 2.0f/sigma_factor = 1.0f/' gguf_blocks_test
