@@ -2,7 +2,7 @@
 """Quantizes a model with our program, loads each result with the program it is meant for, and compares perplexities.
 
 Usage (with the venv of setup.sh): check_exports.py [--binary build/release/bin/auto-round] [--model DIR] [--text FILE.jsonl]
-        [--seqlen 256] [--max_tokens 10000] [--format NAME ...] [--tolerance 0.005] [--threads 1]
+        [--seqlen 256] [--max_tokens 10000] [--group_size N] [--format NAME ...] [--tolerance 0.005] [--threads 1]
 Clients: transformers with auto-round's inference code (auto_round formats), transformers (fake), llama.cpp (GGUF).
 Perplexity is that of `auto-round eval --ppl`: every line as bos + text + eos, joined, cut to max_tokens, windows of seqlen
 without overlap, the first token of a window not scored, exp(mean nll). It must agree with our own eval of the same files to
@@ -39,6 +39,7 @@ parser.add_argument("--model", type=pathlib.Path, default=common.TINY_STORIES)
 parser.add_argument("--text", type=pathlib.Path, help="default: eval.jsonl of the model, else of tiny-stories")
 parser.add_argument("--seqlen", type=int, default=256)
 parser.add_argument("--max_tokens", type=int, default=10000)
+parser.add_argument("--group_size", help="of the integer schemes; auto-round cannot load a short last group, so it must divide the model's rows")
 parser.add_argument("--format", nargs="+", choices=FORMATS, default=list(FORMATS), metavar="NAME", help=", ".join(FORMATS))
 parser.add_argument("--tolerance", type=float, default=0.005, help="of perplexity, relative")
 parser.add_argument("--threads", type=int, default=1)
@@ -96,6 +97,8 @@ def main():
     failed = 0
     for name in args.format:
         options, client = FORMATS[name]
+        if args.group_size and "--scheme" in options and "--group_size" not in options:
+            options += f" --group_size {args.group_size}"
         with tempfile.TemporaryDirectory(prefix="ar-exports-") as tmp:
             try:
                 out = pathlib.Path(tmp, "out")

@@ -15,6 +15,6 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 "$venv/bin/python" "$here/check_exports.py" "$@" || status=1
 if [ -n "$smollm2" ]; then
   "$here/fetch_smollm2.sh" "$smollm2"
-  "$venv/bin/python" "$here/check_exports.py" --model "$smollm2" --max_tokens 2048 "$@" || status=1
+  "$venv/bin/python" "$here/check_exports.py" --model "$smollm2" --max_tokens 2048 --group_size 64 "$@" || status=1
 fi
 exit $status
