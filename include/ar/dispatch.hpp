@@ -35,7 +35,7 @@ namespace dispatch {
 // Highway numbers its targets so that a better one has a lower bit. Scalable vectors are left out: they cannot be members of a lane type.
 template <class F>
 void for_each_target(F f) noexcept {
-  const auto supported = static_cast<long long>(hwy::SupportedTargets());
+  [[maybe_unused]] const auto supported = static_cast<long long>(hwy::SupportedTargets());
 #define AR_DISPATCH_TARGET(bit, target) \
   if ((supported & (bit)) != 0) f(target::table);
 #if HWY_TARGETS & HWY_AVX3_DL

@@ -33,6 +33,12 @@ TEST(IntAsym, RangeIsSpreadOverAllCodes) {
   EXPECT_EQ(f.scale, 1.0f);
   EXPECT_EQ(f.zero_point, 5.0f);
   EXPECT_EQ(f.code, (std::vector<int>{0, 15, 5, 7, 9})) << "2.5 and 3.5 round to the even neighbor before the zero point is added";
+  const std::vector<std::uint8_t> code(f.code.begin(), f.code.end());
+  std::vector<float> back(code.size());
+  ASSERT_EQ(ar::dequantize(ar::scheme<ar::int_asym<4>, ar::group<-1>>{}, {code.data(), 1, code.size()}, {&f.scale, 1, 1}, {&f.zero_point, 1, 1},
+                           {back.data(), 1, back.size()}),
+            ar::errc::ok);
+  EXPECT_EQ(back, (std::vector<float>{-5.0f, 10.0f, 0.0f, 2.0f, 4.0f}));
 }
 
 TEST(IntAsym, ZeroIsAlwaysInTheRange) {

@@ -18,7 +18,7 @@ mutant scale_tie dtype/int_sym.hpp 's/lane_lt(b, a), larger/lane_le(b, a), large
 mutant clamp_high dtype/int_sym.hpp 's/, n - lane_set<F>(1.0f))/, n)/' int_sym_test
 mutant clamp_low dtype/int_sym.hpp 's/lane_set<F>(0.0f) - n)/lane_set<F>(1.0f) - n)/' int_sym_test
 mutant code_offset dtype/int_sym.hpp 's/return 1 << (bits() - 1);/return (1 << (bits() - 1)) - 1;/' int_sym_test
-mutant scale_rounded_once dtype/int_sym.hpp 's/lane_round_to<Scale>(lane_round_to<Weight>(\(.*\) \/ n));/lane_round_to<Scale>(\1 \/ n);/' data_types_int_test
+mutant scale_rounded_once dtype/int_asym.hpp 's/lane_round_to<Scale>(lane_round_to<Weight>(range \/ lane_set<F>(max_code())))/lane_round_to<Scale>(range \/ lane_set<F>(max_code()))/' data_types_int_test
 mutant zero_point_above dtype/int_asym.hpp 's/lane_round(lane_round_to<quotient_format>((zero - lo) \/ s))/& + lane_set<F>(1.0f)/' int_asym_test
 mutant zero_point_below dtype/int_asym.hpp 's/lane_round(lane_round_to<quotient_format>((zero - lo) \/ s))/& - lane_set<F>(1.0f)/' int_asym_test
 mutant zero_point_sign dtype/int_asym.hpp 's/(code - p.zero_point)/(code + p.zero_point)/' int_asym_test
@@ -54,14 +54,14 @@ mutant mlx_bias_sign convert.hpp 's/-0.0f : -(in.scale \* in.offset)/-0.0f : in.
 # SignRound
 mutant step_direction detail/tune_rows.hpp 's/lane_gt(gradient, zero), up, lane_select(lane_lt(gradient, zero), down/lane_gt(gradient, zero), down, lane_select(lane_lt(gradient, zero), up/' signround_test
 mutant zero_gradient_steps detail/tune_rows.hpp 's/lane_gt(gradient, zero), up/lane_ge(gradient, zero), up/' signround_test
-mutant gradient_mask detail/tune_grid.hpp 's/pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f))/pass_high(top)/' signround_test
+mutant gradient_mask detail/tune_grid.hpp 's/pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f))/pass_high(top)/' tune_test
 
 # GGUF
 mutant q4_0_nibbles detail/gguf_block32-inl.h 's/(code\[i\] \& 15u) | (static_cast<std::uint32_t>(code\[i + 16\] \& 15u) << 4)/(code[i + 16] \& 15u) | (static_cast<std::uint32_t>(code[i] \& 15u) << 4)/' \
   's/code\[i\] = qs\[i\] \& 15;/code[i + 16] = qs[i] \& 15;/' 's/code\[i + 16\] = qs\[i\] >> 4;/code[i] = qs[i] >> 4;/' gguf_blocks_test
 mutant q4_k_scale_packing detail/gguf_superblock-inl.h 's/s0 | ((s1 >> 4) << 6)/s0 | ((m1 >> 4) << 6)/' gguf_blocks_test
 mutant q3_k_scale_packing dtype/q3_k.hpp 's/(s >> 4) << (2 \* (j >> 2))/(s >> 4) << (2 * (j \& 3))/' 's/>> (2 \* (j >> 2))) \& 3/>> (2 * (j \& 3))) \& 3/' gguf_blocks_test
-mutant two_level_scale_order detail/gguf_superblock-inl.h 's/(p.d \* p.scale\[sub\]) \* code - p.dmin/p.d * (p.scale[sub] * code) - p.dmin/' gguf_blocks_test
+mutant step_rounded_late detail/gguf_superblock-inl.h 's/p.d = lane_round_f16(share_largest(scale, p.scale))/p.d = share_largest(scale, p.scale)/' gguf_blocks_test
 mutant importance_ignored detail/gguf_superblock-inl.h 's/w\[i\] = importance\[j \* Sub + i\] \* lane_sqrt/w[i] = lane_sqrt/' gguf_blocks_test
 mutant q8_0_levels dtype/q8_0.hpp 's/magnitude \/ lane_set<F>(127.0f);$/magnitude \/ lane_set<F>(128.0f);/' gguf_blocks_test
 mutant q4_k_sigma dtype/q4_k.hpp 's/sigma_factor = 2.0f/sigma_factor = 1.0f/' gguf_blocks_test

@@ -9,7 +9,8 @@ scratch=${AR_MUTATION_DIR:-$(mktemp -d)}
 [ -n "${AR_MUTATION_DIR:-}" ] || trap 'rm -rf "$scratch"' EXIT
 copy=$scratch/tree build=$scratch/build log=$scratch/log
 mkdir -p "$copy"
-(cd "$root" && git ls-files -co --exclude-standard -z | tar --null -T - -cf -) | tar -xf - -C "$copy"
+# -m: newer than what an earlier run built of a mutant.
+(cd "$root" && git ls-files -co --exclude-standard -z | tar --null -T - -cf -) | tar -xmf - -C "$copy"
 
 # One SIMD target, not optimized: the reference and one more lane, compiled quickly. All targets give the same bits, so one is enough to be wrong.
 cmake -S "$copy" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS=-O0 -g0 -DHWY_COMPILE_ONLY_STATIC" -DAR_BUILD_EXAMPLES=OFF \
