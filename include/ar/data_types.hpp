@@ -19,6 +19,7 @@
 #include "ar/dtype/mxfp6.hpp"
 #include "ar/dtype/mxfp8.hpp"
 #include "ar/dtype/mxint.hpp"
+#include "ar/dtype/mxuint.hpp"
 #include "ar/dtype/nvfp4.hpp"
 #include "ar/dtype/q2_k.hpp"
 #include "ar/dtype/q3_k.hpp"
@@ -50,6 +51,7 @@
   X(mxfp6) \
   X(mxfp8) \
   X(mxint) \
+  X(mxuint) \
   X(nvfp4) \
   X(q2_k) \
   X(q3_k) \

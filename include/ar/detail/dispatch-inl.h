@@ -15,23 +15,16 @@
 #include "ar/detail/lane-inl.h"
 #include "ar/detail/rows-inl.h"
 #include "ar/detail/scaled_type-inl.h"
+#include "ar/detail/search_table-inl.h"
 #include "ar/detail/tune_rows.hpp"
 
 AR_BEGIN_TARGET
+#if defined(AR_DISPATCH_WITHOUT_SEARCH)
 namespace dispatch {
-
-/// The type that `values` describe.
-template <class T>
-constexpr T from_values(const type_values& values) noexcept {
-  T t{};
-  if constexpr (std::is_same_v<T, any_scaled>) {
-    t.the_facts = *values.facts;
-    t.the_tensor = values.tensor;
-  } else {
-    t.width = decltype(t.width)(values.bits);
-  }
-  return t;
+extern template const search_functions* search_table<vec>() noexcept;
 }
+#endif
+namespace dispatch {
 
 template <class T>
 struct range_entry {
@@ -56,23 +49,13 @@ struct range_entry {
   static constexpr range_functions functions{fit, quantize, encode, dequantize, qdq};
 };
 
-/// One instance serves all types that are told apart by their facts.
 template <class T>
-constexpr range_kernels entry() noexcept {
-  if constexpr (requires { T::the_facts; }) {
-    return {T::name, T::weight_format, T::scale_format, false, &T::the_facts, range_entry<any_scaled>::functions};
-  } else {
-    return {T::name, T::weight_format, T::scale_format, rows::has_zero_point<T>, nullptr, range_entry<T>::functions};
-  }
+constexpr range_kernels entry(std::size_t number) noexcept {
+  const scaled_facts* facts = nullptr;
+  if constexpr (requires { T::the_facts; }) facts = &T::the_facts;
+  using instance = decltype(instance_of<T>());
+  return {T::name, T::weight_format, T::scale_format, rows::has_zero_point<T>, facts, range_entry<instance>::functions, search_table<vec>, number};
 }
-
-template <class... T>
-constexpr std::size_t length(type_list<T...>) noexcept {
-  return sizeof...(T);
-}
-#define AR_COUNT_TYPES(stem) +length(stem##_types{})
-inline constexpr std::size_t capacity = 0 AR_FOR_EACH_DATA_TYPE(AR_COUNT_TYPES);
-#undef AR_COUNT_TYPES
 
 /// Room for every instance of the registry; the range types fill it from the front.
 struct type_tables {
@@ -81,7 +64,10 @@ struct type_tables {
 
   template <class T>
   constexpr void add() noexcept {
-    if constexpr (RangeType<T>) range[ranges++] = entry<T>();
+    if constexpr (RangeType<T>) {
+      range[ranges] = entry<T>(ranges);
+      ++ranges;
+    }
   }
   template <class... T>
   constexpr void add_all(type_list<T...>) noexcept {

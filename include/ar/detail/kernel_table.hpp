@@ -9,6 +9,7 @@
 #include "ar/detail/concepts.hpp"
 #include "ar/detail/gguf_kernels.hpp"
 #include "ar/detail/scaled_facts.hpp"
+#include "ar/detail/search_types.hpp"
 #include "ar/detail/tune_types.hpp"
 #include "ar/errc.hpp"
 #include "ar/numeric/real.hpp"
@@ -38,7 +39,13 @@ struct range_functions {
   errc (*qdq)(const type_values& type, group_shape group, matrix_view<const float> w, matrix_view<float> out);
 };
 
-/// The functions of ar/quantize.hpp for one data type whose groups are fitted from their range; same shapes, rounding and errors. `type` (its
+/// The kernels behind range_kernels::search and quantize_tuned.
+struct search_functions {
+  errc (*search)(const type_values& type, group_shape group, matrix_view<const float> w, const search_options& how, const group_output& out);
+  errc (*quantize_tuned)(const type_values& type, group_shape group, matrix_view<const float> w, const tuned_values& values, const group_output& out);
+};
+
+/// The functions of ar/quantize.hpp and ar/search.hpp for one data type whose groups are fitted from their range; same shapes, rounding and errors. `type` (its
 /// bits, or just them) and `group` (a group size, or {cols, rows} for tiles) are the run-time fields of the scheme. zero_point is ignored by
 /// types that have none.
 struct range_kernels {
@@ -48,6 +55,8 @@ struct range_kernels {
   bool has_zero_point;
   const scaled_facts* facts;  ///< null for integer types
   range_functions functions;
+  const search_functions* (*searches)() noexcept;  ///< of all types
+  std::size_t number;                              ///< of this one among them
 
   /// The width of a type that has only one; 0 for types with a width to choose.
   constexpr int fixed_bits() const noexcept { return facts == nullptr ? 0 : facts->grid.bits; }
@@ -73,6 +82,12 @@ struct range_kernels {
   }
   errc qdq(type_values type, group_shape group, matrix_view<const float> w, matrix_view<float> out) const {
     return functions.qdq(with_facts(type), group, w, out);
+  }
+  errc search(type_values type, group_shape group, matrix_view<const float> w, const search_options& how, const group_output& out) const {
+    return searches()[number].search(with_facts(type), group, w, how, out);
+  }
+  errc quantize_tuned(type_values type, group_shape group, matrix_view<const float> w, const tuned_values& values, const group_output& out) const {
+    return searches()[number].quantize_tuned(with_facts(type), group, w, values, out);
   }
 
  private:

@@ -2,6 +2,7 @@
 // and the formats that the reference rounds to on the way. The mathematics is in scaled_type-inl.h, once for all of them.
 #pragma once
 
+#include "ar/detail/search_types.hpp"
 #include "ar/detail/small_grid.hpp"
 #include "ar/numeric/real.hpp"
 
@@ -32,6 +33,8 @@ struct scaled_facts {
   bool half_up;         ///< the float below half a step rounds up: 0.5 is added before rounding down
   bool keeps_zero_sign; ///< -0 has the code of -0, as in a cast; otherwise zeros are +0 unless a negative weight was rounded to zero
   bool plus_zero;       ///< qdq gives no -0: the reference's straight-through rounding
+  search_family search; ///< how better scales are searched
+  float float_least;    ///< `least` where the scale is float, as in tuned layers
 
   AR_INLINE constexpr bool two_level() const noexcept { return rule == scale_rule::e4m3_two_level || rule == scale_rule::e5m3_two_level; }
   /// The global scale of a tensor is this, times the reciprocal of its largest magnitude: the largest scale times the largest element.

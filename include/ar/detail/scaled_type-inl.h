@@ -86,9 +86,24 @@ struct scaled_type {
   /// The element of w: a value of the grid.
   template <class F>
   AR_FN constexpr F encode(F w, const params<F>& p) const noexcept {
+    return round(quotient(w, p));
+  }
+  /// With the rounding offset v of a tuned layer.
+  template <class F>
+  AR_FN constexpr F encode(F w, F v, const params<F>& p) const noexcept {
+    const F element = round(quotient(w, p) + v);
+    return self().facts().plus_zero ? lane_plus_zero(element) : element;
+  }
+
+  template <class F>
+  AR_FN constexpr F quotient(F w, const params<F>& p) const noexcept {
     const scaled_facts& f = self().facts();
     if (f.through_bf16) w = lane_round_bf16(w);
-    const F y = lane_round_to(f.quotient, f.rule == scale_rule::e4m3_two_level ? w * p.forward : w / p.forward);
+    return lane_round_to(f.quotient, f.rule == scale_rule::e4m3_two_level ? w * p.forward : w / p.forward);
+  }
+  template <class F>
+  AR_FN constexpr F round(F y) const noexcept {
+    const scaled_facts& f = self().facts();
     const F a = lane_min(lane_abs(y), lane_set<F>(f.grid.max));
     F r = lane_round_magnitude(a, f.grid);
     if (f.half_up) r = lane_select(lane_eq(a, lane_set<F>(0x1.fffffep-2f * f.grid.step)), lane_set<F>(f.grid.step), r);

@@ -8,6 +8,7 @@
 #endif
 
 #include "ar/detail/lane_traits-inl.h"
+#include "ar/detail/search_types.hpp"
 #include "ar/scheme.hpp"
 
 AR_BEGIN_TARGET
@@ -21,6 +22,7 @@ struct int_asym {
   static constexpr real weight_format = Weight;
   static constexpr real scale_format = Scale;
   static constexpr real quotient_format = promote(Weight, Scale);
+  static constexpr search_family search = search_family::zero_point;
 
   [[no_unique_address]] extent<Bits> width{};
   AR_FN constexpr int bits() const noexcept { return width.value(); }
@@ -35,15 +37,15 @@ struct int_asym {
     F zero_point;
   };
 
-  /// Scale and zero point of a group whose smallest and largest values are lo and hi.
-  template <class F>
+  /// Scale and zero point of a group whose smallest and largest values are lo and hi, which are of the format Range.
+  template <real Range = Weight, class F>
   AR_FN constexpr params<F> from_range(F lo, F hi) const noexcept {
     const F zero = lane_set<F>(0.0f);
     lo = lane_min(lo, zero);
     hi = lane_max(hi, zero);
-    const F range = lane_round_to<Weight>(hi - lo);
-    const F s = lane_max(lane_round_to<Scale>(lane_round_to<Weight>(range / lane_set<F>(max_code()))), lane_set<F>(scale_threshold(Scale)));
-    return {s, lane_plus_zero(lane_round(lane_round_to<quotient_format>((zero - lo) / s)))};
+    const F range = lane_round_to<Range>(hi - lo);
+    const F s = lane_max(lane_round_to<Scale>(lane_round_to<Range>(range / lane_set<F>(max_code()))), lane_set<F>(scale_threshold(Scale)));
+    return {s, lane_plus_zero(lane_round(lane_round_to<promote(Range, Scale)>((zero - lo) / s)))};
   }
 
   template <class F>

@@ -9,6 +9,7 @@
 #endif
 
 #include "ar/detail/lane_traits-inl.h"
+#include "ar/detail/search_types.hpp"
 #include "ar/scheme.hpp"
 
 AR_BEGIN_TARGET
@@ -21,6 +22,7 @@ struct int_sym {
   static constexpr real weight_format = Weight;
   static constexpr real scale_format = Scale;
   static constexpr real quotient_format = promote(Weight, Scale);
+  static constexpr search_family search = search_family::signed_scale;
 
   [[no_unique_address]] extent<Bits> width{};
   AR_FN constexpr int bits() const noexcept { return width.value(); }
@@ -34,17 +36,23 @@ struct int_sym {
     F scale;
   };
 
-  /// The scale of a group whose smallest and largest values are lo and hi. Rounded to Weight, then to Scale; magnitude at least the threshold.
+  /// The scale `s` as it is stored: rounded to Scale, its magnitude at least `least`.
   template <class F>
+  AR_FN constexpr params<F> from_scale(F s, float least = scale_threshold(Scale)) const noexcept {
+    const F zero = lane_set<F>(0.0f), thr = lane_set<F>(least);
+    s = lane_round_to<Scale>(s);
+    return {lane_select(lane_lt(s, zero), lane_min(s, zero - thr), lane_max(s, thr))};
+  }
+
+  /// The scale of a group whose smallest and largest values are lo and hi, which are of the format Range. Rounded to it, then stored.
+  template <real Range = Weight, class F>
   AR_FN constexpr params<F> from_range(F lo, F hi) const noexcept {
     const F zero = lane_set<F>(0.0f);
     const F a = zero - lane_min(lo, zero);
     const F b = lane_max(hi, zero);
     const F larger = lane_max(a, b);
     const F n = lane_set<F>(static_cast<float>(code_offset()));
-    const F s = lane_round_to<Scale>(lane_round_to<Weight>(lane_select(lane_lt(b, a), larger, zero - larger) / n));
-    const F thr = lane_set<F>(scale_threshold(Scale));
-    return {lane_select(lane_lt(s, zero), lane_min(s, zero - thr), lane_max(s, thr))};
+    return from_scale(lane_round_to<Range>(lane_select(lane_lt(b, a), larger, zero - larger) / n));
   }
 
   /// The code of w as a value in -n .. n-1. Plain rounding half to even: a negative w that rounds to zero gives -0.

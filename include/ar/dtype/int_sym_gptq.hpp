@@ -32,34 +32,47 @@ struct int_sym_gptq {
     F scale;
   };
 
-  template <class F>
+  /// lo and hi are of the format Range.
+  template <real Range = Weight, class F>
   AR_FN constexpr params<F> from_range(F lo, F hi) const noexcept {
     const F zero = lane_set<F>(0.0f);
     lo = lane_min(lo, zero);
     const F larger = lane_max(zero - lo, lane_max(hi, zero));
     const F low = lane_select(lane_lt(lo, zero), zero - larger, lo);
     const F steps = lane_set<F>(static_cast<float>((1 << bits()) - 1));
-    const F range = lane_round_to<Weight>(larger - low);
-    return {lane_max(lane_round_to<Scale>(lane_round_to<Weight>(range / steps)), lane_set<F>(scale_threshold(Scale)))};
+    const F range = lane_round_to<Range>(larger - low);
+    return {lane_max(lane_round_to<Scale>(lane_round_to<Range>(range / steps)), lane_set<F>(scale_threshold(Scale)))};
   }
 
   /// The code of w as a value in -n .. n-1, n = 2^(bits-1).
   template <class F>
   AR_FN constexpr F encode(F w, const params<F>& p) const noexcept {
-    const F n = lane_set<F>(static_cast<float>(code_offset()));
-    const F rounded = lane_plus_zero(lane_round(lane_round_to<quotient_format>(w / p.scale)));
-    return lane_min(lane_max(rounded, lane_set<F>(0.0f) - n), n - lane_set<F>(1.0f));
+    return clamp(lane_round_to<quotient_format>(w / p.scale));
+  }
+
+  /// The code of w with the rounding offset v of a tuned layer.
+  template <class F>
+  AR_FN constexpr F encode(F w, F v, const params<F>& p) const noexcept {
+    return clamp(lane_round_to<quotient_format>(w / p.scale) + v);
   }
 
   template <class F>
   AR_FN constexpr F decode(F code, const params<F>& p) const noexcept {
     return lane_round_to<Weight>(lane_round_to<quotient_format>(p.scale * code));
   }
+
+ private:
+  template <class F>
+  AR_FN constexpr F clamp(F quotient) const noexcept {
+    const F n = lane_set<F>(static_cast<float>(code_offset()));
+    return lane_min(lane_max(lane_plus_zero(lane_round(quotient)), lane_set<F>(0.0f) - n), n - lane_set<F>(1.0f));
+  }
 };
 static_assert(RangeType<int_sym_gptq<4>>);
 
 /// The instances that the dispatch unit holds.
-using int_sym_gptq_types = type_list<int_sym_gptq<dynamic, real::f32, real::f16>>;
+using int_sym_gptq_types =
+    type_list<int_sym_gptq<dynamic, real::f32, real::f16>, int_sym_gptq<dynamic, real::bf16, real::f16>, int_sym_gptq<dynamic, real::f16, real::f16>>;
 
 AR_END_TARGET
 #endif
