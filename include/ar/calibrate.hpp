@@ -20,7 +20,8 @@ AR_BEGIN_TARGET
 /// maximum[rows x groups] = the largest |x| of each group of x, or of the group and what `maximum` holds unless `first`. Group 0: one number for
 /// all of x (static scales per tensor, and the global scale of two-level types). errc::bad_shape, errc::non_finite; nothing is written then.
 [[nodiscard]] constexpr errc add_maxima(group_shape group, matrix_view<const float> x, bool first, matrix_view<float> maximum) noexcept {
-  return std::is_constant_evaluated() ? calibrate::add_maxima<float>(group, x, first, maximum) : calibrate::add_maxima<native_lane>(group, x, first, maximum);
+  return std::is_constant_evaluated() ? calibrate::add_maxima<float>(group, x, first, maximum)
+                                      : calibrate::add_maxima<native_lane>(group, x, first, maximum);
 }
 
 /// The same for keys and values: x[batch * heads x seq * head_dim], maximum[heads], with row r of head r % heads. One head: the whole tensor.
@@ -75,7 +76,7 @@ constexpr void complete_expert_maxima(std::span<float> maximum, bool unify = fal
 /// Keys or values as attention will read them, x and out[batch * heads x seq * head_dim]: each head under the static scale of its maximum[heads].
 /// Negative values that round to zero stay -0. For types with the_tensor. errc::bad_shape, bad_value, non_finite; nothing is written then.
 template <RangeType T>
-  requires requires(T t) { t.the_tensor.maximum; }
+requires requires(T t) { t.the_tensor.maximum; }
 [[nodiscard]] constexpr errc qdq_heads(T type, matrix_view<const float> x, std::size_t heads, const float* maximum, matrix_view<float> out) noexcept {
   if (!shapes::same_shape(x, out) || heads == 0 || maximum == nullptr || x.rows % heads != 0) return errc::bad_shape;
   for (std::size_t h = 0; h < heads; ++h)

@@ -21,6 +21,7 @@
 #include "ar/dtype/mxint.hpp"
 #include "ar/dtype/mxuint.hpp"
 #include "ar/dtype/nvfp4.hpp"
+#include "ar/dtype/pass_through.hpp"
 #include "ar/dtype/q2_k.hpp"
 #include "ar/dtype/q3_k.hpp"
 #include "ar/dtype/q4_0.hpp"
@@ -53,6 +54,7 @@
   X(mxint) \
   X(mxuint) \
   X(nvfp4) \
+  X(pass_through) \
   X(q2_k) \
   X(q3_k) \
   X(q4_0) \

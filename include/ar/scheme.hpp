@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "ar/detail/concepts.hpp"
+#include "ar/detail/reference_names.hpp"
 
 namespace ar {
 
@@ -146,6 +147,25 @@ inline constexpr preset presets[] = {
   for (const preset& p : presets)
     if (same_scheme(p.fields, s)) return p.name;
   return {};
+}
+
+/// True if the scheme type S is what the preset `name` says about weights: width, group, and a data type that the reference finds under the
+/// preset's name for it (GGUF presets: the name of the preset itself). Data types state it of their aliases.
+template <class S>
+[[nodiscard]] constexpr bool is_preset(std::string_view name) noexcept {
+  const S s{};
+  const scheme_fields* f = find_preset(name);
+  if (f == nullptr || s.type.bits() != f->bits || s.group_size() != f->group_size || s.group_rows() != (f->group_rows == 0 ? 1 : f->group_rows))
+    return false;
+  const std::string_view own = S::data_type::name;
+  if (std::string_view rest = name; detail::take(rest, "GGUF:")) return detail::equal_ignoring_case(rest.substr(0, own.size()), own);
+  if constexpr (requires { S::data_type::reference_names; }) {
+    for (int i = 0; i < detail::name_variants; ++i) {
+      const auto pieces = detail::variant_of_name(i, f->group_rows > 0 ? "block_" : "", f->data_type, f->bits, f->sym);
+      if (!detail::find_name(S::data_type::reference_names, pieces).empty()) return true;
+    }
+  }
+  return false;
 }
 
 /// True if the weight or the activations have at most 8 bits.

@@ -21,7 +21,7 @@ AR_BEGIN_TARGET
 /// the weights' format; errc::unsupported for tiles of a type with a search.
 /// Source: auto-round 0.16.1, data_type/{int,mxfp,nvfp}.py; golden/data-types bit for bit with how.reference.
 template <class T, class G>
-  requires RangeType<T>
+requires RangeType<T>
 [[nodiscard]] constexpr errc search(const scheme<T, G>& s, matrix_view<const float> w, const search_options& how, const group_output& out) noexcept {
   return std::is_constant_evaluated() ? searches::search<T, float>(s.type, s.shape(), w, how, out)
                                       : searches::search<T, native_lane>(s.type, s.shape(), w, how, out);
@@ -31,7 +31,7 @@ template <class T, class G>
 /// make, whatever the format of the weights. Errors: as quantize; errc::bad_value also for offsets or factors that are not finite.
 /// Source: auto-round 0.16.1, data_type/{int,mxfp,nvfp,fp8}.py with v, min_scale, max_scale and init_scale given. Equal bit for bit.
 template <class T, class G>
-  requires RangeType<T>
+requires RangeType<T>
 [[nodiscard]] constexpr errc quantize_tuned(const scheme<T, G>& s, matrix_view<const float> w, const tuned_values& values,
                                             const group_output& out) noexcept {
   return std::is_constant_evaluated() ? searches::quantize_tuned<T, float>(s.type, s.shape(), w, values, out)

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <vector>
 
+#include "ar/detail/importance.hpp"
 #include "ar/detail/rowsum.hpp"
+#include "ar/detail/search-inl.h"
 #include "ar/detail/small_lane-inl.h"
 #include "ar/numeric/log2.hpp"
 #include "ar/numeric/small_float.hpp"
@@ -34,6 +36,35 @@ TEST(Primitives, RowSums) {
     ++sums;
   }
   EXPECT_GT(sums, 0);
+}
+
+TEST(Primitives, RowSumsOfHalfFormats) {
+  const golden::file file("data-types", "primitives.safetensors");
+  int sums = 0;
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (name.rfind("sum", 0) != 0 || name.back() != 'x') continue;
+    const ar::real format = tensor.dtype == "F32" ? ar::real::f32 : tensor.dtype == "F16" ? ar::real::f16 : ar::real::bf16;
+    const std::vector<float> x = tensor.f32(), want = file[name.substr(0, name.size() - 1) + "y"].f32();
+    for (std::size_t r = 0; r < want.size(); ++r) {
+      const float* row = x.data() + r * tensor.cols();
+      EXPECT_EQ(ar::detail::sum_in_format(format, tensor.cols(), [row](std::size_t i) { return row[i]; }), want[r]) << name;
+    }
+    ++sums;
+  }
+  EXPECT_GT(sums, 0);
+}
+
+template <ar::real R>
+void expect_inverses(const golden::file& file, const std::string& name) {
+  const std::vector<float> x = file[name + ".x"].f32(), want = file[name + ".y"].f32();
+  ASSERT_GT(x.size(), 0u);
+  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(ar::searches::guarded_inverse<R>(x[i]), want[i]) << name << " " << x[i];
+}
+TEST(Primitives, GuardedReciprocals) {
+  const golden::file file("data-types", "primitives.safetensors");
+  expect_inverses<ar::real::f32>(file, "recip.f32");
+  expect_inverses<ar::real::bf16>(file, "recip.bf16");
+  expect_inverses<ar::real::f16>(file, "recip.f16");
 }
 
 template <ar::small_format F, ar::overflow Policy>

@@ -1,4 +1,4 @@
-// links: ar_dispatch
+// links: ar_dispatch ar_float_search
 // Searches (OPT-RTN, NeUQI) and the forward of tuned layers against the reference's own results (golden/data-types: int_opt_rtn, mx_opt_rtn, neuqi,
 // int_tuned, and parts of mx_rtn, nvfp4, fp8): scales, zero points, codes and fake-quantized weights bit for bit, signs of zero included, by the
 // float lane and by every SIMD target of this machine. Cases are found by their names.
@@ -8,6 +8,7 @@
 #include <regex>
 #include <string>
 
+#include "ar/detail/neuqi_grid.hpp"
 #include "support/every_target.hpp"
 
 namespace {
@@ -63,13 +64,15 @@ std::vector<float> powers(const std::vector<float>& exponents) {
   return p;
 }
 
-const std::string shape_text = "([0-9]+x[0-9]+)", group_text = "g(-?[0-9]+)", format_text = "(f32|f16|bf16)", bits_text = "b([0-9]+)", im_text = "(im|imz|noim)";
+const std::string shape_text = "([0-9]+x[0-9]+)", group_text = "g(-?[0-9]+)", format_text = "(f32|f16|bf16)", bits_text = "b([0-9]+)",
+                  im_text = "(im|imz|noim)";
 
 TEST(OptRtn, SymmetricIntegersEqualTheReference) {
   const golden::file file("data-types", "int_opt_rtn.safetensors");
   const tables all;
   std::vector<std::string> names;
-  for (const auto& [key, m] : cases_of(file, std::regex(shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
+  for (const auto& [key, m] :
+       cases_of(file, std::regex(shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
     SCOPED_TRACE(key);
     const real format = format_of(m[3]);
     const matrix w(file[weight_name(file, m[1], m[3])]);
@@ -91,7 +94,8 @@ TEST(OptRtn, MxEqualsTheReference) {
     const matrix w(file[weight_name(file, m[1], m[2])]);
     const std::vector<float> importance = m[4] == "noim" ? std::vector<float>() : file["imatrix." + m[1].str() + "." + m[4].str()].f32();
     const ar::search_options how{.importance = importance.empty() ? nullptr : importance.data(), .reference = true};
-    expect_search(all, {our_name(m[3]), format_of(m[2]), real::f16, 0, 32, {}}, w, how, {powers(file[key + ".exp"].f32()), {}, {}, file[key + ".qdq"].f32(), {}});
+    expect_search(all, {our_name(m[3]), format_of(m[2]), real::f16, 0, 32, {}}, w, how,
+                  {powers(file[key + ".exp"].f32()), {}, {}, file[key + ".qdq"].f32(), {}});
   }
   std::printf("%zu cases\n", names.size());
 }
@@ -107,7 +111,8 @@ TEST(OptRtn, Nvfp4EqualsTheReference) {
     quantizer q{m[1] == "v2opt" ? "nvfp4v2" : "nvfp4", format_of(m[3]), real::f16, 0, 16, {}};
     if (m[1] == "opt") q.tensor.maximum = w.largest();
     if (m[1] == "opt_fusedgs") q.tensor.global_scale = all.type(q)->global_scale(w.largest()) * 0.7f;
-    const std::vector<float> importance = m[4].matched && m[4] != "noim" ? file["imatrix." + m[2].str() + "." + m[4].str()].f32() : std::vector<float>();
+    const std::vector<float> importance =
+        m[4].matched && m[4] != "noim" ? file["imatrix." + m[2].str() + "." + m[4].str()].f32() : std::vector<float>();
     const ar::search_options how{.importance = importance.empty() ? nullptr : importance.data(), .reference = true};
     expect_search(all, q, w, how, {file[key + ".scale"].f32(), {}, optional(file, key + ".coeff"), file[key + ".qdq"].f32(), {}});
   }
@@ -118,8 +123,8 @@ TEST(Neuqi, EqualsTheReference) {
   const golden::file file("data-types", "neuqi.safetensors");
   const tables all;
   std::vector<std::string> names;
-  for (const auto& [key, m] :
-       cases_of(file, std::regex("(sym|asym)\\." + shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
+  for (const auto& [key, m] : cases_of(
+           file, std::regex("(sym|asym)\\." + shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
     SCOPED_TRACE(key);
     const matrix w(file[weight_name(file, m[2], m[4])]);
     const std::vector<float> importance = m[6] == "noim" ? std::vector<float>() : file["imatrix." + m[2].str() + "." + m[6].str()].f32();
@@ -148,13 +153,21 @@ TEST(Tuned, IntegersEqualTheReference) {
     const std::size_t group = static_cast<std::size_t>(std::stoi(m[3])), groups = ar::ceil_div(w.cols, group);
     const matrix v = unpadded(file[inputs + "v"].f32(), w, group), low(file[inputs + "min_scale"].f32(), w.rows, groups);
     matrix high(file[inputs + "max_scale"].f32(), w.rows, groups), init;
-    quantizer q{m[1] == "symgptq" ? "int_sym_gptq" : m[1] == "asym" ? "int_asym" : "int_sym", format_of(m[4]), real::f16, std::stoi(m[5]), static_cast<int>(group), {}};
+    quantizer q{m[1] == "symgptq" ? "int_sym_gptq"
+                : m[1] == "asym"  ? "int_asym"
+                                  : "int_sym",
+                format_of(m[4]),
+                real::f16,
+                std::stoi(m[5]),
+                static_cast<int>(group),
+                {}};
     if (m[1] == "init") {
       const std::vector<float> importance = file[inputs + "imatrix"].f32();
       init = matrix(file[key + ".init_scale"].f32(), w.rows, groups);
       quantizer own = q;
       own.scale = own.weight;
-      expect_search(all, own, w, {.importance = importance.data(), .repair = false, .least_scale = 1e-5f, .reference = true}, {init.v, {}, {}, {}, {}});
+      expect_search(all, own, w, {.importance = importance.data(), .repair = false, .least_scale = 1e-5f, .reference = true},
+                    {init.v, {}, {}, {}, {}});
       for (float& x : high.v) x *= 2.0f;
     }
     if (all.type(q) == nullptr) {
@@ -193,7 +206,14 @@ TEST(Tuned, Nvfp4AndFp8EqualTheReference) {
       SCOPED_TRACE(key);
       const matrix w(file[weight_name(file, m[2], m[3])]);
       const bool block = m[1] == "block_tuned";
-      quantizer q{block ? "fp8_block" : topic, format_of(m[3]), real::f16, 0, block ? ar::group_shape(128, 128) : topic == "fp8" ? ar::group_shape(-1) : ar::group_shape(16), {}};
+      quantizer q{block ? "fp8_block" : topic,
+                  format_of(m[3]),
+                  real::f16,
+                  0,
+                  block            ? ar::group_shape(128, 128)
+                  : topic == "fp8" ? ar::group_shape(-1)
+                                   : ar::group_shape(16),
+                  {}};
       if (topic == "nvfp4") q.tensor.maximum = w.largest();
       const room shape(w, q);
       const matrix v = file.has(key + ".v") ? unpadded(file[key + ".v"].f32(), w, topic == "fp8" ? w.cols : 16) : matrix();

@@ -8,8 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "ar/detail/search_table-inl.h"
+#include "ar/detail/importance.hpp"
 #include "ar/dispatch.hpp"
+#include "support/float_search.hpp"
 #include "support/golden.hpp"
 
 namespace every_target {
@@ -29,7 +30,9 @@ struct matrix {
   matrix() = default;
   matrix(std::vector<float> values, std::size_t r, std::size_t c) : v(std::move(values)), rows(r), cols(c) {}
   explicit matrix(const golden::tensor& t) : v(t.f32()), rows(t.rows()), cols(t.cols()) {}
-  ar::matrix_view<const float> view() const { return v.empty() ? ar::matrix_view<const float>{} : ar::matrix_view<const float>(v.data(), rows, cols); }
+  ar::matrix_view<const float> view() const {
+    return v.empty() ? ar::matrix_view<const float>{} : ar::matrix_view<const float>(v.data(), rows, cols);
+  }
   float largest() const {
     float a = 0.0f;
     for (const float x : v) a = std::max(a, std::abs(x));
@@ -64,10 +67,18 @@ class tables {
     ASSERT_NE(first, nullptr) << q.name;
     ar::type_values values(q.bits, q.tensor);
     values.facts = first->facts;
-    f(ar::dispatch::search_table<float>()[first->number], values, "float lane");
+    f(float_search()[first->number], values, "float lane");
     for (std::size_t t = 0; t < count_; ++t) f(table_[t]->range_types[first->number].searches()[first->number], values, table_[t]->target);
   }
-  const ar::kernel_table& best() const { return *table_[0]; }
+  /// Calls f(kernels, who) for each target.
+  template <class F>
+  void each_kernels(const quantizer& q, const F& f) const {
+    for (std::size_t t = 0; t < count_; ++t) {
+      const ar::range_kernels* k = table_[t]->range_type(q.name, q.weight, q.scale);
+      ASSERT_NE(k, nullptr) << q.name;
+      f(*k, table_[t]->target);
+    }
+  }
   const ar::range_kernels* type(const quantizer& q) const { return table_[0]->range_type(q.name, q.weight, q.scale); }
 
  private:
@@ -119,11 +130,24 @@ inline void values_of_codes(room& o, int offset) {
   for (const std::uint8_t c : o.code) o.r.code.push_back(static_cast<float>(static_cast<int>(c) - offset));
 }
 
-inline void expect_search(const tables& t, const quantizer& q, const matrix& w, const ar::search_options& how, const expectation& want, int offset = 0) {
+inline void expect_search(const tables& t, const quantizer& q, const matrix& w, const ar::search_options& how, const expectation& want,
+                          int offset = 0) {
   t.each(q, [&](const ar::search_functions& f, const ar::type_values& v, const std::string& who) {
     room o(w, q);
     ASSERT_EQ(f.search(v, q.group, w.view(), how, o.views()), ar::errc::ok) << who;
     values_of_codes(o, offset);
+    compare(o.r, want, who);
+  });
+}
+
+/// Rounding to nearest: fit and qdq.
+inline void expect_rtn(const tables& t, const quantizer& q, const matrix& w, const expectation& want) {
+  t.each_kernels(q, [&](const ar::range_kernels& k, const std::string& who) {
+    room o(w, q);
+    const ar::group_output out = o.views();
+    ASSERT_EQ(k.fit({q.bits, q.tensor}, q.group, w.view(), out.scale, k.has_zero_point ? out.zero_point : ar::matrix_view<float>{}), ar::errc::ok)
+        << who;
+    ASSERT_EQ(k.qdq({q.bits, q.tensor}, q.group, w.view(), out.weight), ar::errc::ok) << who;
     compare(o.r, want, who);
   });
 }

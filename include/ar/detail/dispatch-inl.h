@@ -10,6 +10,7 @@
 #include <hwy/highway.h>  // before all else: it opens the target's region
 
 #include "ar/data_types.hpp"
+#include "ar/detail/calibrate-inl.h"
 #include "ar/detail/gguf_table-inl.h"
 #include "ar/detail/kernel_table.hpp"
 #include "ar/detail/lane-inl.h"
@@ -94,7 +95,8 @@ extern template std::span<const gguf_kernels> kernel_table<vec>() noexcept;
 
 // HWY_NAMESPACE is "N_" and the name of the target.
 inline constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], dispatch::types.range, dispatch::types.ranges, gguf::kernel_table<vec>,
-                                    tune_loops<vec>::table()};
+                                    tune_loops<vec>::table(),
+                                    {calibrate::add_maxima<vec>, calibrate::add_head_maxima<vec>, calibrate::add_importance<vec>}};
 
 AR_END_TARGET
 #endif

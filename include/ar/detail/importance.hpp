@@ -26,7 +26,7 @@ struct group_data {
   const float* column = nullptr;  ///< importance of the matrix's columns, or null: all count the same
 
   // Filled in by repair.
-  bool replaced = false;    ///< by |w| + `spread`, each step rounded to `format`
+  bool replaced = false;  ///< by |w| + `spread`, each step rounded to `format`
   bool zeros_become = false;
   float spread = 0.0f, mean = 0.0f;
   real format = real::f32;
@@ -90,15 +90,16 @@ AR_FN constexpr float sum_in_format(real r, std::size_t n, const X& x) noexcept 
 
 /// What has to be known of a whole importance vector before its groups can be repaired.
 struct importance_repair {
-  bool needed = false;       ///< a number is exactly zero
-  bool fill = false;         ///< some group has a few zeros: those become the mean of the others
+  bool needed = false;  ///< a number is exactly zero
+  bool fill = false;    ///< some group has a few zeros: those become the mean of the others
   bool reference = false;
   std::size_t half_group = 0;  ///< groups with more zeros than this are replaced; the reference takes half of the group_size argument, -1 and 0 too
   bool every_row = false;
 
   /// `group` is the scheme's group size, `size` how many values a group really has, `rows` how often the vector is repeated in a group of the
   /// whole tensor (1 otherwise).
-  AR_FN constexpr importance_repair(const float* column, std::size_t columns, int group, std::size_t size, std::size_t rows, bool reference_way) noexcept
+  AR_FN constexpr importance_repair(const float* column, std::size_t columns, int group, std::size_t size, std::size_t rows,
+                                    bool reference_way) noexcept
       : reference(reference_way) {
     for (std::size_t i = 0; i < columns; ++i) needed = needed || column[i] == 0.0f;
     if (!needed) return;

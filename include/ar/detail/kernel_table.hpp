@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "ar/detail/calibrate_types.hpp"
 #include "ar/detail/concepts.hpp"
 #include "ar/detail/gguf_kernels.hpp"
 #include "ar/detail/scaled_facts.hpp"
@@ -104,6 +105,7 @@ struct kernel_table {
   std::size_t range_type_count;
   std::span<const gguf_kernels> (*gguf_types)() noexcept;  ///< block types of GGUF files; ar/gguf.hpp says what they do
   tune_kernels tune;                                       ///< ar/tune.hpp says what they do
+  calibrate_kernels calibrate;                             ///< ar/calibrate.hpp says what they do
 
   /// The range type `name` with the given rounding policy, or null. Types whose scale has a format of its own ignore scale_format.
   constexpr const range_kernels* range_type(std::string_view name, real weight_format = real::f32, real scale_format = real::f16) const noexcept {

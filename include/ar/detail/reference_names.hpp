@@ -19,9 +19,10 @@ AR_INLINE constexpr bool take_number(std::string_view& text, int bits) noexcept 
   char digits[4] = {};
   int n = 0;
   for (int b = bits; (b > 0 || n == 0) && n < 4; b /= 10) digits[n++] = static_cast<char>('0' + b % 10);
-  while (n > 0)
+  while (n > 0) {
     if (text.empty() || text.front() != digits[--n]) return false;
-    else text.remove_prefix(1);
+    text.remove_prefix(1);
+  }
   return true;
 }
 

@@ -96,7 +96,8 @@ AR_NOINLINE AR_FN constexpr float signed_scale(const group_data& g, int bits, co
   const float n = static_cast<float>(1 << (bits - 1)), r = guarded_inverse<R>(extreme);
   winner best{detail::infinity, 0.0f, 0.0f};
   for (std::size_t at = 0; at < tries.count; at += lanes) {
-    signed_terms<F, R> terms{g, lane_round_to<R>(lane_load<F>(tries.value + at) * lane_set<F>(r)), lane_set<F>(0.0f), lane_set<F>(-n), lane_set<F>(n - 1.0f)};
+    signed_terms<F, R> terms{g, lane_round_to<R>(lane_load<F>(tries.value + at) * lane_set<F>(r)), lane_set<F>(0.0f), lane_set<F>(-n),
+                             lane_set<F>(n - 1.0f)};
     terms.scale = guarded_inverse<R>(terms.inverse);
     F loss;
     sum_as_row(terms, g.size, &loss);
@@ -328,12 +329,19 @@ struct search_fitter {
     if constexpr (is_scaled<T>) {
       plain = as_any(t);
       plain.the_facts.weight = real::f32;
-      if (plain.the_facts.two_level() && (how.reference || plain.the_tensor.unset())) plain.the_tensor = {.maximum = tensor_maximum, .global_scale = -1.0f};
+      if (plain.the_facts.two_level() && (how.reference || plain.the_tensor.unset()))
+        plain.the_tensor = {.maximum = tensor_maximum, .global_scale = -1.0f};
     }
   }
 
+  /// The format in which the reference holds the weights when it repairs importances.
+  constexpr real weight_format() const noexcept {
+    if constexpr (is_scaled<T>) return family == search_family::halves ? real::f32 : type.facts().weight;
+    return T::weight_format;
+  }
+
   constexpr fitted<T> operator()(group_data g, rows::extrema e, std::size_t, std::size_t) const noexcept {
-    if (how.importance != nullptr && how.repair) repair.apply(g, type.bits(), is_scaled<T> && family == search_family::halves ? real::f32 : T::weight_format);
+    if (how.importance != nullptr && how.repair) repair.apply(g, type.bits(), weight_format());
     if constexpr (is_scaled<T>) {
       if (family != search_family::none) {
         const float factor = best_factor<V>(plain, g, lane_max(-e.lo, e.hi), multiples);
@@ -472,7 +480,8 @@ constexpr void write_groups(const T& t, matrix_view<const float> w, const shapes
 }
 
 /// Shapes of everything, with the matrix of a tensor-wide group turned into one row.
-[[nodiscard]] constexpr errc check_output(group_shape group, matrix_view<const float>& w, bool zero_point, group_output& out, shapes::cells& cells) noexcept {
+[[nodiscard]] constexpr errc check_output(group_shape group, matrix_view<const float>& w, bool zero_point, group_output& out,
+                                          shapes::cells& cells) noexcept {
   if (out.code.data != nullptr) {
     matrix_view<const float> same = w;
     if (const errc e = shapes::grouped(group, same, out.code, cells); e != errc::ok) return e;

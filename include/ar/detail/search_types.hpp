@@ -25,9 +25,9 @@ struct search_options {
   bool repair = true;
   /// Integers: NeUQI's coarse and fine search instead; asymmetric ones are fitted from their range without it.
   bool neuqi = false;
-  int neuqi_fine = 32;         ///< candidates between the neighbors of the best coarse one, 1..256
-  double scale_ratio = 0.75;   ///< signed_scale: the width of the search (AR_SEARCH_SCALE_RATIO), above 0, at most 1; not used at 2 bits
-  float least_scale = 0.0f;    ///< smallest magnitude of an integer scale; 0: that of its format, scale_threshold
+  int neuqi_fine = 32;        ///< candidates between the neighbors of the best coarse one, 1..256
+  double scale_ratio = 0.75;  ///< signed_scale: the width of the search (AR_SEARCH_SCALE_RATIO), above 0, at most 1; not used at 2 bits
+  float least_scale = 0.0f;   ///< smallest magnitude of an integer scale; 0: that of its format, scale_threshold
   /// Repeat auto-round 0.16.1 where it errs: symmetric integers are searched in the arithmetic of the weights' format (the scale then needs the same
   /// format), NVFP4 with the tensor's own global scale though another one is given, and importances are repaired by the rows and by dividing by zero.
   bool reference = false;
@@ -44,10 +44,11 @@ struct group_output {
 
 /// What tuning found; empty views stand for v = 0 and factors of 1. Factors are used as they are: bounds are the tuner's business.
 struct tuned_values {
-  matrix_view<const float> v{};           ///< [rows x cols], added to weight / scale before rounding
-  matrix_view<const float> min_scale{};   ///< [rows x groups], factor of the smallest weight (integers)
-  matrix_view<const float> max_scale{};   ///< [rows x groups], factor of the largest weight, or magnitude
-  matrix_view<const float> init_scale{};  ///< [rows x groups]: a searched scale that replaces the range (symmetric integers), or a searched factor (MX, NVFP4)
+  matrix_view<const float> v{};          ///< [rows x cols], added to weight / scale before rounding
+  matrix_view<const float> min_scale{};  ///< [rows x groups], factor of the smallest weight (integers)
+  matrix_view<const float> max_scale{};  ///< [rows x groups], factor of the largest weight, or magnitude
+  matrix_view<const float>
+      init_scale{};  ///< [rows x groups]: a searched scale that replaces the range (symmetric integers), or a searched factor (MX, NVFP4)
 };
 
 }  // namespace ar

@@ -27,6 +27,7 @@ template <real Weight = real::f32>
 struct fp8 : tensor_scaled_type<fp8<Weight>, Weight> {
   static constexpr scaled_facts the_facts = fp8_facts("fp8", e4m3fn, scale_rule::quotient, Weight, real::f32);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "fp8 fp8_sym fp8_e4m3";
 };
 static_assert(RangeType<fp8<>>);
 
@@ -34,6 +35,7 @@ template <real Weight = real::f32>
 struct fp8e5m2 : tensor_scaled_type<fp8e5m2<Weight>, Weight> {
   static constexpr scaled_facts the_facts = fp8_facts("fp8e5m2", e5m2, scale_rule::quotient, Weight, real::f32);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "fp8_e5m2";
 };
 
 /// As block FP8 computes: scale and quotient are rounded to the format of the weights, which is how the reference loses bits for bfloat16 models.
@@ -42,6 +44,7 @@ template <real Weight = real::f32>
 struct fp8_block : static_scaled_type<fp8_block<Weight>, Weight> {
   static constexpr scaled_facts the_facts = fp8_facts("fp8_block", e4m3fn, scale_rule::quotient, Weight, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "block_fp8 block_fp8_sym block_fp8_e4m3";
 };
 
 /// The scale is 1: a cast that saturates.
@@ -49,12 +52,14 @@ template <real Weight = real::f32>
 struct fp8_unit : static_scaled_type<fp8_unit<Weight>, Weight> {
   static constexpr scaled_facts the_facts = fp8_facts("fp8_unit", e4m3fn, scale_rule::one, Weight, real::f32);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "fp8_unit_scale";
 };
 
 template <real Weight = real::f32>
 struct fp8e5m2_unit : static_scaled_type<fp8e5m2_unit<Weight>, Weight> {
   static constexpr scaled_facts the_facts = fp8_facts("fp8e5m2_unit", e5m2, scale_rule::one, Weight, real::f32);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "fp8_e5m2_unit_scale";
 };
 
 /// The instances that the dispatch unit knows; they share one set of kernels.
@@ -79,6 +84,10 @@ using FPW8A16 = scheme<fp8<>, group<0>>;
 using FP8_STATIC = scheme<fp8<>, group<-1>>;
 /// Weights in tiles; activations are scheme<fp8<>, group<128>>.
 using FP8_BLOCK = scheme<fp8_block<>, tile<128, 128>>;
+
+static_assert(is_preset<FPW8A16>("FPW8A16"));
+static_assert(is_preset<FP8_STATIC>("FP8_STATIC"));
+static_assert(is_preset<FP8_BLOCK>("FP8_BLOCK"));
 
 AR_END_TARGET
 #endif

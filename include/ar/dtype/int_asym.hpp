@@ -19,6 +19,7 @@ template <int Bits = dynamic, real Weight = real::f32, real Scale = real::f16>
 struct int_asym {
   static_assert(Bits == dynamic || (Bits >= 2 && Bits <= 8), "ar: int_asym has 2 to 8 bits");
   static constexpr const char* name = "int_asym";
+  static constexpr std::string_view reference_names = "int_asym opt_rtn_int_asym";
   static constexpr real weight_format = Weight;
   static constexpr real scale_format = Scale;
   static constexpr real quotient_format = promote(Weight, Scale);

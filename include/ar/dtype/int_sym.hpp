@@ -19,6 +19,7 @@ template <int Bits = dynamic, real Weight = real::f32, real Scale = real::f16>
 struct int_sym {
   static_assert(Bits == dynamic || (Bits >= 2 && Bits <= 8), "ar: int_sym has 2 to 8 bits");
   static constexpr const char* name = "int_sym";
+  static constexpr std::string_view reference_names = "int_sym rtn_int_sym opt_rtn_int_sym opt_rtn_int_sym_neuqi";
   static constexpr real weight_format = Weight;
   static constexpr real scale_format = Scale;
   static constexpr real quotient_format = promote(Weight, Scale);
@@ -107,6 +108,38 @@ using W5A16G32 = scheme<int_sym<5>, group<32>>;
 using W6A16G32 = scheme<int_sym<6>, group<32>>;
 using W7A16G32 = scheme<int_sym<7>, group<32>>;
 using W8A16G32 = scheme<int_sym<8>, group<32>>;
+
+/// The base of a recipe that treats layers differently.
+using W4A16_MIXED = W4A16;
+/// Weights per row; activations of the same kind per token, with half-precision scales.
+using INT4 = scheme<int_sym<4>, group<-1>>;
+using INT8 = scheme<int_sym<8>, group<-1>>;
+using INT8_W8A8 = INT8;
+static_assert(is_preset<W2A16>("W2A16"));
+static_assert(is_preset<W3A16>("W3A16"));
+static_assert(is_preset<W4A16>("W4A16"));
+static_assert(is_preset<W5A16>("W5A16"));
+static_assert(is_preset<W6A16>("W6A16"));
+static_assert(is_preset<W7A16>("W7A16"));
+static_assert(is_preset<W8A16>("W8A16"));
+static_assert(is_preset<W2A16G64>("W2A16G64"));
+static_assert(is_preset<W3A16G64>("W3A16G64"));
+static_assert(is_preset<W4A16G64>("W4A16G64"));
+static_assert(is_preset<W5A16G64>("W5A16G64"));
+static_assert(is_preset<W6A16G64>("W6A16G64"));
+static_assert(is_preset<W7A16G64>("W7A16G64"));
+static_assert(is_preset<W8A16G64>("W8A16G64"));
+static_assert(is_preset<W2A16G32>("W2A16G32"));
+static_assert(is_preset<W3A16G32>("W3A16G32"));
+static_assert(is_preset<W4A16G32>("W4A16G32"));
+static_assert(is_preset<W5A16G32>("W5A16G32"));
+static_assert(is_preset<W6A16G32>("W6A16G32"));
+static_assert(is_preset<W7A16G32>("W7A16G32"));
+static_assert(is_preset<W8A16G32>("W8A16G32"));
+static_assert(is_preset<W4A16_MIXED>("W4A16_MIXED"));
+static_assert(is_preset<INT4>("INT4"));
+static_assert(is_preset<INT8>("INT8"));
+static_assert(is_preset<INT8_W8A8>("INT8_W8A8"));
 
 AR_END_TARGET
 #endif

@@ -18,6 +18,7 @@ template <int Bits = dynamic, real Weight = real::f32, real Scale = real::f16>
 struct int_sym_gptq {
   static_assert(Bits == dynamic || (Bits >= 2 && Bits <= 8), "ar: int_sym_gptq has 2 to 8 bits");
   static constexpr const char* name = "int_sym_gptq";
+  static constexpr std::string_view reference_names = "int_sym_gptq";
   static constexpr real weight_format = Weight;
   static constexpr real scale_format = Scale;
   static constexpr real quotient_format = promote(Weight, Scale);

@@ -17,6 +17,10 @@ template <mx_exponent Exponent = mx_exponent::floor, real Weight = real::f32>
 struct mxfp4 : static_scaled_type<mxfp4<Exponent, Weight>, Weight> {
   static constexpr scaled_facts the_facts = mx_facts({"mxfp4", "mxfp4_rceil", "mxfp4_rceil_v2"}, grid_of(e2m1), 2, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names =
+      Exponent == mx_exponent::floor  ? "mx_fp4 opt_rtn_mx_fp4 mx_fp4e2m1 opt_rtn_mx_fp4e2m1 opt_rtn_mx_fp"
+      : Exponent == mx_exponent::ceil ? "mx_fp4_rceil mx_fp4e2m1_rceil mx_fp_rceil"
+                                      : "mx_fp4_rceil_v2";
 };
 static_assert(RangeType<mxfp4<>>);
 
@@ -32,8 +36,10 @@ using mxfp4_types = type_list<mxfp4<mx_exponent::floor, real::f32>,
                               mxfp4<mx_exponent::ceil_v2, real::f16>>;
 
 using MXFP4 = scheme<mxfp4<>, group<32>>;
-/// Weights of the RCEIL presets are fitted as in MXFP4; their activations are of this scheme.
-using MXFP4_RCEIL = scheme<mxfp4<mx_exponent::ceil>, group<32>>;
+/// Weights of the RCEIL presets are those of MXFP4; only their activations are fitted so that nothing saturates.
+using MXFP4_RCEIL = MXFP4;
+using MXFP4_RCEIL_activations = scheme<mxfp4<mx_exponent::ceil>, group<32>>;
+static_assert(is_preset<MXFP4>("MXFP4") && is_preset<MXFP4_RCEIL>("MXFP4_RCEIL"));
 
 AR_END_TARGET
 #endif

@@ -18,6 +18,9 @@ struct mxfp6 : static_scaled_type<mxfp6<Exponent, Weight>, Weight> {
   static_assert(Exponent != mx_exponent::ceil_v2, "ar: the variant with 7.25 is one of MXFP4");
   static constexpr scaled_facts the_facts = mx_facts({"mxfp6", "mxfp6_rceil", ""}, grid_of(e2m3), 2, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names =
+      Exponent == mx_exponent::floor ? "mx_fp6 opt_rtn_mx_fp6 mx_fp6e2m3 opt_rtn_mx_fp6e2m3 opt_rtn_mx_fp"
+                                     : "mx_fp6_rceil mx_fp6e2m3_rceil mx_fp_rceil";
 };
 static_assert(RangeType<mxfp6<>>);
 
@@ -27,6 +30,9 @@ struct mxfp6e3m2 : static_scaled_type<mxfp6e3m2<Exponent, Weight>, Weight> {
   static_assert(Exponent != mx_exponent::ceil_v2, "ar: the variant with 7.25 is one of MXFP4");
   static constexpr scaled_facts the_facts = mx_facts({"mxfp6e3m2", "mxfp6e3m2_rceil", ""}, grid_of(e3m2), 4, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names =
+      Exponent == mx_exponent::floor ? "mx_fp6e3m2 opt_rtn_mx_fp6e3m2"
+                                     : "mx_fp6e3m2_rceil";
 };
 static_assert(RangeType<mxfp6e3m2<>>);
 
@@ -45,6 +51,8 @@ using mxfp6_types = type_list<mxfp6<mx_exponent::floor, real::f32>,
                               mxfp6e3m2<mx_exponent::ceil, real::f16>>;
 
 using MXFP6 = scheme<mxfp6<>, group<32>>;
+
+static_assert(is_preset<MXFP6>("MXFP6"));
 
 AR_END_TARGET
 #endif

@@ -18,6 +18,9 @@ struct mxfp8 : static_scaled_type<mxfp8<Exponent, Weight>, Weight> {
   static_assert(Exponent != mx_exponent::ceil_v2, "ar: the variant with 7.25 is one of MXFP4");
   static constexpr scaled_facts the_facts = mx_facts({"mxfp8", "mxfp8_rceil", ""}, grid_of(e4m3fn), 8, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names =
+      Exponent == mx_exponent::floor ? "mx_fp8 opt_rtn_mx_fp8 mx_fp8e4m3 opt_rtn_mx_fp8e4m3 opt_rtn_mx_fp"
+                                     : "mx_fp8_rceil mx_fp8e4m3_rceil mx_fp_rceil";
 };
 static_assert(RangeType<mxfp8<>>);
 
@@ -27,6 +30,9 @@ struct mxfp8e5m2 : static_scaled_type<mxfp8e5m2<Exponent, Weight>, Weight> {
   static_assert(Exponent != mx_exponent::ceil_v2, "ar: the variant with 7.25 is one of MXFP4");
   static constexpr scaled_facts the_facts = mx_facts({"mxfp8e5m2", "mxfp8e5m2_rceil", ""}, grid_of(e5m2), 15, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names =
+      Exponent == mx_exponent::floor ? "mx_fp8e5m2 opt_rtn_mx_fp8e5m2"
+                                     : "mx_fp8e5m2_rceil";
 };
 static_assert(RangeType<mxfp8e5m2<>>);
 
@@ -45,8 +51,10 @@ using mxfp8_types = type_list<mxfp8<mx_exponent::floor, real::f32>,
                               mxfp8e5m2<mx_exponent::ceil, real::f16>>;
 
 using MXFP8 = scheme<mxfp8<>, group<32>>;
-/// Weights of the RCEIL presets are fitted as in MXFP8; their activations are of this scheme.
-using MXFP8_RCEIL = scheme<mxfp8<mx_exponent::ceil>, group<32>>;
+/// Weights of the RCEIL presets are those of MXFP8; only their activations are fitted so that nothing saturates.
+using MXFP8_RCEIL = MXFP8;
+using MXFP8_RCEIL_activations = scheme<mxfp8<mx_exponent::ceil>, group<32>>;
+static_assert(is_preset<MXFP8>("MXFP8") && is_preset<MXFP8_RCEIL>("MXFP8_RCEIL"));
 
 AR_END_TARGET
 #endif

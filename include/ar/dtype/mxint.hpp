@@ -21,6 +21,10 @@ struct mxint : static_scaled_type<mxint<Bits, Exponent, Weight>, Weight> {
       mx_facts({Bits == 8 ? "mxint8" : Bits == 4 ? "mxint4" : "mxint2", Bits == 8 ? "mxint8_rceil" : Bits == 4 ? "mxint4_rceil" : "mxint2_rceil", ""},
                integer_grid(Bits), 0, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names =
+      Exponent == mx_exponent::floor
+          ? (Bits == 8 ? "mx_int8 opt_rtn_mx_int8" : Bits == 4 ? "mx_int4 opt_rtn_mx_int4" : "mx_int2 opt_rtn_mx_int2")
+          : (Bits == 8 ? "mx_int8_rceil" : Bits == 4 ? "mx_int4_rceil" : "mx_int2_rceil");
 };
 static_assert(RangeType<mxint<4>>);
 
@@ -45,6 +49,8 @@ using mxint_types = type_list<mxint<8, mx_exponent::floor, real::f32>,
                               mxint<2, mx_exponent::ceil, real::f16>>;
 
 using MXINT4 = scheme<mxint<4>, group<32>>;
+
+static_assert(is_preset<MXINT4>("MXINT4"));
 
 AR_END_TARGET
 #endif

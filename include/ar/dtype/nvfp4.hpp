@@ -26,6 +26,7 @@ template <real Weight = real::f32>
 struct nvfp4 : tensor_scaled_type<nvfp4<Weight>, Weight> {
   static constexpr scaled_facts the_facts = nvfp4_facts("nvfp4", scale_rule::e4m3_two_level, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "nv_fp4 nv_fp4_rtn opt_rtn_nv_fp4 nv_fp4_with_static_gs rtn_nv_fp4_with_static_gs";
 };
 static_assert(RangeType<nvfp4<>>);
 
@@ -34,6 +35,7 @@ template <real Weight = real::f32>
 struct nvfp4v2 : static_scaled_type<nvfp4v2<Weight>, Weight> {
   static constexpr scaled_facts the_facts = nvfp4_facts("nvfp4v2", scale_rule::e5m3, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "nvfp4_v2";
 };
 static_assert(RangeType<nvfp4v2<>>);
 
@@ -42,6 +44,7 @@ template <real Weight = real::f32>
 struct nvfp4v2_global : tensor_scaled_type<nvfp4v2_global<Weight>, Weight> {
   static constexpr scaled_facts the_facts = nvfp4_facts("nvfp4v2_global", scale_rule::e5m3_two_level, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr std::string_view reference_names = "nvfp4_v2_with_global_scale";
 };
 static_assert(RangeType<nvfp4v2_global<>>);
 
@@ -58,6 +61,9 @@ using nvfp4_types = type_list<nvfp4<real::f32>,
 
 using NVFP4 = scheme<nvfp4<>, group<16>>;
 using NVFP4_E5M3 = scheme<nvfp4v2<>, group<16>>;
+
+static_assert(is_preset<NVFP4>("NVFP4"));
+static_assert(is_preset<NVFP4_E5M3>("NVFP4_E5M3"));
 
 AR_END_TARGET
 #endif

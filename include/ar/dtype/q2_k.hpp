@@ -14,6 +14,7 @@ AR_BEGIN_TARGET
 struct q2_k : gguf::asymmetric_superblock<q2_k, 2, 16, 4> {
   using base = gguf::asymmetric_superblock<q2_k, 2, 16, 4>;
   static constexpr const char* name = "q2_k";
+  static constexpr std::string_view reference_names = "int_asym_dq rtn_int_asym_dq";
   static constexpr gguf_id id = gguf_id::q2_k;
   static constexpr std::size_t block_bytes = 84;
   static constexpr gguf::probe_grid plain_grid{-0.5, 0.1, 15, true};
@@ -71,6 +72,12 @@ static_assert(BlockType<q2_k>);
 
 /// The instances that the dispatch unit holds.
 using q2_k_types = type_list<q2_k>;
+
+/// The base of the recipe GGUF:Q2_K_MIXED, which treats layers differently, is the same.
+using GGUF_Q2_K_S = scheme<q2_k, group<16>>;
+using GGUF_Q2_K_MIXED = scheme<q2_k, group<16>>;
+static_assert(is_preset<GGUF_Q2_K_S>("GGUF:Q2_K_S"));
+static_assert(is_preset<GGUF_Q2_K_MIXED>("GGUF:Q2_K_MIXED"));
 
 AR_END_TARGET
 #endif

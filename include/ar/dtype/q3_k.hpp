@@ -13,6 +13,7 @@ AR_BEGIN_TARGET
 
 struct q3_k : gguf::symmetric_superblock<3, 6> {
   static constexpr const char* name = "q3_k";
+  static constexpr std::string_view reference_names = "int_sym_dq rtn_int_sym_dq";
   static constexpr gguf_id id = gguf_id::q3_k;
   static constexpr std::size_t block_bytes = 110;
 
@@ -112,6 +113,13 @@ static_assert(BlockType<q3_k>);
 
 /// The instances that the dispatch unit holds.
 using q3_k_types = type_list<q3_k>;
+
+using GGUF_Q3_K_S = scheme<q3_k, group<16>>;
+using GGUF_Q3_K_M = scheme<q3_k, group<16>>;
+using GGUF_Q3_K_L = scheme<q3_k, group<16>>;
+static_assert(is_preset<GGUF_Q3_K_S>("GGUF:Q3_K_S"));
+static_assert(is_preset<GGUF_Q3_K_M>("GGUF:Q3_K_M"));
+static_assert(is_preset<GGUF_Q3_K_L>("GGUF:Q3_K_L"));
 
 AR_END_TARGET
 #endif

@@ -40,5 +40,8 @@ static_assert(BlockType<q4_0>);
 /// The instances that the dispatch unit holds.
 using q4_0_types = type_list<q4_0>;
 
+using GGUF_Q4_0 = scheme<q4_0, group<32>>;
+static_assert(is_preset<GGUF_Q4_0>("GGUF:Q4_0"));
+
 AR_END_TARGET
 #endif

@@ -13,6 +13,7 @@ AR_BEGIN_TARGET
 
 struct q4_1 : gguf::asymmetric_block32<4> {
   static constexpr const char* name = "q4_1";
+  static constexpr std::string_view reference_names = "int_asym_float_zp opt_rtn_int_asym_float_zp";
   static constexpr gguf_id id = gguf_id::q4_1;
   static constexpr std::size_t block_bytes = 20;
 
@@ -41,6 +42,9 @@ static_assert(BlockType<q4_1>);
 
 /// The instances that the dispatch unit holds.
 using q4_1_types = type_list<q4_1>;
+
+using GGUF_Q4_1 = scheme<q4_1, group<32>>;
+static_assert(is_preset<GGUF_Q4_1>("GGUF:Q4_1"));
 
 AR_END_TARGET
 #endif

@@ -13,6 +13,7 @@ AR_BEGIN_TARGET
 
 struct q4_k : gguf::asymmetric_superblock<q4_k, 4, 32, 6> {
   static constexpr const char* name = "q4_k";
+  static constexpr std::string_view reference_names = "int_asym_dq rtn_int_asym_dq";
   static constexpr gguf_id id = gguf_id::q4_k;
   static constexpr std::size_t block_bytes = 144;
   static constexpr gguf::probe_grid plain_grid{-1.0, 0.1, 20, false};
@@ -60,6 +61,11 @@ static_assert(BlockType<q4_k>);
 
 /// The instances that the dispatch unit holds.
 using q4_k_types = type_list<q4_k>;
+
+using GGUF_Q4_K_S = scheme<q4_k, group<32>>;
+using GGUF_Q4_K_M = scheme<q4_k, group<32>>;
+static_assert(is_preset<GGUF_Q4_K_S>("GGUF:Q4_K_S"));
+static_assert(is_preset<GGUF_Q4_K_M>("GGUF:Q4_K_M"));
 
 AR_END_TARGET
 #endif

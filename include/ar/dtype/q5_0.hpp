@@ -43,5 +43,8 @@ static_assert(BlockType<q5_0>);
 /// The instances that the dispatch unit holds.
 using q5_0_types = type_list<q5_0>;
 
+using GGUF_Q5_0 = scheme<q5_0, group<32>>;
+static_assert(is_preset<GGUF_Q5_0>("GGUF:Q5_0"));
+
 AR_END_TARGET
 #endif

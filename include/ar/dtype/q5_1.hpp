@@ -13,6 +13,7 @@ AR_BEGIN_TARGET
 
 struct q5_1 : gguf::asymmetric_block32<5> {
   static constexpr const char* name = "q5_1";
+  static constexpr std::string_view reference_names = "int_asym_float_zp opt_rtn_int_asym_float_zp";
   static constexpr gguf_id id = gguf_id::q5_1;
   static constexpr std::size_t block_bytes = 24;
 
@@ -44,6 +45,9 @@ static_assert(BlockType<q5_1>);
 
 /// The instances that the dispatch unit holds.
 using q5_1_types = type_list<q5_1>;
+
+using GGUF_Q5_1 = scheme<q5_1, group<32>>;
+static_assert(is_preset<GGUF_Q5_1>("GGUF:Q5_1"));
 
 AR_END_TARGET
 #endif

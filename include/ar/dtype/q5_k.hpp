@@ -13,6 +13,7 @@ AR_BEGIN_TARGET
 
 struct q5_k : gguf::asymmetric_superblock<q5_k, 5, 32, 6> {
   static constexpr const char* name = "q5_k";
+  static constexpr std::string_view reference_names = "int_asym_dq rtn_int_asym_dq";
   static constexpr gguf_id id = gguf_id::q5_k;
   static constexpr std::size_t block_bytes = 176;
   static constexpr gguf::probe_grid plain_grid{-0.5, 0.1, 15, false};
@@ -65,6 +66,11 @@ static_assert(BlockType<q5_k>);
 
 /// The instances that the dispatch unit holds.
 using q5_k_types = type_list<q5_k>;
+
+using GGUF_Q5_K_S = scheme<q5_k, group<32>>;
+using GGUF_Q5_K_M = scheme<q5_k, group<32>>;
+static_assert(is_preset<GGUF_Q5_K_S>("GGUF:Q5_K_S"));
+static_assert(is_preset<GGUF_Q5_K_M>("GGUF:Q5_K_M"));
 
 AR_END_TARGET
 #endif

@@ -13,6 +13,7 @@ AR_BEGIN_TARGET
 
 struct q6_k : gguf::symmetric_superblock<6, 8> {
   static constexpr const char* name = "q6_k";
+  static constexpr std::string_view reference_names = "int_sym_dq rtn_int_sym_dq";
   static constexpr gguf_id id = gguf_id::q6_k;
   static constexpr std::size_t block_bytes = 210;
 
@@ -100,6 +101,9 @@ static_assert(BlockType<q6_k>);
 
 /// The instances that the dispatch unit holds.
 using q6_k_types = type_list<q6_k>;
+
+using GGUF_Q6_K = scheme<q6_k, group<16>>;
+static_assert(is_preset<GGUF_Q6_K>("GGUF:Q6_K"));
 
 AR_END_TARGET
 #endif

@@ -73,5 +73,8 @@ static_assert(BlockType<q8_0>);
 /// The instances that the dispatch unit holds.
 using q8_0_types = type_list<q8_0>;
 
+using GGUF_Q8_0 = scheme<q8_0, group<32>>;
+static_assert(is_preset<GGUF_Q8_0>("GGUF:Q8_0"));
+
 AR_END_TARGET
 #endif
