@@ -13,8 +13,8 @@ namespace ar {
 /// What is asked. For activations: their width, symmetry and type, and search off.
 struct quantizer_request {
   std::string_view data_type;  ///< as in scheme_fields: a family ("mx_fp") or a full name
-  int bits = 4;
-  bool sym = true;
+  int bits = 4;                ///< width
+  bool sym = true;             ///< symmetric
   bool tiles = false;      ///< groups span rows
   bool tuning = false;     ///< SignRound: names without a prefix only
   bool search = false;     ///< OPT-RTN: searches where there are some
@@ -27,7 +27,7 @@ struct quantizer_choice {
   std::string_view name;       ///< the reference's registered name, "opt_rtn_int_sym"
   std::string_view data_type;  ///< ours, "int_sym"; empty if the name exists but no element format of that width, or no type here
   bool search = false;         ///< ar::search, else quantize (or quantize_tuned)
-  bool neuqi = false;
+  bool neuqi = false;          ///< with search_options::neuqi
 };
 
 namespace detail {
@@ -45,6 +45,7 @@ constexpr void each_named(type_list<T...>, const F& f) noexcept {
 }
 template <class F>
 constexpr void each_named(const F& f) noexcept {
+/// The types of one header.
 #define AR_NAMED_TYPES(stem) each_named(stem##_types{}, f);
   AR_FOR_EACH_DATA_TYPE(AR_NAMED_TYPES)
 #undef AR_NAMED_TYPES

@@ -18,9 +18,9 @@ mutant scale_tie dtype/int_sym.hpp 's/lane_lt(b, a), larger/lane_le(b, a), large
 mutant clamp_high dtype/int_sym.hpp 's/, n - lane_set<F>(1.0f))/, n)/' int_sym_test
 mutant clamp_low dtype/int_sym.hpp 's/lane_set<F>(0.0f) - n)/lane_set<F>(1.0f) - n)/' int_sym_test
 mutant code_offset dtype/int_sym.hpp 's/return 1 << (bits() - 1);/return (1 << (bits() - 1)) - 1;/' int_sym_test
-mutant scale_rounded_once dtype/int_asym.hpp 's/lane_round_to<Scale>(lane_round_to<Weight>(range \/ lane_set<F>(max_code())))/lane_round_to<Scale>(range \/ lane_set<F>(max_code()))/' data_types_int_test
-mutant zero_point_above dtype/int_asym.hpp 's/lane_round(lane_round_to<quotient_format>((zero - lo) \/ s))/& + lane_set<F>(1.0f)/' int_asym_test
-mutant zero_point_below dtype/int_asym.hpp 's/lane_round(lane_round_to<quotient_format>((zero - lo) \/ s))/& - lane_set<F>(1.0f)/' int_asym_test
+mutant scale_rounded_once dtype/int_asym.hpp 's/lane_round_to<Scale>(lane_round_to<Range>(range \/ lane_set<F>(max_code())))/lane_round_to<Scale>(range \/ lane_set<F>(max_code()))/' data_types_int_test
+mutant zero_point_above dtype/int_asym.hpp 's/lane_round(lane_round_to<promote(Range, Scale)>((zero - lo) \/ s))/& + lane_set<F>(1.0f)/' int_asym_test
+mutant zero_point_below dtype/int_asym.hpp 's/lane_round(lane_round_to<promote(Range, Scale)>((zero - lo) \/ s))/& - lane_set<F>(1.0f)/' int_asym_test
 mutant zero_point_sign dtype/int_asym.hpp 's/(code - p.zero_point)/(code + p.zero_point)/' int_asym_test
 mutant levels dtype/int_asym.hpp 's/static_cast<float>((1 << bits()) - 1)/static_cast<float>(1 << bits())/' int_asym_test
 
@@ -39,6 +39,15 @@ mutant saturation detail/scaled_type-inl.h 's/lane_min(lane_abs(y), lane_set<F>(
 mutant two_level_reciprocal_once detail/scaled_type-inl.h 's/p.back = lane_select(lane_eq(p.forward, zero), zero, one \/ p.forward);//' data_types_scaled_test
 mutant two_level_order detail/scaled_type-inl.h 's/scale = largest \* sixth;/scale = largest \/ lane_set<F>(6.0f);/' data_types_scaled_test
 mutant global_scale detail/scaled_facts.hpp 's/448.0f \* 6.0f/448.0f * 7.0f/' nvfp4_test
+
+# Searches
+mutant search_first_wins detail/search-inl.h 's/if (l\[k\] < best.loss)/if (l[k] <= best.loss)/' data_types_search_test
+mutant search_step detail/search-inl.h 's/bits == 2 ? 0.01 :/bits == 2 ? 0.02 :/' data_types_search_test
+mutant search_importance detail/search-inl.h 's/square : square \* lane_set<F>(group.importance(i))/square : square/' data_types_search_test
+mutant search_own_global_scale detail/search-inl.h 's/(how.reference || plain.the_tensor.unset())/(plain.the_tensor.unset())/' data_types_search_test
+mutant mirrored_codes detail/search-inl.h 's/lane_min(lane_max(r, low + one), high)/lane_min(lane_max(r, low), high)/' data_types_search_test
+mutant importance_spread detail/importance.hpp 's/sum \/ 32.0f/sum \/ 16.0f/' data_types_search_test
+mutant column_order detail/cascade-inl.h 's/columns < 8 ? 4 : 32/columns < 8 ? 4 : 8/' data_types_search_test data_types_activations_test
 
 # Packed layouts. A mistake in packing and unpacking alike keeps the round trip; golden words see it.
 mutant nibble_order detail/stream_rows.hpp 's/#if AR_HAS_BYTES16/#if 0/' \

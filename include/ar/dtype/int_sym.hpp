@@ -113,7 +113,9 @@ using W8A16G32 = scheme<int_sym<8>, group<32>>;
 using W4A16_MIXED = W4A16;
 /// Weights per row; activations of the same kind per token, with half-precision scales.
 using INT4 = scheme<int_sym<4>, group<-1>>;
+/// The same with 8 bits.
 using INT8 = scheme<int_sym<8>, group<-1>>;
+/// The older name of INT8.
 using INT8_W8A8 = INT8;
 static_assert(is_preset<W2A16>("W2A16"));
 static_assert(is_preset<W3A16>("W3A16"));

@@ -38,6 +38,7 @@ using mxfp4_types = type_list<mxfp4<mx_exponent::floor, real::f32>,
 using MXFP4 = scheme<mxfp4<>, group<32>>;
 /// Weights of the RCEIL presets are those of MXFP4; only their activations are fitted so that nothing saturates.
 using MXFP4_RCEIL = MXFP4;
+/// What the preset MXFP4_RCEIL does to activations.
 using MXFP4_RCEIL_activations = scheme<mxfp4<mx_exponent::ceil>, group<32>>;
 static_assert(is_preset<MXFP4>("MXFP4") && is_preset<MXFP4_RCEIL>("MXFP4_RCEIL"));
 

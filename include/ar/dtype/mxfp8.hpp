@@ -53,6 +53,7 @@ using mxfp8_types = type_list<mxfp8<mx_exponent::floor, real::f32>,
 using MXFP8 = scheme<mxfp8<>, group<32>>;
 /// Weights of the RCEIL presets are those of MXFP8; only their activations are fitted so that nothing saturates.
 using MXFP8_RCEIL = MXFP8;
+/// What the preset MXFP8_RCEIL does to activations.
 using MXFP8_RCEIL_activations = scheme<mxfp8<mx_exponent::ceil>, group<32>>;
 static_assert(is_preset<MXFP8>("MXFP8") && is_preset<MXFP8_RCEIL>("MXFP8_RCEIL"));
 
