@@ -15,11 +15,11 @@ struct quantizer_request {
   std::string_view data_type;  ///< as in scheme_fields: a family ("mx_fp") or a full name
   int bits = 4;                ///< width
   bool sym = true;             ///< symmetric
-  bool tiles = false;      ///< groups span rows
-  bool tuning = false;     ///< SignRound: names without a prefix only
-  bool search = false;     ///< OPT-RTN: searches where there are some
-  bool neuqi = false;      ///< of integers: NeUQI
-  bool reference = false;  ///< for MX: search with the element format that the reference falls back to, mx_fp and the width
+  bool tiles = false;          ///< groups span rows
+  bool tuning = false;         ///< SignRound: names without a prefix only
+  bool search = false;         ///< OPT-RTN: searches where there are some
+  bool neuqi = false;          ///< of integers: NeUQI
+  bool reference = false;      ///< for MX: search with the element format that the reference falls back to, mx_fp and the width
 };
 
 /// What was found.
@@ -43,13 +43,13 @@ constexpr void each_named(type_list<T...>, const F& f) noexcept {
   };
   (one(T{}), ...);
 }
-template <class F>
-constexpr void each_named(const F& f) noexcept {
 /// The types of one header.
 #define AR_NAMED_TYPES(stem) each_named(stem##_types{}, f);
+template <class F>
+constexpr void each_named(const F& f) noexcept {
   AR_FOR_EACH_DATA_TYPE(AR_NAMED_TYPES)
-#undef AR_NAMED_TYPES
 }
+#undef AR_NAMED_TYPES
 
 /// The choice for a name in pieces; its `name` is empty if no type has it. Of several types with this name, the one of that width.
 constexpr quantizer_choice find_quantizer(const name_pieces& pieces, int bits) noexcept {

@@ -8,6 +8,7 @@
 #endif
 
 #include "ar/detail/shapes.hpp"
+#include "ar/detail/target.hpp"
 #include "ar/scheme.hpp"
 
 AR_BEGIN_TARGET

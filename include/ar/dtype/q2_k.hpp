@@ -8,6 +8,7 @@
 #endif
 
 #include "ar/detail/gguf_superblock-inl.h"
+#include "ar/scheme.hpp"
 
 AR_BEGIN_TARGET
 

@@ -8,6 +8,7 @@
 #endif
 
 #include "ar/detail/gguf_block32-inl.h"
+#include "ar/scheme.hpp"
 
 AR_BEGIN_TARGET
 
