@@ -36,6 +36,9 @@ std::uint64_t results(const ar::kernel_table& table) {
   const std::size_t rows = 6, cols = 256 + 29;  // whole vectors and a rest
   const std::vector<float> w = weights(rows * cols);
   const ar::matrix_view<const float> in(w.data(), rows, cols);
+  std::vector<float> weight_of_column(cols), half(rows * cols);
+  for (std::size_t i = 0; i < cols; ++i) weight_of_column[i] = static_cast<float>(i * 37 % 101) * 0.01f;
+  for (std::size_t i = 0; i < half.size(); ++i) half[i] = static_cast<float>(static_cast<int>(i * 53 % 129) - 64) * 0x1p-7f;
   for (std::size_t i = 0; i < table.range_type_count; ++i) {
     const ar::range_kernels& k = table.range_types[i];
     for (const int bits : {2, 3, 4, 8}) {
@@ -56,6 +59,18 @@ std::uint64_t results(const ar::kernel_table& table) {
         if (k.has_zero_point) hash.add(zero);
         hash.add(back);
         hash.add(qdq);
+        std::vector<float> searched(w.size()), tuned(w.size());
+        for (const bool neuqi : {false, true}) {
+          const ar::search_options how{.importance = weight_of_column.data(), .neuqi = neuqi};
+          e = k.search(type, group, in, how, {.scale = {scale.data(), rows, groups}, .weight = {searched.data(), rows, cols}});
+          hash.add(&e, sizeof e);
+          hash.add(scale);
+          hash.add(searched);
+        }
+        const ar::matrix_view<const float> offset(half.data(), rows, cols);
+        e = k.quantize_tuned(type, group, in, {.v = offset}, {.weight = {tuned.data(), rows, cols}});
+        hash.add(&e, sizeof e);
+        hash.add(tuned);
       }
     }
   }
