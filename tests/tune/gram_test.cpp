@@ -1,6 +1,7 @@
 // links: ar_tune ar_model OpenMP::OpenMP_CXX
 // Tuning on Gram matrices as a specification: the loss is the squared error of the layer's output, rows stand alone, what is kept is never worse than
-// rounding; over a model, neither threads nor invalid tokens change a bit, and the block's output comes nearer to the float model's.
+// rounding; over a model, by gram and by hybrid alike, neither threads nor invalid tokens change a bit, and the block's output comes nearer to the
+// float model's.
 #include "tune/gram.hpp"
 
 #include <gtest/gtest.h>
@@ -176,7 +177,10 @@ struct outcome {
   std::map<std::string, tune::quantized_layer> layers;
 };
 
-class GramModel : public testing::Test {
+using tuner = decltype(&tune::run_gram);
+
+/// What both ways promise; the parameter is the way.
+class GramModel : public testing::TestWithParam<tuner> {
  protected:
   void SetUp() override { omp_set_num_threads(1); }
   void TearDown() override { omp_set_num_threads(1); }
@@ -190,7 +194,7 @@ class GramModel : public testing::Test {
       }
       return {};
     };
-    auto r = tune::run_gram(model_, set, choices, options, events);
+    auto r = GetParam()(model_, set, choices, options, events);
     if (!r) return forward_error(r);
     o.result = std::move(*r);
     return o;
@@ -215,7 +219,7 @@ class GramModel : public testing::Test {
   tune::layer_choices all_ = all_layers(model_.spec(), {scheme(2)});
 };
 
-TEST_F(GramModel, HandsOutEveryLayerOnceInTheOrderOfTheModel) {
+TEST_P(GramModel, HandsOutEveryLayerOnceInTheOrderOfTheModel) {
   const outcome o = must(all_, quick());
   std::vector<std::string> names;
   for (std::int64_t b = 0; b < 2; ++b)
@@ -225,7 +229,7 @@ TEST_F(GramModel, HandsOutEveryLayerOnceInTheOrderOfTheModel) {
   EXPECT_EQ(o.result.blocks[1].quantized, 7);
 }
 
-TEST_F(GramModel, NearerToTheFloatModelThanRounding) {
+TEST_P(GramModel, NearerToTheFloatModelThanRounding) {
   for (const bool sym : {true, false}) {
     const auto choices = all_layers(model_.spec(), {scheme(2, sym)});
     const outcome rounded = must(choices, quick(1)), tuned = must(choices, quick(40));
@@ -236,7 +240,7 @@ TEST_F(GramModel, NearerToTheFloatModelThanRounding) {
   }
 }
 
-TEST_F(GramModel, TheLossIsThatOfTheBlocksOutput) {
+TEST_P(GramModel, TheLossIsThatOfTheBlocksOutput) {
   const outcome o = must(all_, quick(10));
   auto weights = model::read_block(model_, 0);
   ASSERT_TRUE(weights.has_value());
@@ -256,7 +260,7 @@ TEST_F(GramModel, TheLossIsThatOfTheBlocksOutput) {
   EXPECT_NEAR(o.result.blocks[0].best_loss, sum / count, 1e-3 * sum / count);
 }
 
-TEST_F(GramModel, TheNumberOfThreadsChangesNothing) {
+TEST_P(GramModel, TheNumberOfThreadsChangesNothing) {
   for (const auto precision : {linalg::precision::f32, linalg::precision::bf16}) {
     tune::signround_options o = quick(3);
     o.precision = precision;
@@ -268,14 +272,14 @@ TEST_F(GramModel, TheNumberOfThreadsChangesNothing) {
   }
 }
 
-TEST_F(GramModel, InvalidTokensDoNotMatter) {
+TEST_P(GramModel, InvalidTokensDoNotMatter) {
   text::calibration_set other = set_;
   for (size_t i = 7; i < other.ids.size(); i += 8) other.ids[i] = (other.ids[i] + 17) % 40;  // the last token of each sample, which no other sees
   ASSERT_NE(other.ids, set_.ids);
   expect_equal(must(all_, quick()), must(all_, quick(), other));
 }
 
-TEST_F(GramModel, LayersThatAreNotNamedStayInFloat) {
+TEST_P(GramModel, LayersThatAreNotNamedStayInFloat) {
   tune::layer_choices some;
   for (const int i : {model_.spec().v, model_.spec().down}) some[model_.spec().linear_name(1, i)] = {scheme(2)};
   const outcome o = must(some, quick());
@@ -284,7 +288,7 @@ TEST_F(GramModel, LayersThatAreNotNamedStayInFloat) {
   EXPECT_LT(o.result.blocks[0].best_loss, 1e-12);
 }
 
-TEST_F(GramModel, FloatInputsMakeBlocksIndependent) {
+TEST_P(GramModel, FloatInputsMakeBlocksIndependent) {
   tune::layer_choices second;
   for (const auto& [name, choice] : all_)
     if (name.starts_with("layers.1.")) second[name] = choice;
@@ -294,7 +298,7 @@ TEST_F(GramModel, FloatInputsMakeBlocksIndependent) {
   for (const auto& [name, layer] : alone.layers) EXPECT_EQ(layer.weight, whole.layers.at(name).weight) << name;
 }
 
-TEST_F(GramModel, RefusesWhatBelongsToBlocks) {
+TEST_P(GramModel, RefusesWhatBelongsToBlocks) {
   const auto refused = [&](auto change) {
     tune::signround_options o = quick();
     change(o);
@@ -308,25 +312,73 @@ TEST_F(GramModel, RefusesWhatBelongsToBlocks) {
   EXPECT_TRUE(refused([](auto& o) { o.iters = 0; }));
 }
 
-TEST_F(GramModel, StopsWhenAnEventSaysSo) {
+TEST_P(GramModel, StopsWhenAnEventSaysSo) {
   tune::tuning_events events;
   int calls = 0;
   events.on_iteration = [&](std::int64_t, std::int64_t, double) { return ++calls < 3; };
-  const auto r = tune::run_gram(model_, set_, all_, quick(), events);
+  const auto r = GetParam()(model_, set_, all_, quick(), events);
   ASSERT_FALSE(r.has_value());
   EXPECT_EQ(r.error().kind, error_kind::interrupted);
   EXPECT_EQ(calls, 3);
 }
 
-TEST_F(GramModel, IsPreferredForFewTokensOrIterations) {
+INSTANTIATE_TEST_SUITE_P(By, GramModel, testing::Values(&tune::run_gram, &tune::run_hybrid), [](const auto& test) { return test.index == 0 ? "Gram" : "Hybrid"; });
+
+// ---- the hybrid ----
+
+std::map<std::string, tune::quantized_layer> layers_of(tuner how, const model::weight_source& model, const tune::layer_choices& choices, tune::signround_options options) {
+  std::map<std::string, tune::quantized_layer> layers;
+  tune::tuning_events events;
+  events.on_block = [&](const tune::block_result&, std::vector<tune::quantized_layer>&& done) -> result<void> {
+    for (tune::quantized_layer& l : done) layers[l.name] = std::move(l);
+    return {};
+  };
+  EXPECT_TRUE(how(model, calibration(), choices, options, events).has_value());
+  return layers;
+}
+
+TEST(Hybrid, EndsWithDownOnItsGramMatrix) {
+  const random_model model;
+  tune::layer_choices only;
+  for (std::int64_t b = 0; b < 2; ++b) only[model.spec().linear_name(b, model.spec().down)] = {scheme(2)};
+  const auto gram = layers_of(&tune::run_gram, model, only, quick(10)), hybrid = layers_of(&tune::run_hybrid, model, only, quick(10));
+  for (const auto& [name, layer] : gram) EXPECT_EQ(layer.weight, hybrid.at(name).weight) << name;
+}
+
+TEST(Hybrid, TunesTheOtherLayersOnAQuarterOfTheBatchUpToTheLastIterate) {
+  const random_model model;
+  tune::layer_choices others = all_layers(model.spec(), {scheme(2)});
+  std::erase_if(others, [](const auto& c) { return c.first.ends_with(".down") || c.first.starts_with("layers.1."); });
+  tune::signround_options four = quick(10);
+  four.batch_size = 4;
+  tune::signround_options one = four;
+  one.batch_size = 1;
+  one.not_use_best_mse = true;
+  const auto hybrid = layers_of(&tune::run_hybrid, model, others, four), block = layers_of(&tune::run_signround, model, others, one);
+  ASSERT_EQ(hybrid.size(), 6u);
+  for (const auto& [name, layer] : hybrid) EXPECT_EQ(layer.weight, block.at(name).weight) << name;
+}
+
+TEST(Hybrid, TheSeedChoosesTheBatches) {
+  const random_model model;
+  const tune::layer_choices all = all_layers(model.spec(), {scheme(2)});
+  tune::signround_options a = quick(10), b = a;
+  b.seed = a.seed + 1;
+  const auto first = layers_of(&tune::run_hybrid, model, all, a), second = layers_of(&tune::run_hybrid, model, all, b);
+  const std::string q = model.spec().linear_name(0, model.spec().q);
+  EXPECT_NE(first.at(q).weight, second.at(q).weight);
+}
+
+TEST(GramRule, IsPreferredForFewTokensOrIterations) {
+  const random_model model;
   text::calibration_set many;
   many.seqlen = 256;
   many.ids.assign(48 * 256, 1);
   many.valid.assign(48 * 256, 1);
-  EXPECT_FALSE(tune::prefer_gram(model_.spec(), many, 50));
-  EXPECT_TRUE(tune::prefer_gram(model_.spec(), many, 49));
+  EXPECT_FALSE(tune::prefer_gram(model.spec(), many, 50));
+  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 49));
   many.valid[3] = 0;
-  EXPECT_TRUE(tune::prefer_gram(model_.spec(), many, 50));
+  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 50));
 }
 
 }  // namespace

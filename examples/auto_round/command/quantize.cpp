@@ -79,7 +79,7 @@ class quantize final : public command {
     run_options& r = run_;
     o.group("Tuning");
     o.integer("iters,iter", iters_, "iterations for each block; 0: round to nearest (200)");
-    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; block: whole blocks, as the original; auto: by the calibration set's size (auto)");
+    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; hybrid: whole blocks on small batches, then down by gram; block: whole blocks, as the original; auto: gram or hybrid by the calibration set's size (auto)");
     o.real("lr", lr_, "learning rate of the rounding (1 / iters)");
     o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr)");
     o.real("momentum", momentum_, "momentum of the sign steps (0)");
@@ -190,8 +190,9 @@ class quantize final : public command {
   result<void> complete_tuning() {
     if (tuning_ == "auto") run_.how_tuned = tuning::automatic;
     else if (tuning_ == "gram") run_.how_tuned = tuning::gram;
+    else if (tuning_ == "hybrid") run_.how_tuned = tuning::hybrid;
     else if (tuning_ == "block") run_.how_tuned = tuning::block;
-    else return fail(error_kind::usage, fmt::format("--tuning \"{}\": auto, gram or block", tuning_));
+    else return fail(error_kind::usage, fmt::format("--tuning \"{}\": auto, gram, hybrid or block", tuning_));
     return {};
   }
 

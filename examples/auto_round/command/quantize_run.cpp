@@ -78,12 +78,17 @@ class quantization {
   }
 
   bool tuned() const { return o_.request.how == exporting::method::signround; }
-  bool by_layers() const {
-    if (o_.how_tuned != tuning::automatic) return o_.how_tuned == tuning::gram;
+  tuning how() const {
+    if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
-    return possible && tune::prefer_gram(source_->spec(), calibration_, request_.iters);
+    if (!possible) return tuning::block;
+    return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
   }
-  const char* tuning_name() const { return !tuned() ? "none" : by_layers() ? "gram" : "block"; }
+  const char* tuning_name() const {
+    if (!tuned()) return "none";
+    const tuning t = how();
+    return t == tuning::gram ? "gram" : t == tuning::hybrid ? "hybrid" : "block";
+  }
   bool several() const { return plan_.jobs.size() > 1; }
   bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
   std::string folder_of(const std::string& base, std::size_t i) const { return several() ? base + "/" + plan_.jobs[i].format : base; }
@@ -234,8 +239,8 @@ class quantization {
     t.enable_quanted_input = request_.enable_quanted_input;
     t.not_use_best_mse = o_.not_use_best_mse;
     // The reference's policies belong to its own loop.
-    t.clamp = o_.clamp.value_or(by_layers() ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
-    t.scale_gradient = o_.scale_gradient.value_or(by_layers() ? ar::scale_gradient::f32 : ar::scale_gradient::reference);
+    t.clamp = o_.clamp.value_or(how() == tuning::block ? ar::clamp_gradient::strict : ar::clamp_gradient::closed);
+    t.scale_gradient = o_.scale_gradient.value_or(how() == tuning::block ? ar::scale_gradient::reference : ar::scale_gradient::f32);
     t.dynamic_max_gap = o_.dynamic_max_gap;
     const bool amp = o_.amp.value_or(linalg::fast_bf16());
     t.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
@@ -260,7 +265,8 @@ class quantization {
                            {"memory_bytes", static_cast<std::int64_t>(report::current_memory_bytes())}});
       return {};
     };
-    auto tuned = (by_layers() ? tune::run_gram : tune::run_signround)(*source_, calibration_, choices, t, events);
+    const auto run = how() == tuning::gram ? tune::run_gram : how() == tuning::hybrid ? tune::run_hybrid : tune::run_signround;
+    auto tuned = run(*source_, calibration_, choices, t, events);
     if (!tuned) return forward_error(tuned);
     tuning_ = std::move(*tuned);
     return {};
@@ -275,8 +281,7 @@ class quantization {
     if (tuned()) {
       bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); tuning by {}; {}, {} threads",
                                calibration_.rows(), calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive,
-                               by_layers() ? "layers (gram)" : "blocks (block)", linalg::description(),
-                               omp_get_max_threads()));
+                               tuning_name(), linalg::description(), omp_get_max_threads()));
     }
     log_.write("start", {{"model", o_.model}, {"architecture", s.architecture}, {"scheme", plan_.scheme_name}, {"method", method_name()}, {"tuning", tuning_name()},
                          {"planned_bytes", static_cast<std::int64_t>(plan_.total_bytes())}, {"samples", calibration_.rows()}, {"seqlen", calibration_.seqlen}});

@@ -12,8 +12,8 @@
 
 namespace auto_round::command {
 
-/// How SignRound computes its gradients; automatic: by layers, unless an option asks for something that only tuning by blocks has.
-enum class tuning { automatic, gram, block };
+/// How SignRound computes its gradients; automatic: gram or hybrid by the calibration set's size, block if an option asks for what only that has.
+enum class tuning { automatic, gram, hybrid, block };
 
 struct run_options {
   std::string model;
@@ -25,8 +25,8 @@ struct run_options {
   bool not_use_best_mse = false;
   tuning how_tuned = tuning::automatic;
   std::int64_t dynamic_max_gap = -1;
-  std::optional<ar::clamp_gradient> clamp;           ///< empty: closed for tuning by layers, strict by blocks
-  std::optional<ar::scale_gradient> scale_gradient;  ///< empty: f32 for tuning by layers, reference by blocks
+  std::optional<ar::clamp_gradient> clamp;           ///< empty: strict for tuning by block, else closed
+  std::optional<ar::scale_gradient> scale_gradient;  ///< empty: reference for tuning by block, else f32
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   bool dry_run = false, json = false, quiet = false;

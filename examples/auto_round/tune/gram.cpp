@@ -6,12 +6,14 @@
 #include <atomic>
 #include <cmath>
 #include <initializer_list>
+#include <memory>
 #include <new>
 #include <utility>
 
 #include "ar/tune.hpp"
 #include "model/block.hpp"
 #include "model/kernels.hpp"
+#include "tune/block_loop.hpp"
 #include "tune/gram_rows.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/stopwatch.hpp"
@@ -91,11 +93,23 @@ class statistics {
 /// Tokens count alike, or by how much an error of their query or key disturbs the output of attention.
 enum weighting : std::size_t { plain, by_query, by_key };
 
+/// gram: layer by layer. hybrid: all layers of a block by its loop on small batches, then `down` once more.
+enum class method { gram, hybrid };
+
+/// Options of the hybrid's loop. Measured on tiny-stories (docs/design.md): a quarter of the batch is as good. Losses of so small batches do not tell
+/// iterates apart, so the last one counts.
+signround_options small_batches(signround_options o) {
+  o.batch_size = std::max<std::int64_t>(1, o.batch_size / 4);
+  o.not_use_best_mse = true;
+  return o;
+}
+
 class gram_tuner {
  public:
-  gram_tuner(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
+  gram_tuner(method how, const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
              const signround_options& options, const tuning_events& events)
-      : source_(source),
+      : how_(how),
+        source_(source),
         spec_(source.spec()),
         set_(calibration),
         choices_(choices),
@@ -109,12 +123,13 @@ class gram_tuner {
         runner_(spec_, options.precision),
         x_(step_ * sample_size()),
         h_(step_ * sample_size()),
-        e_(step_ * sample_size()) {}
+        e_(step_ * sample_size()),
+        loop_options_(small_batches(options)) {}
 
   result<tuning_result> run() {
     stopwatch watch;
     if (auto r = embed_calibration(source_, set_, o_.bf16_activations, float_stream_); !r) return forward_error(r);
-    middle_.reset(samples_, sample_size(), o_.bf16_activations);
+    if (how_ == method::gram) middle_.reset(samples_, sample_size(), o_.bf16_activations);
     stream_.reset(samples_, sample_size(), o_.bf16_activations);
     watch.lap(out_.seconds.collect);
     for (std::int64_t b = 0; b < spec_.num_layers; ++b)
@@ -199,19 +214,26 @@ class gram_tuner {
 
     const std::initializer_list<int> qkv{spec_.q, spec_.k, spec_.v}, o{spec_.o}, gate_up{spec_.gate, spec_.up}, down{spec_.down};
     const bool same_input = index == 0 || !o_.enable_quanted_input;  // the quantized model sees what the float model sees
-    run_float_block(tuned(qkv), same_input);
+    run_float_block(how_ == method::gram && tuned(qkv), same_input);
     watch.lap(seconds.reference);
-    for (const auto& [linear, weighted] : {std::pair{spec_.q, by_query}, {spec_.k, by_key}, {spec_.v, plain}})
-      if (auto r = tune({linear}, true, weighted); !r) return r;
-    watch = {};
-    if (tuned(o)) collect_attended();
-    watch.lap(seconds.forward);
-    if (auto r = tune(o, false); !r) return r;
-    watch = {};
-    finish_attention(tuned(gate_up));
-    watch.lap(seconds.forward);
-    if (auto r = tune(gate_up, true); !r) return r;
-    watch = {};
+    if (how_ == method::hybrid) {
+      if (auto r = tune_together(); !r) return r;
+      watch = {};
+      finish_attention(false);
+      watch.lap(seconds.forward);
+    } else {
+      for (const auto& [linear, weighted] : {std::pair{spec_.q, by_query}, {spec_.k, by_key}, {spec_.v, plain}})
+        if (auto r = tune({linear}, true, weighted); !r) return r;
+      watch = {};
+      if (tuned(o)) collect_attended();
+      watch.lap(seconds.forward);
+      if (auto r = tune(o, false); !r) return r;
+      watch = {};
+      finish_attention(tuned(gate_up));
+      watch.lap(seconds.forward);
+      if (auto r = tune(gate_up, true); !r) return r;
+      watch = {};
+    }
     const double remaining = collect_gated(tuned(down));
     watch.lap(seconds.forward);
     if (auto r = tune(down, false); !r) return r;
@@ -233,6 +255,36 @@ class gram_tuner {
     if (events_.on_block)
       if (auto r = events_.on_block(block_, std::move(done)); !r) return r;
     watch.lap(seconds.pack);
+    return {};
+  }
+
+  /// All layers of the block by the block loop. Every block begins with a new generator, so blocks do not depend on how many came before.
+  result<void> tune_together() {
+    if (block_.quantized == 0) return {};
+    block_loop loop(spec_, set_, loop_options_, events_);
+    std::vector<tuned_block> unit(1);
+    tuned_block& block = unit.front();
+    block.floats = floats_;
+    block.layers.resize(layers_.size());
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const layer& l = layers_[i];
+      if (l.choice == nullptr) continue;
+      block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), out_features(i), in_features(i),
+                                                      loop.storage());
+    }
+    loop.prepare(block);
+    block_result loop_result;
+    loop_result.first_block = block_.first_block;
+    if (auto r = loop.run(unit, stream_, float_stream_, samples_, loop_result, out_.seconds); !r) return r;
+    std::vector<quantized_layer> done = loop.quantize(unit);
+    auto next = done.begin();
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (layers_[i].choice == nullptr) continue;
+      use_weight(i, next->weight);
+      outputs_[i] = std::move(*next++);
+    }
+    const auto down = static_cast<std::size_t>(spec_.down);
+    rows_done_ = block_rows() - (layers_[down].choice == nullptr ? 0 : spec_.linears[down].out_features);
     return {};
   }
 
@@ -342,7 +394,7 @@ class gram_tuner {
       if (same_input) stream_.store(first, n, x_.data());
       const linalg::operand attended = runner_.attend(floats_, x_.data(), n, seqlen_, statistics ? &sensitivity : nullptr);
       runner_.add_linear(floats_, spec_.o, attended, x_.data(), h_.data());
-      middle_.store(first, n, h_.data());
+      if (how_ == method::gram) middle_.store(first, n, h_.data());
       if (statistics && same_input) collect_normed(first, tokens, floats_.input_norm, x_.data(), x_.data(), &sensitivity);
       if (statistics && !same_input) {
         stream_.load(first, n, e_.data());
@@ -483,6 +535,7 @@ class gram_tuner {
     return std::max<std::int64_t>(1, rows);
   }
 
+  method how_;
   const model::weight_source& source_;
   const model::model_spec& spec_;
   const text::calibration_set& set_;
@@ -502,6 +555,7 @@ class gram_tuner {
   std::vector<float> scaled_, scaled_error_;
   linalg::prepared prepared_gram_;
   std::vector<gram_rows> tuners_;
+  signround_options loop_options_;
 
   model::block_weights floats_, quantized_;
   std::vector<layer> layers_;
@@ -520,16 +574,30 @@ bool prefer_gram(const model::model_spec& spec, const text::calibration_set& cal
   return iters < 50 || std::ranges::count_if(calibration.valid, [](auto v) { return v != 0; }) < 48 * widest;
 }
 
-result<tuning_result> run_gram(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
-                               const signround_options& options, const tuning_events& events) {
+namespace {
+
+result<tuning_result> run(method how, const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
+                          const signround_options& options, const tuning_events& events) {
   if (auto r = check_run(source.spec(), calibration, choices, options); !r) return forward_error(r);
   if (options.nblocks != 1 || options.gradient_accumulate_steps != 1 || options.momentum != 0 || options.dynamic_max_gap > 0)
     return fail(error_kind::usage, "nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap belong to tuning by blocks");
   try {
-    return gram_tuner(source, calibration, choices, options, events).run();
+    return gram_tuner(how, source, calibration, choices, options, events).run();
   } catch (const std::bad_alloc&) {
     return fail(error_kind::unsupported, "out of memory while tuning; use fewer or shorter calibration samples (nsamples, seqlen)");
   }
+}
+
+}  // namespace
+
+result<tuning_result> run_gram(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
+                               const signround_options& options, const tuning_events& events) {
+  return run(method::gram, source, calibration, choices, options, events);
+}
+
+result<tuning_result> run_hybrid(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
+                                 const signround_options& options, const tuning_events& events) {
+  return run(method::hybrid, source, calibration, choices, options, events);
 }
 
 }  // namespace auto_round::tune
