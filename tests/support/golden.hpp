@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -108,13 +109,22 @@ class file {
   const tensor& operator[](const std::string& name) const {
     const auto it = tensors_.find(name);
     if (it == tensors_.end()) throw std::runtime_error("golden tensor missing: " + name);
+    read_.insert(name);
     return it->second;
+  }
+  /// Names of the tensors that nobody has asked for by name.
+  std::vector<std::string> unread() const {
+    std::vector<std::string> names;
+    for (const auto& [name, t] : tensors_)
+      if (read_.count(name) == 0) names.push_back(name);
+    return names;
   }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
   std::string bytes_;
   std::map<std::string, tensor> tensors_;
+  mutable std::set<std::string> read_;
   std::map<std::string, std::string> metadata_;
 };
 
