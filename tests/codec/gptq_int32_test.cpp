@@ -1,5 +1,5 @@
 // GPTQ words: the definition of the bit stream, bit by bit; the classic 3-bit layout; zero points of both conventions; wrong shapes and values.
-// The peers' own words are in golden/formats_gptq_test.cpp.
+// The peers' own words are in golden/formats_packs_test.cpp.
 #include <gtest/gtest.h>
 
 #include <random>
