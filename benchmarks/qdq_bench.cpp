@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "ar/dispatch.hpp"
-#include "ar/quantize.hpp"
+#include "support/float_lane.hpp"
 
 namespace {
 
@@ -39,40 +39,11 @@ void report(benchmark::State& state, const data& d, int bytes_per_weight) {
   state.SetItemsProcessed(weights);
 }
 
-/// The float lane behind the signatures of a kernel table.
-template <class T>
-ar::range_kernels float_lane(const ar::range_kernels& like) {
-  static const auto type = [](const ar::type_values& v) {
-    T t;
-    if constexpr (std::is_same_v<T, ar::any_scaled>) {
-      t.the_facts = *v.facts;
-      t.the_tensor = v.tensor;
-    } else {
-      t.width = ar::extent<ar::dynamic>(v.bits);
-    }
-    return t;
-  };
-  using in = ar::matrix_view<const float>;
-  using out = ar::matrix_view<float>;
-  using values = const ar::type_values&;
-  using shape = ar::group_shape;
-  ar::range_kernels k = like;
-  k.functions.fit = [](values v, shape g, in w, out s, out z) { return ar::rows::fit<T, float>(type(v), g, w, s, z); };
-  k.functions.quantize = [](values v, shape g, in w, ar::matrix_view<std::uint8_t> c, out s, out z) {
-    return ar::rows::quantize<T, float>(type(v), g, w, c, s, z);
-  };
-  k.functions.dequantize = [](values v, shape g, ar::matrix_view<const std::uint8_t> c, in s, in z, out o) {
-    return ar::rows::dequantize<T, float>(type(v), g, c, s, z, o);
-  };
-  k.functions.qdq = [](values v, shape g, in w, out o) { return ar::rows::qdq<T, float>(type(v), g, w, o); };
-  return k;
-}
-
 enum class what { fit, quantize, dequantize, qdq };
 
 void run(benchmark::State& state, const ar::range_kernels& k, what operation, ar::group_shape group, std::size_t rows, std::size_t cols) {
   data d(rows, cols, group);
-  ar::type_values type(4);
+  ar::type_values type(k.fixed_bits() != 0 ? k.fixed_bits() : 4);
   if (k.two_level()) type.tensor.maximum = 0.3f;
   bool ok = k.quantize(type, group, d.in(), d.codes(), d.scales(), d.zeros()) == ar::errc::ok;
   for (auto _ : state) {
@@ -107,23 +78,19 @@ int main(int argc, char** argv) {
   // A matrix that stays in the second-level cache, and one of a 7B model's projections.
   for (const shape& s : {shape{"cache 64x1024", 64, 1024}, shape{"memory 4096x4096", 4096, 4096}}) {
     benchmark::RegisterBenchmark((std::string("memcpy/") + s.name).c_str(), [s](benchmark::State& st) { copy(st, s.rows, s.cols); });
-    struct type {
-      const char* name;
-      ar::group_shape group;
-    };
-    for (const type& t : {type{"int_sym", 32}, {"int_sym", 128}, {"int_asym", 32}, {"int_asym", 128}, {"mxfp4", 32}, {"mxfp6", 32}, {"mxfp8", 32}, {"mxint8", 32},
-                          {"mxfp8_rceil", 32}, {"nvfp4", 16}, {"nvfp4v2", 16}, {"fp8", -1}, {"fp8_block", {128, 128}}}) {
-      const ar::range_kernels* best = ar::kernels().range_type(t.name);
-      const ar::range_kernels scalar = best->facts != nullptr ? float_lane<ar::any_scaled>(*best)
-                                       : best->has_zero_point ? float_lane<ar::int_asym<>>(*best)
-                                                              : float_lane<ar::int_sym<>>(*best);
+    // Every type of the registry that computes in float32, with scales in half precision where the type leaves the choice, in groups that it is used with.
+    const auto lane = support::float_lane();
+    for (std::size_t number = 0; number < lane.size(); ++number) {
+      const ar::range_kernels *best = ar::kernels().range_types + number, scalar = lane[number];
+      if (best->weight_format != ar::real::f32 || (best->facts == nullptr && best->scale_format != ar::real::f16)) continue;
+      const int group = best->two_level() ? 16 : 32;
       for (const auto& [operation, name] :
            {std::pair{what::qdq, "qdq"}, {what::fit, "fit"}, {what::quantize, "quantize"}, {what::dequantize, "dequantize"}}) {
-        const std::string label = std::string(name) + "/" + t.name + "/g" + std::to_string(t.group.size) + "/" + s.name + "/";
+        const std::string label = std::string(name) + "/" + best->name + "/g" + std::to_string(group) + "/" + s.name + "/";
         benchmark::RegisterBenchmark((label + ar::kernels().target).c_str(),
-                                     [=, op = operation](benchmark::State& st) { run(st, *best, op, t.group, s.rows, s.cols); });
+                                     [=, op = operation](benchmark::State& st) { run(st, *best, op, group, s.rows, s.cols); });
         benchmark::RegisterBenchmark((label + "float").c_str(),
-                                     [=, op = operation](benchmark::State& st) { run(st, scalar, op, t.group, s.rows, s.cols); });
+                                     [=, op = operation](benchmark::State& st) { run(st, scalar, op, group, s.rows, s.cols); });
       }
     }
   }

@@ -54,8 +54,12 @@ struct tensors : any_tensors {
   typename L::input in() const {
     return {{codes.data(), code.rows, code.cols}, {scales.data(), scale.rows, scale.cols}, {offsets.data(), offset.rows, offset.cols}};
   }
-  typename L::output out() { return {{codes.data(), code.rows, code.cols}, {scales.data(), scale.rows, scale.cols}, {offsets.data(), offset.rows, offset.cols}}; }
-  friend bool operator==(const tensors& a, const tensors& b) { return a.codes == b.codes && a.offsets == b.offsets && same_numbers(a.scales, b.scales); }
+  typename L::output out() {
+    return {{codes.data(), code.rows, code.cols}, {scales.data(), scale.rows, scale.cols}, {offsets.data(), offset.rows, offset.cols}};
+  }
+  friend bool operator==(const tensors& a, const tensors& b) {
+    return a.codes == b.codes && a.offsets == b.offsets && same_numbers(a.scales, b.scales);
+  }
   static bool same_numbers(const std::vector<typename L::number>& a, const std::vector<typename L::number>& b) {
     return a.size() == b.size() && (a.empty() || __builtin_memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0);
   }
@@ -179,12 +183,12 @@ std::vector<float> tensors<L>::weights() const {
 }
 
 /// Every layout, with all that is dynamic left so, and each format of scales at least once.
-using layouts =
-    ar::type_list<ar::layout::gptq_v1<>, ar::layout::gptq_v2<>, ar::layout::gptq_v2<ar::dynamic, ar::dynamic, ar::real::f32>, ar::layout::gptq_planes<>,
-                  ar::layout::awq<>, ar::layout::pack_quantized<>, ar::layout::pack_quantized<ar::dynamic, ar::dynamic, ar::real::bf16>,
-                  ar::layout::pack_quantized_asym<>, ar::layout::int_quantized<ar::dynamic>, ar::layout::mlx<>,
-                  ar::layout::mlx<ar::dynamic, ar::dynamic, ar::real::f32>, ar::layout::gguf<ar::q4_0>, ar::layout::gguf<ar::q4_1>, ar::layout::gguf<ar::q5_0>,
-                  ar::layout::gguf<ar::q5_1>, ar::layout::gguf<ar::q8_0>>;
+using layouts = ar::type_list<ar::layout::gptq_v1<>, ar::layout::gptq_v2<>, ar::layout::gptq_v2<ar::dynamic, ar::dynamic, ar::real::f32>,
+                              ar::layout::gptq_planes<>, ar::layout::awq<>, ar::layout::pack_quantized<>,
+                              ar::layout::pack_quantized<ar::dynamic, ar::dynamic, ar::real::bf16>, ar::layout::pack_quantized_asym<>,
+                              ar::layout::int_quantized<ar::dynamic>, ar::layout::mlx<>, ar::layout::mlx<ar::dynamic, ar::dynamic, ar::real::f32>,
+                              ar::layout::gguf<ar::q4_0>, ar::layout::gguf<ar::q4_1>, ar::layout::gguf<ar::q5_0>, ar::layout::gguf<ar::q5_1>,
+                              ar::layout::gguf<ar::q8_0>>;
 
 using maker = std::unique_ptr<any_tensors> (*)(int bits, int group, std::size_t rows, std::size_t cols);
 using converter = ar::errc (*)(const any_tensors& from, any_tensors& to, ar::zero_sign sign);

@@ -48,11 +48,7 @@ struct byte_rows {
 
   template <int Bits>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) {
-      const std::uint8_t* in = code.row(n);
-      word* out = words.row(n);
-      for (std::size_t k = 0; k < code.cols; ++k) out[k] = static_cast<word>(in[k] ^ Flip);
-    }
+    for (std::size_t n = 0; n < code.rows; ++n) flip_bytes<Flip>(code.row(n), code.cols, words.row(n));
   }
   template <int Bits>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {

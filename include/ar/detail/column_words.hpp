@@ -25,7 +25,7 @@ struct column_words {
       for (std::size_t k = 0; k < code.cols; k += tile_cols) {
         const std::size_t rows = smaller(code.rows - n, tile_rows), cols = smaller(code.cols - k, tile_cols), line_words = cols / 32 * width;
         for (std::size_t r = 0; r < rows; ++r) Stream::template pack_row<Bits>(code.row(n + r) + k, cols, line + r * line_words);
-        transpose_words(line, line_words, rows, line_words, words.row(k / 32 * width) + n, words.stride);
+        transpose_words<false>(line, line_words, rows, line_words, words.row(k / 32 * width) + n, words.stride);
       }
   }
 
@@ -36,7 +36,7 @@ struct column_words {
     for (std::size_t n = 0; n < code.rows; n += tile_rows)
       for (std::size_t k = 0; k < code.cols; k += tile_cols) {
         const std::size_t rows = smaller(code.rows - n, tile_rows), cols = smaller(code.cols - k, tile_cols), line_words = cols / 32 * width;
-        transpose_words(words.row(k / 32 * width) + n, words.stride, line_words, rows, line, line_words);
+        transpose_words<true>(words.row(k / 32 * width) + n, words.stride, line_words, rows, line, line_words);
         for (std::size_t r = 0; r < rows; ++r) Stream::template unpack_row<Bits>(line + r * line_words, cols, code.row(n + r) + k);
       }
   }

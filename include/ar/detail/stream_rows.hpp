@@ -165,16 +165,42 @@ constexpr void unpack_nibbles(const std::uint8_t* in, std::size_t n, std::uint8_
   }
 }
 
-/// out[c][r] = in[r][c] for words; strides count words.
+/// Bytes exclusive-or Flip.
+template <std::uint8_t Flip>
+constexpr void flip_bytes(const std::uint8_t* in, std::size_t n, std::uint8_t* out) noexcept {
+  std::size_t i = 0;
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) {
+    if constexpr (Flip == 0) {
+      __builtin_memcpy(out, in, n);
+      i = n;
+    } else {
+      const u8x16 flip = every_byte(Flip);
+      for (; n - i >= 32; i += 32) {
+        const u8x16 a = load16(in + i), b = load16(in + i + 16);
+        store16(a ^ flip, out + i);
+        store16(b ^ flip, out + i + 16);
+      }
+    }
+  }
+#endif
+  for (; i < n; ++i) out[i] = static_cast<std::uint8_t>(in[i] ^ Flip);
+}
+
+/// out[c][r] = in[r][c] for words; strides count words. FarIn: it is `in` that has the long stride. Its lines are then taken whole, where the other
+/// order would touch every line four times, and lines a power of two apart drive each other out of the cache.
+template <bool FarIn>
 constexpr void transpose_words(const std::uint32_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint32_t* out,
                                std::size_t out_stride) noexcept {
   std::size_t whole_cols = 0;
 #if AR_HAS_BYTES16
-  const std::size_t whole_rows = rows / 4 * 4;
   if (!std::is_constant_evaluated()) {
+    const std::size_t whole_rows = rows / 4 * 4;
     whole_cols = cols / 4 * 4;
-    for (std::size_t c = 0; c < whole_cols; c += 4)
-      for (std::size_t r = 0; r < whole_rows; r += 4) {
+    const std::size_t outer = FarIn ? whole_rows : whole_cols, inner = FarIn ? whole_cols : whole_rows;
+    for (std::size_t a = 0; a < outer; a += 4)
+      for (std::size_t b = 0; b < inner; b += 4) {
+        const std::size_t r = FarIn ? a : b, c = FarIn ? b : a;
         u32x4 x[4];
         for (std::size_t i = 0; i < 4; ++i) x[i] = std::bit_cast<u32x4>(load16(in + (r + i) * in_stride + c));
         transpose_32(x);
