@@ -61,8 +61,8 @@ struct resolved {
 const ar::range_kernels* find(const std::string& name, ar::real weight, ar::real scale) { return ar::kernels().range_type(name, weight, scale); }
 
 /// `scheme` is a preset ("W4A16") or a data type, with its width where there is a choice ("int_asym:3").
-resolved resolve(const std::string& scheme, std::optional<int> group_size, int group_rows, const std::string& weight_format, const std::string& scale_format,
-                 std::optional<float> maximum) {
+resolved resolve(const std::string& scheme, std::optional<int> group_size, int group_rows, const std::string& weight_format,
+                 const std::string& scale_format, std::optional<float> maximum) {
   const ar::real weight = format_of(weight_format), scale = format_of(scale_format);
   resolved r{nullptr, {}, {32, 1}};
   if (const ar::scheme_fields* preset = ar::find_preset(scheme)) {
@@ -86,7 +86,8 @@ resolved resolve(const std::string& scheme, std::optional<int> group_size, int g
     }
   }
   if (r.kernels == nullptr)
-    throw error("'" + scheme + "' is neither a preset with a range of its own per group nor a data type (schemes(), data_types(); GGUF types have gguf_quantize)");
+    throw error("'" + scheme +
+                "' is neither a preset with a range of its own per group nor a data type (schemes(), data_types(); GGUF types have gguf_quantize)");
   if (group_size) r.group = {*group_size, group_rows};
   if (maximum) r.type.tensor.maximum = *maximum;
   return r;
@@ -111,13 +112,15 @@ py::tuple quantize(const floats& w, const std::string& scheme, std::optional<int
   return py::make_tuple(code, scale, r.kernels->has_zero_point ? py::object(zero) : py::none());
 }
 
-floats dequantize(const bytes& code, const floats& scale, const std::optional<floats>& zero_point, const std::string& scheme, std::optional<int> group_size,
-                  int group_rows, const std::string& weight_format, const std::string& scale_format, std::optional<float> maximum) {
+floats dequantize(const bytes& code, const floats& scale, const std::optional<floats>& zero_point, const std::string& scheme,
+                  std::optional<int> group_size, int group_rows, const std::string& weight_format, const std::string& scale_format,
+                  std::optional<float> maximum) {
   const resolved r = resolve(scheme, group_size, group_rows, weight_format, scale_format, maximum);
   const auto in = matrix(code, "code");
   if (r.kernels->has_zero_point && !zero_point) throw error("dequantize: this data type has a zero point");
   auto out = make<float>(in.rows, in.cols);
-  check(r.kernels->dequantize(r.type, r.group, in, matrix(scale, "scale"), zero_point ? matrix(*zero_point, "zero_point") : ar::matrix_view<const float>(), fill(out)),
+  check(r.kernels->dequantize(r.type, r.group, in, matrix(scale, "scale"),
+                              zero_point ? matrix(*zero_point, "zero_point") : ar::matrix_view<const float>(), fill(out)),
         "dequantize");
   return out;
 }
@@ -139,7 +142,8 @@ const ar::codec_kernels& codec_of(const std::string& name) {
 ar::matrix_shape shape_of(const ar::codec_kernels& k, int bits, std::size_t rows, std::size_t cols) {
   const ar::matrix_shape s = k.has_bits(bits) ? k.packed_shape(bits, rows, cols) : ar::matrix_shape{};
   if (s == ar::matrix_shape{})
-    throw error(std::string(k.name) + " does not hold [" + std::to_string(rows) + ", " + std::to_string(cols) + "] codes of " + std::to_string(bits) + " bits");
+    throw error(std::string(k.name) + " does not hold [" + std::to_string(rows) + ", " + std::to_string(cols) + "] codes of " + std::to_string(bits) +
+                " bits");
   return s;
 }
 
@@ -179,7 +183,8 @@ ar::zero_convention convention_of(const std::string& name) {
 ar::matrix_shape zero_shape_of(const ar::codec_kernels& k, int bits, std::size_t rows, std::size_t groups) {
   const ar::matrix_shape s = k.pack_zeros != nullptr && k.has_bits(bits) ? k.packed_zero_shape(bits, rows, groups) : ar::matrix_shape{};
   if (s == ar::matrix_shape{})
-    throw error(std::string(k.name) + " does not hold [" + std::to_string(rows) + ", " + std::to_string(groups) + "] zero points of " + std::to_string(bits) + " bits");
+    throw error(std::string(k.name) + " does not hold [" + std::to_string(rows) + ", " + std::to_string(groups) + "] zero points of " +
+                std::to_string(bits) + " bits");
   return s;
 }
 
@@ -239,21 +244,28 @@ PYBIND11_MODULE(ar_reference, m) {
   using namespace pybind11::literals;
   m.doc() = "Quantization math and packing layouts, the same bits as the C++ library ar. Matrices are float32 [rows, cols], rows are outputs.";
   py::register_exception<error>(m, "Error", PyExc_ValueError);
-  m.def("target", [] { return std::string(ar::kernels().target); }, "The SIMD target that runs.");
-  m.def("schemes", [] { return names_of(ar::presets); }, "Names of the presets.");
-  m.def("data_types", [] { return names_of(std::span(ar::kernels().range_types, ar::kernels().range_type_count)); }, "Names of the data types for quantize.");
-  m.def("codecs", [] { return names_of(ar::codecs()); }, "Names of the packed layouts.");
-  m.def("gguf_types", [] { return names_of(ar::kernels().gguf_types()); }, "Names of the GGUF types.");
+  m.def(
+      "target", [] { return std::string(ar::kernels().target); }, "The SIMD target that runs.");
+  m.def(
+      "schemes", [] { return names_of(ar::presets); }, "Names of the presets.");
+  m.def(
+      "data_types", [] { return names_of(std::span(ar::kernels().range_types, ar::kernels().range_type_count)); },
+      "Names of the data types for quantize.");
+  m.def(
+      "codecs", [] { return names_of(ar::codecs()); }, "Names of the packed layouts.");
+  m.def(
+      "gguf_types", [] { return names_of(ar::kernels().gguf_types()); }, "Names of the GGUF types.");
   m.def("quantize", quantize, "w"_a, "scheme"_a, "group_size"_a = py::none(), "group_rows"_a = 1, "weight_format"_a = "f32", "scale_format"_a = "f16",
         "maximum"_a = py::none(), "(code, scale, zero_point or None) of w. maximum: the tensor's largest magnitude, for types that need it.");
-  m.def("dequantize", dequantize, "code"_a, "scale"_a, "zero_point"_a, "scheme"_a, "group_size"_a = py::none(), "group_rows"_a = 1, "weight_format"_a = "f32",
-        "scale_format"_a = "f16", "maximum"_a = py::none(), "The weights of codes.");
+  m.def("dequantize", dequantize, "code"_a, "scale"_a, "zero_point"_a, "scheme"_a, "group_size"_a = py::none(), "group_rows"_a = 1,
+        "weight_format"_a = "f32", "scale_format"_a = "f16", "maximum"_a = py::none(), "The weights of codes.");
   m.def("qdq", qdq, "w"_a, "scheme"_a, "group_size"_a = py::none(), "group_rows"_a = 1, "weight_format"_a = "f32", "scale_format"_a = "f16",
         "maximum"_a = py::none(), "The weights that a reader of the quantized w will see.");
   m.def("pack", pack, "codec"_a, "bits"_a, "code"_a, "Codes as a checkpoint stores them: uint32 words or bytes.");
   m.def("unpack", unpack, "codec"_a, "bits"_a, "packed"_a, "rows"_a, "cols"_a, "The codes [rows, cols].");
   m.def("pack_zeros", pack_zeros, "codec"_a, "bits"_a, "zero_point"_a, "convention"_a = "v2", "Zero points [rows, groups] as words.");
-  m.def("unpack_zeros", unpack_zeros, "codec"_a, "bits"_a, "packed"_a, "rows"_a, "groups"_a, "convention"_a = "v2", "The zero points [rows, groups].");
+  m.def("unpack_zeros", unpack_zeros, "codec"_a, "bits"_a, "packed"_a, "rows"_a, "groups"_a, "convention"_a = "v2",
+        "The zero points [rows, groups].");
   m.def("gguf_quantize", gguf_quantize, "type"_a, "w"_a, "importance"_a = py::none(), "Blocks [rows, bytes] as ggml makes them.");
   m.def("gguf_dequantize", gguf_dequantize, "type"_a, "blocks"_a, "The weights of blocks [rows, bytes].");
 }

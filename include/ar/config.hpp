@@ -20,7 +20,7 @@
 #endif
 
 /// AR_KEEP_LOOP before a short loop over bytes: g++ -O3 would write it out in full and then no longer see that it is a few vector instructions.
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #define AR_KEEP_LOOP _Pragma("GCC unroll 1")
 #else
 #define AR_KEEP_LOOP

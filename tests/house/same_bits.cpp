@@ -51,7 +51,8 @@ std::uint64_t results(const ar::kernel_table& table) {
         std::vector<std::uint8_t> code(w.size());
         ar::errc e = k.quantize(type, group, in, {code.data(), rows, cols}, {scale.data(), rows, groups}, {zero.data(), rows, groups});
         if (e == ar::errc::ok)
-          e = k.dequantize(type, group, {code.data(), rows, cols}, {scale.data(), rows, groups}, {zero.data(), rows, groups}, {back.data(), rows, cols});
+          e = k.dequantize(type, group, {code.data(), rows, cols}, {scale.data(), rows, groups}, {zero.data(), rows, groups},
+                           {back.data(), rows, cols});
         if (e == ar::errc::ok) e = k.qdq(type, group, in, {qdq.data(), rows, cols});
         hash.add(&e, sizeof e);
         hash.add(code);

@@ -32,7 +32,7 @@ build_and_run() { # tests; 0: all pass, 1: one fails (named on stdout), 2: does 
   cmake --build "$build" --target $1 > "$log" 2>&1 || return 2
   local t
   for t in $1; do
-    if ! GTEST_FILTER='-*Nightly*:*Real*' GTEST_FAIL_FAST=1 timeout 600 "$build/bin/$t" > "$log" 2>&1; then
+    if ! GTEST_FILTER='-*Nightly*:*Real*' GTEST_FAIL_FAST=1 timeout 3600 "$build/bin/$t" > "$log" 2>&1; then
       grep -m1 -oE 'FAILED  \] [A-Za-z0-9_/]+\.[A-Za-z0-9_/]+' "$log" | sed 's/.*\] //' || echo "$t ends by a signal"
       return 1
     fi

@@ -52,7 +52,7 @@ AR_FN constexpr int ceil_log2_rounded(float x) noexcept {
 }
 
 static_assert(ceil_log2_rounded(8.0f) == 3 && ceil_log2_rounded(0x1.000002p4f) == 4 && ceil_log2_rounded(0x1.000004p4f) == 5);
-static_assert(ceil_log2_rounded(0x1p-149f) == -149 && ceil_log2_rounded(0x1.8p-149f) == -148 && ceil_log2_rounded(0x1.000002p0f) == 1);
+static_assert(ceil_log2_rounded(0x1p-149f) == -149 && ceil_log2_rounded(0x1.8p-148f) == -147 && ceil_log2_rounded(0x1.000002p0f) == 1);
 static_assert(floor_log2_rounded(1.0f) == 0 && floor_log2_rounded(0x1.fffffep0f) == 0 && floor_log2_rounded(0x1.fffffep9f) == 10);
 static_assert(floor_log2_rounded(0x1p-149f) == -149 && floor_log2_rounded(0x1.fffffep127f) == 128);
 
