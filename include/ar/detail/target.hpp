@@ -20,6 +20,9 @@
 #include "ar/config.hpp"
 
 #if defined(AR_DISPATCH_IMPLEMENTATION)
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wpragma-clang-attribute"  // a header that states facts alone has no function to give the target's attribute to
+#endif
 #define AR_BEGIN_TARGET    \
   HWY_BEFORE_NAMESPACE();  \
   namespace ar {           \
