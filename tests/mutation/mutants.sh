@@ -57,6 +57,7 @@ mutant awq_order codec/awq_int32.hpp 's/(i \& 1) << 2 | (i \& 7) >> 1/i \& 7/' '
   awq_int32_test formats_packs_test
 mutant gptq_v1_zero codec/gptq_int32.hpp 's/return z - 1;/return z;/' 's/: field + 1;/: field;/' gptq_int32_test formats_packs_test
 mutant gptq_saturation codec/gptq_int32.hpp 's/if (z == 0) return bits >= 5 \&\& bits <= 7 ? top : 0;/if (z == 0) return top;/' gptq_int32_test formats_packs_test
+mutant convert_minus_zero convert.hpp 's/in.offset == 0.0f ? -0.0f : -(in.scale/-(in.scale/' convert_test
 mutant ct_sign codec/int8_bytes.hpp 's/, 0x80>/, 0>/' int8_bytes_test formats_packs_test
 mutant mlx_bias_sign convert.hpp 's/-0.0f : -(in.scale \* in.offset)/-0.0f : in.scale * in.offset/' convert_test
 
