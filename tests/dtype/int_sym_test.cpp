@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -86,6 +87,19 @@ TEST(IntSym, QuantizingTwiceChangesNothing) {
   check(ar::W3A16G32{});
   check(ar::W4A16G64{});
   check(ar::W8A16G32{});
+}
+
+TEST(IntSym, TheFloatLaneWritesNothingThatItRefuses) {
+  // The second group's scale overflows half precision; a weight that is not finite comes first, wherever it stands.
+  float w[6] = {1.0f, 2.0f, 3e6f, 0.0f, 0.5f, 0.25f};
+  std::uint8_t code[6] = {9, 9, 9, 9, 9, 9};
+  float scale[3] = {9.0f, 9.0f, 9.0f};
+  const auto quantize = [&] { return ar::rows::quantize<ar::int_sym<4>, float>(ar::int_sym<4>{}, 2, {w, 1, 6}, {code, 1, 6}, {scale, 1, 3}, {}); };
+  EXPECT_EQ(quantize(), ar::errc::not_representable);
+  w[5] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(quantize(), ar::errc::non_finite);
+  for (const std::uint8_t c : code) EXPECT_EQ(c, 9);
+  for (const float x : scale) EXPECT_EQ(x, 9.0f);
 }
 
 TEST(IntSym, StaticAndDynamicSchemesAgreeOnEveryLane) {
