@@ -13,6 +13,13 @@
 #include "ar/dtype/int_asym.hpp"
 #include "ar/dtype/int_sym.hpp"
 #include "ar/dtype/int_sym_gptq.hpp"
+#include "ar/dtype/iq1_m.hpp"
+#include "ar/dtype/iq1_s.hpp"
+#include "ar/dtype/iq2_s.hpp"
+#include "ar/dtype/iq2_xs.hpp"
+#include "ar/dtype/iq2_xxs.hpp"
+#include "ar/dtype/iq3_s.hpp"
+#include "ar/dtype/iq3_xxs.hpp"
 #include "ar/dtype/iq4_nl.hpp"
 #include "ar/dtype/iq4_xs.hpp"
 #include "ar/dtype/mxfp4.hpp"
@@ -22,6 +29,8 @@
 #include "ar/dtype/mxuint.hpp"
 #include "ar/dtype/nvfp4.hpp"
 #include "ar/dtype/pass_through.hpp"
+#include "ar/dtype/q1_0.hpp"
+#include "ar/dtype/q2_0.hpp"
 #include "ar/dtype/q2_k.hpp"
 #include "ar/dtype/q3_k.hpp"
 #include "ar/dtype/q4_0.hpp"
@@ -46,6 +55,13 @@
   X(int_asym) \
   X(int_sym) \
   X(int_sym_gptq) \
+  X(iq1_m) \
+  X(iq1_s) \
+  X(iq2_s) \
+  X(iq2_xs) \
+  X(iq2_xxs) \
+  X(iq3_s) \
+  X(iq3_xxs) \
   X(iq4_nl) \
   X(iq4_xs) \
   X(mxfp4) \
@@ -55,6 +71,8 @@
   X(mxuint) \
   X(nvfp4) \
   X(pass_through) \
+  X(q1_0) \
+  X(q2_0) \
   X(q2_k) \
   X(q3_k) \
   X(q4_0) \

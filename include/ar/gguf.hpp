@@ -29,7 +29,8 @@ using gguf_lane = float;
 using gguf_lane = vec;
 #endif
 
-/// ggml's quantizer (ggml_quantize_chunk) with or without importance; types without a weighted search ignore it.
+/// ggml's quantizer (ggml_quantize_chunk) with or without importance; types without a weighted search ignore it. Types that are read only
+/// (IQ1, IQ2, IQ3) do not compile here, and in the table of run time return errc::unsupported.
 template <GgufType T>
 [[nodiscard]] constexpr errc quantize_gguf(matrix_view<const float> w, std::span<const float> importance, std::span<std::uint8_t> blocks) noexcept {
   if (std::is_constant_evaluated()) return gguf::quantize<T, float>(w, importance, blocks);
@@ -37,7 +38,7 @@ template <GgufType T>
 }
 
 /// ggml's decoder (dequantize_row_*). Any bytes decode; what is not finite in a block comes out as it is.
-template <GgufType T>
+template <ReadableGgufType T>
 [[nodiscard]] constexpr errc dequantize_gguf(std::span<const std::uint8_t> blocks, matrix_view<float> out) noexcept {
   if (std::is_constant_evaluated()) return gguf::dequantize<T, float>(blocks, out);
   return gguf::dequantize<T, gguf_lane>(blocks, out);
@@ -75,7 +76,7 @@ template <AutoRoundGgufType T>
 }
 
 /// True if no scale of the blocks is infinite or NaN: what llama.cpp demands of a file before it loads it.
-template <GgufType T>
+template <ReadableGgufType T>
 [[nodiscard]] constexpr bool gguf_scales_are_finite(std::span<const std::uint8_t> blocks) noexcept {
   return gguf::scales_are_finite<T>(blocks);
 }

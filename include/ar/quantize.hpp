@@ -82,7 +82,7 @@ template <class T, class G>
 
 /// Blocks to weights.
 template <class T, class G>
-  requires BlockType<T>
+  requires ReadableBlockType<T>
 [[nodiscard]] constexpr errc dequantize(const scheme<T, G>& s, matrix_view<const std::uint8_t> bytes, matrix_view<float> out) noexcept {
   return AR_LANE_CALL(dequantize, T, s.type, bytes, out);
 }

@@ -131,7 +131,9 @@ TEST(GgufTypes, FactsAreThoseOfTheFormat) {
   const fact facts[] = {{"q4_0", 2, 32, 18},   {"q4_1", 3, 32, 20},   {"q5_0", 6, 32, 22},    {"q5_1", 7, 32, 24},    {"q8_0", 8, 32, 34},
                         {"q8_1", 9, 32, 36},   {"q2_k", 10, 256, 84}, {"q3_k", 11, 256, 110}, {"q4_k", 12, 256, 144}, {"q5_k", 13, 256, 176},
                         {"q6_k", 14, 256, 210}, {"q8_k", 15, 256, 292}, {"iq4_nl", 20, 32, 18}, {"iq4_xs", 23, 256, 136}, {"tq1_0", 34, 256, 54},
-                        {"tq2_0", 35, 256, 66}, {"gguf_mxfp4", 39, 32, 17}, {"gguf_nvfp4", 40, 64, 36}};
+                        {"tq2_0", 35, 256, 66}, {"gguf_mxfp4", 39, 32, 17}, {"gguf_nvfp4", 40, 64, 36}, {"q1_0", 41, 128, 18}, {"q2_0", 42, 64, 18},
+                        {"iq2_xxs", 16, 256, 66}, {"iq2_xs", 17, 256, 74}, {"iq3_xxs", 18, 256, 98}, {"iq1_s", 19, 256, 50}, {"iq3_s", 21, 256, 110},
+                        {"iq2_s", 22, 256, 82}, {"iq1_m", 29, 256, 56}};
   for (const gguf_kernels& k : reference()) {
     bool found = false;
     for (const fact& f : facts) {
@@ -145,6 +147,7 @@ TEST(GgufTypes, FactsAreThoseOfTheFormat) {
     EXPECT_EQ(ar::kernels().gguf_type(k.id)->name, ar::kernels().gguf_type(k.name)->name);
     EXPECT_EQ(ar::find_gguf(k.id)->block_bytes, k.block_bytes);
   }
+  EXPECT_EQ(reference().size(), std::size(facts));
   EXPECT_EQ(ar::kernels().gguf_type("q9_9"), nullptr);
   EXPECT_EQ(ar::find_gguf(4), nullptr);  // a removed type
 }
@@ -176,14 +179,60 @@ void expect_every_bit_kept() {
     ASSERT_EQ(std::memcmp(block, back, T::block_bytes), 0) << T::name;
   }
 }
+template <class T>
+void expect_every_bit_kept_if_written() {
+  if constexpr (ar::GgufType<T>) expect_every_bit_kept<T>();
+}
 template <class... T>
 void expect_every_bit_kept(ar::type_list<T...>) {
-  (expect_every_bit_kept<T>(), ...);
+  (expect_every_bit_kept_if_written<T>(), ...);
 }
 TEST(GgufTypes, StoreOfLoadGivesTheSameBytes) { expect_every_bit_kept(ar::gguf::all_types{}); }
 
+/// Bytes of every kind as blocks: random ones, and the same byte everywhere.
+std::vector<std::uint8_t> any_bytes(std::size_t size, int round) {
+  std::mt19937 random(seed + static_cast<unsigned>(round));
+  std::vector<std::uint8_t> bytes(size);
+  const std::uint8_t same[] = {0x00, 0xFF, 0x7F, 0x80};
+  for (std::uint8_t& b : bytes) b = round < 4 ? same[round] : static_cast<std::uint8_t>(random());
+  return bytes;
+}
+
+TEST(GgufTypes, AnyBytesDecodeAlikeOnEveryTarget) {
+  for (const gguf_kernels& k : reference())
+    for (int round = 0; round < 24; ++round) {
+      const std::size_t rows = 3, cols = 2 * k.block_elements;
+      const auto bytes = any_bytes(blocks_bytes(k, rows * cols), round);
+      const weights want = dequantized(k, bytes, rows, cols);
+      for (const ar::kernel_table* t : targets()) {
+        const gguf_kernels& v = *t->gguf_type(k.id);
+        EXPECT_EQ(v.scales_are_finite(bytes), k.scales_are_finite(bytes)) << k.name << " on " << t->target;
+        const weights got = dequantized(v, bytes, rows, cols);
+        for (std::size_t i = 0; i < got.data.size(); ++i)  // (which NaN comes out is up to the machine)
+          ASSERT_TRUE(std::bit_cast<std::uint32_t>(got.data[i]) == std::bit_cast<std::uint32_t>(want.data[i]) || (std::isnan(got.data[i]) && std::isnan(want.data[i])))
+              << k.name << " on " << t->target << ", element " << i << ": " << got.data[i] << " instead of " << want.data[i];
+      }
+    }
+}
+
+TEST(GgufTypes, ReadOnlyTypesRefuseToQuantize) {
+  std::size_t types = 0;
+  for (const ar::kernel_table* t : targets())
+    for (const gguf_kernels& k : t->gguf_types()) {
+      if (!k.read_only) continue;
+      ++types;
+      const weights w = gaussian(2, k.block_elements);
+      std::vector<std::uint8_t> bytes(2 * k.block_bytes, 0xA5);
+      EXPECT_EQ(k.quantize(w.view(), {}, bytes), errc::unsupported) << k.name;
+      EXPECT_EQ(bytes, std::vector<std::uint8_t>(2 * k.block_bytes, 0xA5)) << k.name;
+      EXPECT_TRUE(k.search == nullptr && k.qdq == nullptr && k.pack == nullptr && k.search_and_pack == nullptr) << k.name;
+    }
+  EXPECT_EQ(types, 7 * targets().size());
+}
+
 TEST(GgufTypes, EveryTargetAndShapeGivesTheBitsOfTheFloatLane) {
   for (const gguf_kernels& k : reference()) {
+    if (k.read_only) continue;
     const std::size_t b = k.block_elements;
     const struct {
       std::size_t rows, cols, gap;
@@ -234,6 +283,7 @@ TEST(GgufTypes, EveryTargetAndShapeGivesTheBitsOfTheFloatLane) {
 TEST(GgufTypes, BlocksDoNotKnowTheirNeighbors) {
   // Without importance every block is on its own; with it, rows are.
   for (const gguf_kernels& k : ar::kernels().gguf_types()) {
+    if (k.read_only) continue;
     const weights w = gaussian(5, 3 * k.block_elements);
     const auto all = quantized(k, w), weighted = quantized(k, w, some_importance(w.cols, zeros::none));
     const std::size_t row_bytes = blocks_bytes(k, w.cols);
@@ -256,6 +306,7 @@ TEST(GgufTypes, BlocksDoNotKnowTheirNeighbors) {
 
 TEST(GgufTypes, ZerosStayZerosAndNothingFiniteDecodesToNonsense) {
   for (const gguf_kernels& k : ar::kernels().gguf_types()) {
+    if (k.read_only) continue;
     const weights zero = [&] {
       weights w(2, 2 * k.block_elements);
       std::fill(w.data.begin(), w.data.end(), 0.0f);
@@ -280,6 +331,7 @@ TEST(GgufTypes, ZerosStayZerosAndNothingFiniteDecodesToNonsense) {
 
 TEST(GgufTypes, AnImportanceMatrixLowersTheWeightedError) {
   for (const gguf_kernels& k : ar::kernels().gguf_types()) {
+    if (k.read_only) continue;
     const weights w = gaussian(32, 1024);
     const auto importance = some_importance(w.cols, zeros::none);
     const auto plain = quantized(k, w), weighted = quantized(k, w, importance);
@@ -311,6 +363,7 @@ TEST(GgufTypes, SearchedParametersPackToWhatTheySay) {
 
 TEST(GgufTypes, OverflowOfAHalfPrecisionScaleIsSeen) {
   for (const gguf_kernels& k : ar::kernels().gguf_types()) {
+    if (k.read_only) continue;
     weights w(1, k.block_elements);
     for (std::size_t c = 0; c < w.cols; ++c) w.at(0, c) = c % 2 == 0 ? 3e38f : -3e38f;
     std::vector<std::uint8_t> bytes(k.block_bytes);
@@ -326,6 +379,7 @@ TEST(GgufTypes, WhatIsWrongIsRefusedBeforeAnythingIsWritten) {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   for (const ar::kernel_table* t : targets())
     for (const gguf_kernels& k : t->gguf_types()) {
+      if (k.read_only) continue;
       const std::string what = std::string(k.name) + " on " + t->target;
       const std::size_t b = k.block_elements;
       weights w = gaussian(3, 2 * b);
@@ -384,6 +438,20 @@ TEST(GgufTypes, WhatIsWrongIsRefusedBeforeAnythingIsWritten) {
       EXPECT_TRUE(same_bits(out.data, before)) << what;
       EXPECT_EQ(bytes, untouched) << what;
     }
+}
+
+TEST(GgufTypes, HalvesAreRoundedAwayFromZero) {
+  for (int i = -2048; i <= 2048; ++i) {
+    const float tie = static_cast<float>(i) * 0.5f;
+    for (const float x : {tie, std::nextafter(tie, -1e9f), std::nextafter(tie, 1e9f)}) ASSERT_EQ(ar::gguf::lane_round_away(x), std::round(x)) << x;
+  }
+}
+TEST(GgufTypesNightly, EveryFloatIsRoundedAsByRoundf) {
+  for (std::uint32_t bits = 0; bits < 0x7F800000u; ++bits) {
+    const float x = std::bit_cast<float>(bits);
+    ASSERT_EQ(ar::gguf::lane_round_away(x), std::round(x)) << x;
+    ASSERT_EQ(ar::gguf::lane_round_away(-x), std::round(-x)) << -x;
+  }
 }
 
 // A block can be quantized while compiling; the result is the one of run time.

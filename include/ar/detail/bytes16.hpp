@@ -8,7 +8,7 @@
 
 #include "ar/config.hpp"
 
-#if (defined(__SSE2__) || (defined(__ARM_NEON) && defined(__aarch64__))) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#if !defined(__CUDACC__) && (defined(__SSE2__) || (defined(__ARM_NEON) && defined(__aarch64__))) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define AR_HAS_BYTES16 1
 #else
 #define AR_HAS_BYTES16 0
@@ -27,6 +27,16 @@ using u64x2 = std::uint64_t __attribute__((vector_size(16)));
 AR_INLINE inline u8x16 load16(const void* p) noexcept {
   u8x16 x;
   __builtin_memcpy(&x, p, 16);
+  return x;
+}
+AR_INLINE inline std::uint64_t load8(const void* p) noexcept {
+  std::uint64_t x;
+  __builtin_memcpy(&x, p, 8);
+  return x;
+}
+AR_INLINE inline std::uint32_t load4(const void* p) noexcept {
+  std::uint32_t x;
+  __builtin_memcpy(&x, p, 4);
   return x;
 }
 AR_INLINE inline void store16(u8x16 x, void* p) noexcept { __builtin_memcpy(p, &x, 16); }
@@ -62,6 +72,14 @@ AR_INLINE inline u8x16 even_bytes(u8x16 a, u8x16 b) noexcept {
 #else
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
 #endif
+}
+
+/// 0xFF in byte i where bit i of `bits` is set, 0 elsewhere.
+AR_INLINE inline u8x16 mask_of_bits(std::uint32_t bits) noexcept {
+  constexpr std::uint64_t each = 0x8040201008040201;
+  const u64x2 spread{(bits & 0xFFu) * 0x0101010101010101u, ((bits >> 8) & 0xFFu) * 0x0101010101010101u};
+  const u8x16 own = std::bit_cast<u8x16>(spread & u64x2{each, each});
+  return std::bit_cast<u8x16>(own == std::bit_cast<u8x16>(u64x2{each, each}));
 }
 
 /// x[r][c] becomes x[c][r]. Each round moves one bit of the column number into the row number.

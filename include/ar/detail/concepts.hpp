@@ -90,24 +90,33 @@ concept RangeType = std::copyable<T> && requires(const T t, float x, typename T:
   requires sizeof(p) % sizeof(float) == 0 && std::is_trivially_copyable_v<decltype(p)>;
 };
 
-/// A data type whose groups are fitted by a search with a fixed order of sums, and which has one byte layout (GGUF). The row driver puts a
-/// different block into every lane, so the search is written as if for one block. To add one, write dtype/<name>.hpp with a tag that has
+/// A format of blocks that can be read: one byte layout (GGUF). To add one, write dtype/<name>.hpp with a tag that has
 ///   name, bits() (code width), block_size (values), sub_size (consecutive values that decode alike), block_bytes,
 ///   template <class F> struct params (only members of type F: what a block stores besides codes),
-///   fit(x[block_size], importance[block_size] or null, code[block_size], params),
-///   decode(code, params, sub block) -> weight,
-///   store(params<float>, codes, bytes) and load(bytes, codes, params<float>) for the layout.
+///   load(bytes, codes, params<float>) for the layout,
+///   decode(code, params, sub block) -> weight, and where there is more than one sub block, terms(params, sub block) and decode(code, terms).
 template <class T>
-concept BlockType = std::copyable<T> && requires(const T t, float x, const float* in, float* code, typename T::template params<float> p,
-                                                const std::uint8_t* cbytes, std::uint8_t* bytes) {
+concept ReadableBlockType = std::copyable<T> && requires(const T t, float x, typename T::template params<float> p, const std::uint8_t* cbytes,
+                                                        std::uint8_t* bytes) {
   { T::name } -> std::convertible_to<const char*>;
   { t.bits() } -> std::same_as<int>;
   requires T::block_size > 0 && T::sub_size > 0 && T::block_size % T::sub_size == 0 && T::block_bytes > 0;
-  t.fit(in, in, code, p);
   { t.decode(x, p, 0) } -> std::same_as<float>;
-  T::store(p, cbytes, bytes);
   T::load(cbytes, bytes, p);
   requires sizeof(p) % sizeof(float) == 0 && std::is_trivially_copyable_v<decltype(p)>;
+};
+
+/// A data type whose groups are fitted by a search with a fixed order of sums, and which has one byte layout (GGUF). The row driver puts a
+/// different block into every lane, so the search is written as if for one block. Beside what a readable type has, it has
+///   fit(x[block_size], importance[block_size] or null, code[block_size], params),
+///   store(params<float>, codes, bytes) for the layout,
+/// and, where a block's extent decides everything without importance, fit_extent(extent, params) and code_in_extent(x, scaling) (gguf_block32-inl.h):
+/// blocks are then encoded as they lie.
+template <class T>
+concept BlockType = ReadableBlockType<T> && requires(const T t, const float* in, float* code, typename T::template params<float> p,
+                                                     const std::uint8_t* cbytes, std::uint8_t* bytes) {
+  t.fit(in, in, code, p);
+  T::store(p, cbytes, bytes);
 };
 
 /// What a weight can be quantized to.

@@ -7,6 +7,9 @@
 #define AR_DETAIL_GGUF_BLOCK32_INL_H
 #endif
 
+#include <limits>
+
+#include "ar/detail/bytes16.hpp"
 #include "ar/detail/concepts.hpp"
 #include "ar/detail/gguf_block.hpp"
 #include "ar/detail/gguf_search-inl.h"
@@ -16,6 +19,20 @@ namespace gguf {
 
 /// The smallest magnitude of auto-round's float32 scales.
 inline constexpr float scale_floor = 1e-8f;
+
+/// What it takes to encode a value of a block whose extent decides everything; how, each type says.
+template <class F>
+struct extent_scaling {
+  F inverse, low;
+};
+/// 1 / d (0 for 0) and `low`. Where d or its inverse is infinite, the original casts infinities and NaN to bytes, which gives 0: so do zeros here.
+template <class F>
+AR_FN constexpr extent_scaling<F> limited_scaling(F d, F low) noexcept {
+  const F zero = lane_set<F>(0.0f), infinite = lane_set<F>(std::numeric_limits<float>::infinity());
+  const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
+  const auto finite = lane_and(lane_lt(lane_abs(inverse), infinite), lane_lt(lane_abs(d), infinite));
+  return {lane_select(finite, inverse, zero), lane_select(finite, low, zero)};
+}
 
 template <int Bits>
 struct block32 {
@@ -55,12 +72,20 @@ struct symmetric_block32 : block32<Bits> {
       for (std::size_t i = 0; i < 32; ++i) code[i] = code_of<half>(r, x[i]);
       return;
     }
-    const F zero = lane_set<F>(0.0f);
-    const F d = first_extreme(x, 32).value / lane_set<F>(-half);
-    const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
+    const F extreme = first_extreme(x, 32).value;
+    const auto scaling = fit_extent(block_extent<F>{extreme, extreme, extreme}, p);  // it looks at no other
+    for (std::size_t i = 0; i < 32; ++i) code[i] = code_in_extent(x[i], scaling);
+  }
+  /// The same without weights, for blocks of which no more than the extent is known.
+  template <class F>
+  AR_FN static constexpr extent_scaling<F> fit_extent(const block_extent<F>& e, params<F>& p) noexcept {
+    const F d = e.extreme / lane_set<F>(-half);
     p.d = lane_round_f16(d);
-    const F bias = lane_set<F>(static_cast<float>(half) + 0.5f), top = lane_set<F>(2 * half - 1);
-    for (std::size_t i = 0; i < 32; ++i) code[i] = lane_min(lane_trunc_or_zero(x[i] * inverse + bias), top);
+    return limited_scaling(d, lane_set<F>(static_cast<float>(half) + 0.5f));
+  }
+  template <class F>
+  AR_FN static constexpr F code_in_extent(F x, const extent_scaling<F>& s) noexcept {
+    return lane_min(lane_trunc(x * s.inverse + s.low), lane_set<F>(2 * half - 1));
   }
 
   template <class F>
@@ -128,14 +153,21 @@ struct asymmetric_block32 : block32<Bits> {
       for (std::size_t i = 0; i < 32; ++i) code[i] = code_of<top>(r, x[i]);
       return;
     }
-    const F zero = lane_set<F>(0.0f);
     const range<F> r = find_range(x, 32);
-    const F d = (r.max - r.min) / lane_set<F>(top);
-    const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
+    const auto scaling = fit_extent(block_extent<F>{r.min, r.max, r.max}, p);  // it looks at no extreme
+    for (std::size_t i = 0; i < 32; ++i) code[i] = code_in_extent(x[i], scaling);
+  }
+  /// The same without weights, for blocks of which no more than the extent is known.
+  template <class F>
+  AR_FN static constexpr extent_scaling<F> fit_extent(const block_extent<F>& e, params<F>& p) noexcept {
+    const F d = (e.max - e.min) / lane_set<F>(top);
     p.d = lane_round_f16(d);
-    p.m = lane_round_f16(r.min);
-    for (std::size_t i = 0; i < 32; ++i)
-      code[i] = lane_min(lane_trunc_or_zero((x[i] - r.min) * inverse + lane_set<F>(0.5f)), lane_set<F>(top));
+    p.m = lane_round_f16(e.min);
+    return limited_scaling(d, e.min);
+  }
+  template <class F>
+  AR_FN static constexpr F code_in_extent(F x, const extent_scaling<F>& s) noexcept {
+    return lane_min(lane_trunc((x - s.low) * s.inverse + lane_set<F>(0.5f)), lane_set<F>(top));
   }
 
   template <class F>
@@ -204,16 +236,21 @@ AR_FN constexpr void load_nibbles(const std::uint8_t* qs, std::uint8_t* code) no
   }
 }
 /// The fifth bits of 32 codes, weight i in bit i.
-AR_FN constexpr detail::le32 fifth_bits(const std::uint8_t* code) noexcept {
+AR_FN constexpr void store_fifth_bits(const std::uint8_t* code, std::uint8_t* qh) noexcept {
   std::uint32_t bits = 0;
   AR_KEEP_LOOP
   for (std::size_t i = 0; i < 32; ++i) bits |= static_cast<std::uint32_t>(code[i] >> 4) << i;
-  return detail::to_le32(bits);
+  detail::write_le32(bits, qh);
 }
-AR_FN constexpr void add_fifth_bits(detail::le32 field, std::uint8_t* code) noexcept {
-  const std::uint32_t bits = detail::from_le32(field);
-  AR_KEEP_LOOP
-  for (std::size_t i = 0; i < 32; ++i) code[i] = detail::byte_of(code[i] | (((bits >> i) & 1u) << 4));
+AR_FN constexpr void add_fifth_bits(const std::uint8_t* qh, std::uint8_t* code) noexcept {
+#if AR_HAS_BYTES16
+  if (!std::is_constant_evaluated()) {
+    for (std::size_t half = 0; half < 2; ++half)
+      bits::store16(bits::load16(code + 16 * half) | (bits::mask_of_bits(detail::read_le16(qh + 2 * half)) & bits::every_byte(16)), code + 16 * half);
+    return;
+  }
+#endif
+  for (std::size_t i = 0; i < 32; ++i) code[i] = detail::byte_of(code[i] | (((qh[i / 8] >> (i % 8)) & 1u) << 4));
 }
 
 }  // namespace gguf

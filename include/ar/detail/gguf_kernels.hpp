@@ -19,11 +19,12 @@ struct gguf_variant {
 struct gguf_kernels {
   const char* name;              ///< "q4_k"
   std::uint32_t id;              ///< ggml type id
-  std::uint32_t block_elements;  ///< 32, 64 or 256
+  std::uint32_t block_elements;  ///< 32, 64, 128 or 256
   std::uint32_t block_bytes;
   std::uint32_t group_size;      ///< columns that share a scale
   bool superblock;               ///< has d_scale
   bool asymmetric;               ///< has an offset
+  bool read_only;                ///< quantize does nothing and returns errc::unsupported
 
   errc (*quantize)(matrix_view<const float> w, std::span<const float> importance, std::span<std::uint8_t> blocks) noexcept;
   errc (*dequantize)(std::span<const std::uint8_t> blocks, matrix_view<float> out) noexcept;

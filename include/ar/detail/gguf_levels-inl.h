@@ -38,9 +38,7 @@ AR_FN constexpr iq4_level<F> nearest_iq4(F v) noexcept {
 }
 template <class F>
 AR_FN constexpr F iq4_value(F index) noexcept {
-  F value = lane_set<F>(iq4_levels[0]);
-  for (std::size_t k = 1; k < 16; ++k) value = lane_select(lane_lt(index, lane_set<F>(static_cast<float>(k))), value, lane_set<F>(iq4_levels[k]));
-  return value;
+  return lane_lookup16(iq4_levels, index);
 }
 
 /// The scale of 32 values, 16 probes around -max / 127; 0 where everything is below group_max_eps.
@@ -90,16 +88,29 @@ inline constexpr float fp4_levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3,
 
 template <class F>
 AR_FN constexpr F fp4_value(F code) noexcept {
-  const auto negative = lane_ge(code, lane_set<F>(8.0f));
-  const F m = lane_select(negative, code - lane_set<F>(8.0f), code);
-  F v = m;
-  for (std::size_t k = 5; k < 8; ++k) v = lane_select(lane_ge(m, lane_set<F>(static_cast<float>(k))), lane_set<F>(fp4_levels[k]), v);
-  return lane_select(negative, lane_set<F>(0.0f) - v, v);  // code 8 is +0
+  return lane_lookup16(fp4_levels, code);
 }
 
 /// The lowest code whose value at this scale is nearest to x.
+/// Differences of x to its two neighbors among the levels are exact (each level but the first is at most twice the one before), so that comparing x
+/// with the middles chooses as comparing differences does: the lower level where x lies in the middle. That holds as long as x is not so large that
+/// differences to several levels are rounded to the same number.
 template <class F>
 AR_NOINLINE AR_FN constexpr void encode_fp4(const F* x, std::size_t n, F scale, F* code) noexcept {
+  const F zero = lane_set<F>(0.0f), one = lane_set<F>(1.0f), limit = lane_set<F>(0x1p20f) * scale;
+  auto beyond = lane_lt(zero, zero);
+  for (std::size_t i = 0; i < n; ++i) beyond = lane_or(beyond, lane_gt(lane_abs(x[i]), limit));
+  if (!lane_any(beyond)) {
+    F middle[7];
+    for (std::size_t k = 0; k < 7; ++k) middle[k] = lane_set<F>((fp4_levels[k] + fp4_levels[k + 1]) * 0.5f) * scale;
+    for (std::size_t i = 0; i < n; ++i) {
+      const F m = lane_abs(x[i]);
+      F q = zero;
+      for (std::size_t k = 0; k < 7; ++k) q = q + lane_select(lane_gt(m, middle[k]), one, zero);
+      code[i] = q + lane_select(lane_and(lane_lt(x[i], zero), lane_gt(q, zero)), lane_set<F>(8.0f), zero);
+    }
+    return;
+  }
   F level[16];
   for (std::size_t k = 0; k < 16; ++k) level[k] = lane_set<F>(fp4_levels[k]) * scale;
   for (std::size_t i = 0; i < n; ++i) {

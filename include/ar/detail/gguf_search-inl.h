@@ -82,6 +82,17 @@ AR_FN constexpr range<F> find_range(const F* x, std::size_t n) noexcept {
   return r;
 }
 
+/// What the plain quantizers need to know of a block: its range (as find_range), and its first_extreme.
+template <class F>
+struct block_extent {
+  F min, max, extreme;
+};
+template <class F>
+AR_FN constexpr block_extent<F> find_extent(const F* x, std::size_t n) noexcept {
+  const range<F> r = find_range(x, n);
+  return {r.min, r.max, first_extreme(x, n).value};
+}
+
 /// x[0]^2 + x[1]^2 + ..., one after the other.
 template <class F>
 AR_FN constexpr F sum_of_squares(const F* x, std::size_t n) noexcept {
@@ -101,6 +112,12 @@ struct symmetric_fit {
   lane_mask<F> zero;  ///< nothing above group_max_eps: scale 0, all codes 0 (not the code of the value 0)
 };
 
+/// What the probes of fit_symmetric divide by the extreme: -(N + 0.1 k) for k = 0, then -9..-1, 1..9.
+AR_FN constexpr float symmetric_probe(int probe, int N) noexcept {
+  const int k = probe == 0 ? 0 : probe < 10 ? probe - 10 : probe - 9;
+  return k == 0 ? -static_cast<float>(N) : -(static_cast<float>(N) + 0.1f * static_cast<float>(k));
+}
+
 /// ggml's make_qx_quants with rmse type 1: 19 probes around -N / max, the best by weighted correlation. `weight` null means x^2.
 template <class F>
 AR_NOINLINE AR_FN constexpr symmetric_fit<F> fit_symmetric(const F* x, const F* weight, std::size_t n, int N) noexcept {
@@ -113,26 +130,30 @@ AR_NOINLINE AR_FN constexpr symmetric_fit<F> fit_symmetric(const F* x, const F* 
   }
   symmetric_fit<F> fit{zero, zero, lane_lt(e.magnitude, lane_set<F>(group_max_eps))};
   F best = zero;
-  for (int probe = 0; probe < 19; ++probe) {
-    const int k = probe == 0 ? 0 : probe < 10 ? probe - 10 : probe - 9;  // 0 first, then -9..-1, 1..9
-    const float numerator = k == 0 ? -static_cast<float>(N) : -(static_cast<float>(N) + 0.1f * static_cast<float>(k));
-    const F inverse = lane_set<F>(numerator) / e.value;
-    F sx = zero, s2 = zero;
-    for (std::size_t i = 0; i < n; ++i) {
-      const F l = lane_min(lane_max(lane_nint(inverse * x[i]), lowest), highest);
-      sx = sx + wx[i] * l;
-      s2 = s2 + (w[i] * l) * l;
+  // Probes go two by two: sums of one hide behind those of the other, and the values are read once for both. The last is made twice: a second time
+  // it is not better.
+  for (int probe = 0; probe < 19; probe += 2) {
+    F inverse[2], sx[2] = {zero, zero}, s2[2] = {zero, zero};
+    for (int second = 0; second < 2; ++second) inverse[second] = lane_set<F>(symmetric_probe(probe + second < 19 ? probe + second : 18, N)) / e.value;
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t second = 0; second < 2; ++second) {
+        // (Where a product is large or no number, so is the inverse, and the block counts as zero.)
+        const F l = lane_min(lane_max(lane_nint_small(inverse[second] * x[i]), lowest), highest);
+        sx[second] = sx[second] + wx[i] * l;
+        s2[second] = s2[second] + (w[i] * l) * l;
+      }
+    for (std::size_t second = 0; second < 2; ++second) {
+      if (probe + static_cast<int>(second) == 0) {
+        fit.scale = lane_select(lane_eq(s2[0], zero), zero, sx[0] / s2[0]);
+        fit.inverse = inverse[0];
+        best = fit.scale * sx[0];
+        continue;
+      }
+      const auto better = lane_and(lane_gt(s2[second], zero), lane_gt(sx[second] * sx[second], best * s2[second]));
+      fit.scale = lane_select(better, sx[second] / s2[second], fit.scale);
+      fit.inverse = lane_select(better, inverse[second], fit.inverse);
+      best = lane_select(better, fit.scale * sx[second], best);
     }
-    if (k == 0) {
-      fit.scale = lane_select(lane_eq(s2, zero), zero, sx / s2);
-      fit.inverse = inverse;
-      best = fit.scale * sx;
-      continue;
-    }
-    const auto better = lane_and(lane_gt(s2, zero), lane_gt(sx * sx, best * s2));
-    fit.scale = lane_select(better, sx / s2, fit.scale);
-    fit.inverse = lane_select(better, inverse, fit.inverse);
-    best = lane_select(better, fit.scale * sx, best);
   }
   fit.scale = lane_select(fit.zero, zero, fit.scale);
   return fit;
@@ -144,33 +165,41 @@ AR_FN constexpr F code_of(const symmetric_fit<F>& fit, F x) noexcept {
   return lane_select(fit.zero, lane_set<F>(0.0f), clamp_code(lane_nint(fit.inverse * x), -N, N - 1) + lane_set<F>(N));
 }
 
-/// One pass over the codes l that moves each to where the weighted least squares with the others of its group want it, if that is better; true
-/// if one moved. `count` groups of n codes lie behind each other and go in step, because every code of a group waits for the one before.
-/// `lo`..`hi` bound the codes. `positive`: the codes are bytes, and what the rest contributes to s2 has to be positive before a code is tried.
+/// Up to 5 passes over the n codes l of a group that move each to where the weighted least squares with the others want it, if that is better. When n
+/// codes in a row stay, all others would see the same again. `lo`..`hi` bound the codes. `positive`: the codes are bytes, and what the rest contributes
+/// to s2 has to be positive before a code is tried.
 template <bool positive, class F, class Weight, class Round>
-AR_NOINLINE AR_FN constexpr bool improve_codes(const F* x, std::size_t n, std::size_t count, Weight weight, Round round, float lo, float hi, F* l, F* sx,
-                                               F* s2) noexcept {
-  const F zero = lane_set<F>(0.0f);
-  auto moved = lane_lt(zero, zero);
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t g = 0; g < count; ++g) {
-      const std::size_t k = g * n + i;
-      const F w = weight.at(k);
-      F slx = sx[g] - (w * x[k]) * l[k];
-      F sl2 = s2[g] - (w * l[k]) * l[k];
+AR_NOINLINE AR_FN constexpr void improve_codes(const F* x, std::size_t n, Weight weight, Round round, float lo, float hi, F* l, F& sx, F& s2) noexcept {
+  const F zero = lane_set<F>(0.0f), lowest = lane_set<F>(lo), highest = lane_set<F>(hi);
+  std::size_t stayed = 0;
+  for (int pass = 0; pass < 5; ++pass)
+    for (std::size_t i = 0; i < n; ++i) {
+      if (stayed == n) return;
+      ++stayed;
+      const F w = weight.at(i);
+      F slx = sx - (w * x[i]) * l[i];
+      F sl2 = s2 - (w * l[i]) * l[i];
+      const F wanted = x[i] * sl2;
       auto go = lane_gt(slx, zero);
       if (positive) go = lane_and(go, lane_gt(sl2, zero));
-      const F next = clamp_code(round.of((x[k] * sl2) / slx), lo, hi);
-      go = lane_and(go, lane_not(lane_eq(next, l[k])));
-      slx = slx + (w * x[k]) * next;
+      // A code stays if wanted / slx is less than half away from it, or beyond it at a bound. Of that a product decides, with room for roundings,
+      // which costs less than the division and makes no code wait for the one before; most codes of later passes end here.
+      const F distance = wanted - l[i] * slx, half = slx * lane_set<F>(0.499f);
+      auto stays = lane_and(lane_or(lane_le(distance, half), lane_ge(l[i], highest)), lane_or(lane_ge(distance, -half), lane_le(l[i], lowest)));
+      stays = lane_and(stays, lane_ge(slx, lane_set<F>(1e-30f)));
+      if (positive) stays = lane_and(stays, lane_le(l[i], highest));
+      go = lane_and(go, lane_not(stays));
+      if (!lane_any(go)) continue;
+      const F next = clamp_code(round.of(wanted / slx), lo, hi);
+      go = lane_and(go, lane_not(lane_eq(next, l[i])));
+      slx = slx + (w * x[i]) * next;
       sl2 = sl2 + (w * next) * next;
-      go = lane_and(go, lane_and(lane_gt(sl2, zero), lane_gt((slx * slx) * s2[g], (sx[g] * sx[g]) * sl2)));
-      l[k] = lane_select(go, positive ? as_byte(next) : next, l[k]);
-      sx[g] = lane_select(go, slx, sx[g]);
-      s2[g] = lane_select(go, sl2, s2[g]);
-      moved = lane_or(moved, go);
+      go = lane_and(go, lane_and(lane_gt(sl2, zero), lane_gt((slx * slx) * s2, (sx * sx) * sl2)));
+      l[i] = lane_select(go, positive ? as_byte(next) : next, l[i]);
+      sx = lane_select(go, slx, sx);
+      s2 = lane_select(go, sl2, s2);
+      if (lane_any(go)) stayed = 0;
     }
-  return lane_any(moved);
 }
 template <class F>
 struct given_weight {
@@ -194,27 +223,22 @@ struct round_nint {  ///< ggml's nearest_int
 template <class F>
 AR_NOINLINE AR_FN constexpr void fit_q3(const F* x, F* code, F* scale) noexcept {
   const F zero = lane_set<F>(0.0f);
-  F sx[16], s2[16], largest[16];
   for (std::size_t g = 0; g < 16; ++g) {
     const F* xs = x + 16 * g;
     F* l = code + 16 * g;
     const extreme<F> e = first_extreme(xs, 16);
     const F inverse = lane_set<F>(-4.0f) / e.value;
-    largest[g] = e.magnitude;
-    sx[g] = s2[g] = zero;
+    F sx = zero, s2 = zero;
     for (std::size_t i = 0; i < 16; ++i) {
       l[i] = clamp_code(lane_nint(inverse * xs[i]), -4.0f, 3.0f);
       const F w = xs[i] * xs[i];
-      sx[g] = sx[g] + (w * xs[i]) * l[i];
-      s2[g] = s2[g] + (w * l[i]) * l[i];
+      sx = sx + (w * xs[i]) * l[i];
+      s2 = s2 + (w * l[i]) * l[i];
     }
-  }
-  for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<false>(x, 16, 16, square_weight<F>{x}, round_nint{}, -4.0f, 3.0f, code, sx, s2)) break;
-  for (std::size_t g = 0; g < 16; ++g) {
-    const auto dead = lane_lt(largest[g], lane_set<F>(group_max_eps));
-    for (std::size_t i = 16 * g; i < 16 * g + 16; ++i) code[i] = lane_select(dead, zero, code[i] + lane_set<F>(4.0f));
-    scale[g] = lane_select(lane_or(dead, lane_not(lane_gt(s2[g], zero))), zero, sx[g] / s2[g]);
+    improve_codes<false>(xs, 16, square_weight<F>{xs}, round_nint{}, -4.0f, 3.0f, l, sx, s2);
+    const auto dead = lane_lt(e.magnitude, lane_set<F>(group_max_eps));
+    for (std::size_t i = 0; i < 16; ++i) l[i] = lane_select(dead, zero, l[i] + lane_set<F>(4.0f));
+    scale[g] = lane_select(lane_or(dead, lane_not(lane_gt(s2, zero))), zero, sx / s2);
   }
 }
 
@@ -332,8 +356,7 @@ AR_NOINLINE AR_FN constexpr F fit_positive(const F* x, const F* w, std::size_t n
     s2 = s2 + (w[i] * l) * l;
     code[i] = as_byte(l);
   }
-  for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<true>(x, n, 1, given_weight<F>{w}, round_nint{}, -4194304.0f, static_cast<float>(N), code, &sx, &s2)) break;
+  improve_codes<true>(x, n, given_weight<F>{w}, round_nint{}, -4194304.0f, static_cast<float>(N), code, sx, s2);
   for (std::size_t i = 0; i < n; ++i) code[i] = lane_select(dead, zero, code[i]);
   return lane_select(lane_or(dead, lane_not(lane_gt(s2, zero))), zero, sx / s2);
 }
@@ -555,29 +578,26 @@ AR_NOINLINE AR_FN constexpr F fit_symmetric_weighted(const F* x, const F* weight
 template <class F>
 AR_NOINLINE AR_FN constexpr void fit_q3_sweeps(const F* x, const F* v, F* scale) noexcept {
   const F low = lane_set<F>(-4.0f), high = lane_set<F>(3.0f);
-  F l[256], sx[16], s2[16];
-  for (std::size_t g = 0; g < 16; ++g) {
-    const F inverse = low * reciprocal_or_zero(first_extreme(x + 16 * g, 16).value);
-    F lx[16], l2[16];
-    for (std::size_t i = 0; i < 16; ++i) {
-      const std::size_t k = 16 * g + i;
-      F q = inverse * x[k];
-      if (v != nullptr) q = q + v[k];
-      l[k] = clamp(lane_round(q), low, high);
-      const F w = x[k] * x[k];
-      lx[i] = (w * x[k]) * l[k];
-      l2[i] = (w * l[k]) * l[k];
-    }
-    sx[g] = sum_by_eight(static_cast<const F*>(lx), 16);
-    s2[g] = sum_by_eight(static_cast<const F*>(l2), 16);
-  }
   struct round_even {
     AR_FN constexpr F of(F t) const noexcept { return lane_round(t); }
   };
-  // The original always makes five sweeps; one that moves nothing repeats itself, so stopping there changes nothing.
-  for (int sweep = 0; sweep < 5; ++sweep)
-    if (!improve_codes<false>(x, 16, 16, square_weight<F>{x}, round_even{}, -4.0f, 3.0f, l, sx, s2)) break;
-  for (std::size_t g = 0; g < 16; ++g) scale[g] = sx[g] * reciprocal_or_zero(s2[g]);
+  for (std::size_t g = 0; g < 16; ++g) {
+    const F* xs = x + 16 * g;
+    const F inverse = low * reciprocal_or_zero(first_extreme(xs, 16).value);
+    F l[16], lx[16], l2[16];
+    for (std::size_t i = 0; i < 16; ++i) {
+      F q = inverse * xs[i];
+      if (v != nullptr) q = q + v[16 * g + i];
+      l[i] = clamp(lane_round(q), low, high);
+      const F w = xs[i] * xs[i];
+      lx[i] = (w * xs[i]) * l[i];
+      l2[i] = (w * l[i]) * l[i];
+    }
+    F sx = sum_by_eight(static_cast<const F*>(lx), 16), s2 = sum_by_eight(static_cast<const F*>(l2), 16);
+    // The original always makes five passes; one that moves nothing repeats itself, so stopping there changes nothing.
+    improve_codes<false>(xs, 16, square_weight<F>{xs}, round_even{}, -4.0f, 3.0f, l, sx, s2);
+    scale[g] = sx * reciprocal_or_zero(s2);
+  }
 }
 
 /// What stands for the importance of a group when there is none: |x|, for more than 3 bits plus the root of the mean square (over 32, also for

@@ -28,6 +28,24 @@ AR_FN constexpr F scale_code(F x, F d, float lo, float hi) noexcept {
   return clamp(lane_round(x * reciprocal_or_zero(d)), lane_set<F>(lo), lane_set<F>(hi));
 }
 
+/// 256 codes of 4 bits in 128 bytes: of each 64 the first 32 are the low nibbles (Q4_K, Q5_K).
+AR_FN constexpr void store_nibble_pairs(const std::uint8_t* code, std::uint8_t* qs) noexcept {
+  for (std::size_t pair = 0; pair < 4; ++pair) {
+    AR_KEEP_LOOP
+    for (std::size_t i = 0; i < 32; ++i)
+      qs[pair * 32 + i] = detail::byte_of((code[pair * 64 + i] & 15u) | (static_cast<std::uint32_t>(code[pair * 64 + 32 + i] & 15u) << 4));
+  }
+}
+AR_FN constexpr void load_nibble_pairs(const std::uint8_t* qs, std::uint8_t* code) noexcept {
+  for (std::size_t pair = 0; pair < 4; ++pair) {
+    AR_KEEP_LOOP
+    for (std::size_t i = 0; i < 32; ++i) {
+      code[pair * 64 + i] = qs[pair * 32 + i] & 15;
+      code[pair * 64 + 32 + i] = qs[pair * 32 + i] >> 4;
+    }
+  }
+}
+
 /// 8 scales and 8 minimums of 6 bits in 12 bytes (Q4_K, Q5_K): the first four of each in the low bits of bytes 0..3 and 4..7, whose upper two bits
 /// hold those of the last four, with their low nibbles in bytes 8..11.
 AR_FN constexpr void store_six_bit_pairs(const float* scale, const float* min, std::uint8_t* b) noexcept {
@@ -48,19 +66,22 @@ AR_FN constexpr void load_six_bit_pairs(const std::uint8_t* b, float* scale, flo
   }
 }
 
-/// 256 codes of 2 bits in 64 bytes: weights i, i + 32, i + 64, i + 96 of each half share a byte (Q2_K, Q3_K, TQ2_0).
+/// The low 2 bits of 256 codes in 64 bytes: weights i, i + 32, i + 64, i + 96 of each half share a byte (Q2_K, Q3_K, TQ2_0).
 AR_FN constexpr void store_two_bits(const std::uint8_t* code, std::uint8_t* qs) noexcept {
-  for (std::size_t half = 0; half < 2; ++half)
+  for (std::size_t half = 0; half < 2; ++half) {
+    AR_KEEP_LOOP
     for (std::size_t i = 0; i < 32; ++i) {
       const std::uint8_t* c = code + 128 * half + i;
-      qs[32 * half + i] = detail::byte_of(c[0] | (static_cast<std::uint32_t>(c[32]) << 2) | (static_cast<std::uint32_t>(c[64]) << 4) |
-                                          (static_cast<std::uint32_t>(c[96]) << 6));
+      qs[32 * half + i] = detail::byte_of((c[0] & 3u) | ((c[32] & 3u) << 2) | ((c[64] & 3u) << 4) | ((c[96] & 3u) << 6));
     }
+  }
 }
 AR_FN constexpr void load_two_bits(const std::uint8_t* qs, std::uint8_t* code) noexcept {
   for (std::size_t half = 0; half < 2; ++half)
-    for (std::size_t i = 0; i < 32; ++i)
-      for (std::size_t k = 0; k < 4; ++k) code[128 * half + 32 * k + i] = (qs[32 * half + i] >> (2 * k)) & 3;
+    for (std::size_t k = 0; k < 4; ++k) {
+      AR_KEEP_LOOP
+      for (std::size_t i = 0; i < 32; ++i) code[128 * half + 32 * k + i] = (qs[32 * half + i] >> (2 * k)) & 3;
+    }
 }
 
 /// The facts that both families share.
@@ -141,8 +162,16 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
   }
 
   template <class F>
+  AR_FN static constexpr gguf_terms<F> terms(const params<F>& p, std::size_t sub) noexcept {
+    return {p.d * p.scale[sub], p.dmin * p.min[sub]};
+  }
+  template <class F>
+  AR_FN static constexpr F decode(F code, const gguf_terms<F>& t) noexcept {
+    return t.step * code - t.low;
+  }
+  template <class F>
   AR_FN static constexpr F decode(F code, const params<F>& p, std::size_t sub) noexcept {
-    return (p.d * p.scale[sub]) * code - p.dmin * p.min[sub];
+    return decode(code, terms(p, sub));
   }
 
   /// auto-round's parameters. `v` is null or a rounding offset per value.
@@ -275,8 +304,16 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
   using group_params = group_parameters<16, F>;
 
   template <class F>
+  AR_FN static constexpr gguf_terms<F> terms(const params<F>& p, std::size_t sub) noexcept {
+    return {p.d * p.scale[sub], p.d};
+  }
+  template <class F>
+  AR_FN static constexpr F decode(F code, const gguf_terms<F>& t) noexcept {
+    return t.step * (code - lane_set<F>(half));
+  }
+  template <class F>
   AR_FN static constexpr F decode(F code, const params<F>& p, std::size_t sub) noexcept {
-    return (p.d * p.scale[sub]) * (code - lane_set<F>(half));
+    return decode(code, terms(p, sub));
   }
 
   /// ggml's last pass: codes for the scales as they will be read back. Where such a scale is zero, `code` is left as it is.

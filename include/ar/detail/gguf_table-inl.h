@@ -12,10 +12,14 @@
 
 AR_BEGIN_TARGET
 
-/// A block type of GGUF files: a block type with an id, whose functions need no object.
+/// A block type of GGUF files: it has an id, and its functions need no object.
 template <class T>
-concept GgufType = BlockType<T> && requires {
+concept ReadableGgufType = ReadableBlockType<T> && requires {
   { T::id } -> std::convertible_to<gguf_id>;
+};
+/// One that weights can be quantized to.
+template <class T>
+concept GgufType = ReadableGgufType<T> && BlockType<T> && requires {
   { T::weighs_by_row } -> std::convertible_to<bool>;
 };
 /// A GGUF type that auto-round has parameters for.
@@ -46,6 +50,11 @@ template <class T, class V>
   if (const errc e = block_matrix<T>(blocks, w.rows, w.cols, bytes); e != errc::ok) return e;
   if (const errc e = importance_row(importance, w.cols, weight); e != errc::ok) return e;
   return rows::quantize<T, V>(T{}, w, weight, bytes);
+}
+
+/// What stands in the table for types that are read only.
+[[nodiscard]] constexpr errc refuse_to_quantize(matrix_view<const float>, std::span<const float>, std::span<std::uint8_t>) noexcept {
+  return errc::unsupported;
 }
 
 template <class T, class V>
@@ -104,8 +113,9 @@ template <class T>
 template <class T, class V>
 constexpr gguf_kernels kernels_of() noexcept {
   gguf_kernels k{T::name,      static_cast<std::uint32_t>(T::id), static_cast<std::uint32_t>(T::block_size), static_cast<std::uint32_t>(T::block_bytes),
-                 static_cast<std::uint32_t>(T::sub_size), false, false, quantize<T, V>, dequantize<T, V>, scales_are_finite<T>, nullptr, nullptr, nullptr,
-                 nullptr};
+                 static_cast<std::uint32_t>(T::sub_size), false, false, !GgufType<T>, refuse_to_quantize, dequantize<T, V>, scales_are_finite<T>, nullptr,
+                 nullptr, nullptr, nullptr};
+  if constexpr (GgufType<T>) k.quantize = quantize<T, V>;
   if constexpr (AutoRoundGgufType<T>) {
     k.superblock = T::groups > 1;
     k.asymmetric = T::asymmetric;
@@ -135,7 +145,7 @@ template <class T>
 struct only_gguf {
   using type = type_list<>;
 };
-template <GgufType T>
+template <ReadableGgufType T>
 struct only_gguf<T> {
   using type = type_list<T>;
 };

@@ -110,6 +110,20 @@ struct vec {
     return {hn::ConvertTo(D(), hn::BitCast(DI(), hn::ShiftRightSame(hn::BitCast(DU(), a.raw), n)))};
   }
 
+  AR_LANE_FRIEND vec lane_lookup16(const float* table, vec i) noexcept {
+    constexpr std::size_t lanes = sizeof(hn::Vec<D>) / sizeof(float), step = lanes < 16 ? lanes : 16;
+    const D d;
+    if constexpr (lanes == 1) {
+      return {hn::Set(d, table[static_cast<unsigned>(hn::GetLane(i.raw))])};
+    } else {
+      const auto place = hn::IndicesFromVec(d, hn::And(hn::ConvertTo(DI(), i.raw), hn::Set(DI(), static_cast<std::int32_t>(step - 1))));
+      auto r = hn::TableLookupLanes(hn::LoadU(d, table), place);
+      for (std::size_t at = step; at < 16; at += step)  // the table in pieces of a vector
+        r = hn::IfThenElse(hn::Lt(i.raw, hn::Set(d, static_cast<float>(at))), r, hn::TableLookupLanes(hn::LoadU(d, table + at), place));
+      return {r};
+    }
+  }
+
   /// As round_to_f16: integer steps for normal halves, a float addition that ends at the smallest subnormal half for the others.
   AR_LANE_FRIEND vec lane_round_f16(vec a) noexcept {
     const D d;
@@ -145,7 +159,11 @@ struct vec {
     const auto high = hn::ShiftRight<16>(hn::BitCast(DU(), lane_round_bf16(a).raw));
     hn::StoreU(hn::DemoteTo(DH(), hn::BitCast(DI(), high)), DH(), p);
   }
-  AR_LANE_FRIEND void lane_store_code(vec a, std::uint8_t* p) noexcept { hn::StoreU(hn::DemoteTo(DB(), hn::ConvertTo(DI(), a.raw)), DB(), p); }
+  /// Through the low bits of a + 2^23: a conversion to int would be made safe for numbers that are no code, at twice the cost.
+  AR_LANE_FRIEND void lane_store_code(vec a, std::uint8_t* p) noexcept {
+    const auto low = hn::And(hn::BitCast(DU(), hn::Add(a.raw, hn::Set(D(), 8388608.0f))), hn::Set(DU(), 0xFFu));
+    hn::StoreU(hn::U8FromU32(low), DB(), p);
+  }
   AR_LANE_FRIEND float lane_reduce_min(vec a) noexcept { return hn::GetLane(hn::MinOfLanes(D(), a.raw)); }
   AR_LANE_FRIEND float lane_reduce_max(vec a) noexcept { return hn::GetLane(hn::MaxOfLanes(D(), a.raw)); }
 };

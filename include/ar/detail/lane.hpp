@@ -104,6 +104,9 @@ AR_FN constexpr float lane_from_bits(float a, int n) noexcept { return std::bit_
 /// The bits of a >= 0 moved down by `n` >= 8 places, as a whole number.
 AR_FN constexpr float lane_to_bits(float a, int n) noexcept { return static_cast<float>(std::bit_cast<std::uint32_t>(a) >> n); }
 
+/// table[i] for whole numbers i of 0..15, each lane its own.
+AR_FN constexpr float lane_lookup16(const float* table, float i) noexcept { return table[static_cast<unsigned>(i)]; }
+
 /// Value rounded to half precision (nearest even) and widened again.
 AR_FN constexpr float lane_round_f16(float a) noexcept { return round_to_f16(a); }
 /// Value rounded to bfloat16 (nearest even) and widened again.

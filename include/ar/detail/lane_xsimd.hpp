@@ -73,6 +73,13 @@ struct xsimd_lane {
   friend xsimd_lane lane_from_bits(xsimd_lane a, int n) noexcept { return of_bits(xsimd::bitwise_cast<words>(xsimd::to_int(a.raw)) << n); }
   friend xsimd_lane lane_to_bits(xsimd_lane a, int n) noexcept { return {xsimd::to_float(xsimd::bitwise_cast<signed_words>(bits_of(a) >> n))}; }
 
+  friend xsimd_lane lane_lookup16(const float* table, xsimd_lane i) noexcept {
+    alignas(64) float v[batch::size];
+    i.raw.store_aligned(v);
+    for (float& x : v) x = table[static_cast<unsigned>(x)];
+    return {batch::load_aligned(v)};
+  }
+
   friend xsimd_lane lane_round_f16(xsimd_lane a) noexcept {
     const words x = bits_of(a), sign = x & set_bits(0x80000000u), mag = x ^ sign;
     const words normal = (mag + set_bits(0xFFFu) + ((mag >> 13) & set_bits(1u))) & set_bits(0xFFFFE000u);

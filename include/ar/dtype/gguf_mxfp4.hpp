@@ -65,16 +65,13 @@ struct gguf_mxfp4 {
   AR_FN static constexpr bool finite(const params<float>& p) noexcept { return exponent_of(p.d) != 255; }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.e = exponent_of(p.d);
-    gguf::store_nibbles(code, b.qs);
-    detail::store_layout(b, block);
+    block[offsetof(layout, e)] = exponent_of(p.d);
+    gguf::store_nibbles(code, block + offsetof(layout, qs));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = scale_of(b.e);
-    gguf::load_nibbles(b.qs, code);
+    p.d = scale_of(block[offsetof(layout, e)]);
+    gguf::load_nibbles(block + offsetof(layout, qs), code);
   }
 };
 static_assert(BlockType<gguf_mxfp4>);

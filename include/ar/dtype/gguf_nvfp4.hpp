@@ -35,10 +35,10 @@ struct gguf_nvfp4 {
 
   /// Half the value of an unsigned E4M3 number; 0x7F (NaN) is 0, the top bit does not count otherwise.
   AR_FN static constexpr float scale_of(std::uint32_t u) noexcept {
-    if (u == 0 || u == 0x7F) return 0.0f;
     const std::uint32_t exponent = (u >> 3) & 15u, m = u & 7u;
-    if (exponent == 0) return static_cast<float>(m) * 0x1p-10f;
-    return std::bit_cast<float>(((exponent + 119u) << 23) | (m << 20));
+    const std::uint32_t small = std::bit_cast<std::uint32_t>(static_cast<float>(m) * 0x1p-10f), normal = ((exponent + 119u) << 23) | (m << 20);
+    const std::uint32_t number = exponent == 0 ? small : normal;
+    return std::bit_cast<float>(u == 0x7F ? 0u : number);
   }
   /// The E4M3 number nearest to v, halves away from zero; 448 for all v >= 240.
   AR_FN static constexpr std::uint8_t nearest_scale(float v) noexcept {
@@ -68,27 +68,35 @@ struct gguf_nvfp4 {
   }
 
   template <class F>
+  AR_FN static constexpr gguf_terms<F> terms(const params<F>& p, std::size_t sub) noexcept {
+    return {p.scale[sub], p.scale[sub]};
+  }
+  template <class F>
+  AR_FN static constexpr F decode(F code, const gguf_terms<F>& t) noexcept {
+    return gguf::fp4_value(code) * t.step;
+  }
+  template <class F>
   AR_FN static constexpr F decode(F code, const params<F>& p, std::size_t sub) noexcept {
-    return gguf::fp4_value(code) * p.scale[sub];
+    return decode(code, terms(p, sub));
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
+    std::uint8_t* qs = block + offsetof(layout, qs);
     for (std::size_t j = 0; j < 4; ++j) {
-      b.u[j] = nearest_scale(p.scale[j] * 2.0f);
+      block[offsetof(layout, u) + j] = nearest_scale(p.scale[j] * 2.0f);
       for (std::size_t i = 0; i < 8; ++i)
-        b.qs[8 * j + i] = detail::byte_of(code[16 * j + i] | (static_cast<std::uint32_t>(code[16 * j + 8 + i]) << 4));
+        qs[8 * j + i] = detail::byte_of(code[16 * j + i] | (static_cast<std::uint32_t>(code[16 * j + 8 + i]) << 4));
     }
-    detail::store_layout(b, block);
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
+    const std::uint8_t* qs = block + offsetof(layout, qs);
     for (std::size_t j = 0; j < 4; ++j) {
-      p.scale[j] = scale_of(b.u[j]);
+      p.scale[j] = scale_of(block[offsetof(layout, u) + j]);
+      AR_KEEP_LOOP
       for (std::size_t i = 0; i < 8; ++i) {
-        code[16 * j + i] = b.qs[8 * j + i] & 15;
-        code[16 * j + 8 + i] = b.qs[8 * j + i] >> 4;
+        code[16 * j + i] = qs[8 * j + i] & 15;
+        code[16 * j + 8 + i] = qs[8 * j + i] >> 4;
       }
     }
   }

@@ -50,32 +50,38 @@ struct iq4_xs {
   }
 
   template <class F>
+  AR_FN static constexpr gguf_terms<F> terms(const params<F>& p, std::size_t sub) noexcept {
+    return {p.d * p.scale[sub], p.d};
+  }
+  template <class F>
+  AR_FN static constexpr F decode(F code, const gguf_terms<F>& t) noexcept {
+    return t.step * gguf::iq4_value(code);
+  }
+  template <class F>
   AR_FN static constexpr F decode(F code, const params<F>& p, std::size_t sub) noexcept {
-    return (p.d * p.scale[sub]) * gguf::iq4_value(code);
+    return decode(code, terms(p, sub));
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    std::uint32_t high = 0;
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    std::uint32_t low = 0, high = 0;
     for (std::size_t j = 0; j < 8; ++j) {
       const auto s = static_cast<std::uint32_t>(p.scale[j] + 32.0f);
-      b.scales_l[j / 2] = detail::byte_of(b.scales_l[j / 2] | ((s & 15u) << (4 * (j & 1))));
+      low |= (s & 15u) << (4 * j);
       high |= (s >> 4) << (2 * j);
-      gguf::store_nibbles(code + j * 32, b.qs + j * 16);
+      gguf::store_nibbles(code + j * 32, block + offsetof(layout, qs) + j * 16);
     }
-    b.scales_h = detail::to_le16(high);
-    detail::store_layout(b, block);
+    detail::write_le32(low, block + offsetof(layout, scales_l));
+    detail::write_le16(high, block + offsetof(layout, scales_h));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    const std::uint32_t high = detail::from_le16(b.scales_h);
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    const std::uint32_t low = detail::read_le32(block + offsetof(layout, scales_l)), high = detail::read_le16(block + offsetof(layout, scales_h));
     for (std::size_t j = 0; j < 8; ++j) {
-      const std::uint32_t s = ((b.scales_l[j / 2] >> (4 * (j & 1))) & 15u) | (((high >> (2 * j)) & 3u) << 4);
+      const std::uint32_t s = ((low >> (4 * j)) & 15u) | (((high >> (2 * j)) & 3u) << 4);
       p.scale[j] = static_cast<float>(s) - 32.0f;
-      gguf::load_nibbles(b.qs + j * 16, code + j * 32);
+      gguf::load_nibbles(block + offsetof(layout, qs) + j * 16, code + j * 32);
     }
   }
 };

@@ -39,24 +39,22 @@ struct q2_k : gguf::asymmetric_superblock<q2_k, 2, 16, 4> {
   static_assert(sizeof(layout) == block_bytes);
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    b.dmin = detail::to_le16(f16_from_f32(p.dmin));
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    detail::write_f16(p.dmin, block + offsetof(layout, dmin));
     for (std::size_t j = 0; j < 16; ++j)
-      b.scales[j] = detail::byte_of(static_cast<std::uint32_t>(p.scale[j]) | (static_cast<std::uint32_t>(p.min[j]) << 4));
-    gguf::store_two_bits(code, b.qs);
-    detail::store_layout(b, block);
+      block[offsetof(layout, scales) + j] = detail::byte_of(static_cast<std::uint32_t>(p.scale[j]) | (static_cast<std::uint32_t>(p.min[j]) << 4));
+    gguf::store_two_bits(code, block + offsetof(layout, qs));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    p.dmin = f32_from_f16(detail::from_le16(b.dmin));
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    p.dmin = detail::read_f16(block + offsetof(layout, dmin));
+    const std::uint8_t* scales = block + offsetof(layout, scales);
     for (std::size_t j = 0; j < 16; ++j) {
-      p.scale[j] = static_cast<float>(b.scales[j] & 15);
-      p.min[j] = static_cast<float>(b.scales[j] >> 4);
+      p.scale[j] = static_cast<float>(scales[j] & 15);
+      p.min[j] = static_cast<float>(scales[j] >> 4);
     }
-    gguf::load_two_bits(b.qs, code);
+    gguf::load_two_bits(block + offsetof(layout, qs), code);
   }
 
   /// As in the base, but chosen with the unrounded scales.

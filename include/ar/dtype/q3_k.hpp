@@ -82,32 +82,35 @@ struct q3_k : gguf::symmetric_superblock<3, 6> {
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    for (std::size_t j = 0; j < 16; ++j) {
-      const auto s = static_cast<std::uint32_t>(p.scale[j] + 32.0f);
-      b.scales[j & 7] = detail::byte_of(b.scales[j & 7] | ((s & 15u) << (j < 8 ? 0 : 4)));
-      b.scales[8 + (j & 3)] = detail::byte_of(b.scales[8 + (j & 3)] | ((s >> 4) << (2 * (j >> 2))));
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    std::uint32_t s[16] = {};
+    for (std::size_t j = 0; j < 16; ++j) s[j] = static_cast<std::uint32_t>(p.scale[j] + 32.0f);
+    std::uint8_t *low = block + offsetof(layout, scales), *high = low + 8, *hmask = block + offsetof(layout, hmask);
+    for (std::size_t j = 0; j < 8; ++j) low[j] = detail::byte_of((s[j] & 15u) | ((s[j + 8] & 15u) << 4));
+    for (std::size_t j = 0; j < 4; ++j)
+      high[j] = detail::byte_of((s[j] >> 4) | ((s[j + 4] >> 4) << 2) | ((s[j + 8] >> 4) << 4) | ((s[j + 12] >> 4) << 6));
+    AR_KEEP_LOOP
+    for (std::size_t i = 0; i < 32; ++i) {
+      std::uint32_t third = 0;
+      for (std::size_t k = 0; k < 8; ++k) third |= static_cast<std::uint32_t>(code[32 * k + i] >> 2) << k;
+      hmask[i] = detail::byte_of(third);
     }
-    std::uint8_t low[256]{};
-    for (std::size_t i = 0; i < 256; ++i) {
-      low[i] = code[i] & 3;
-      b.hmask[i % 32] = detail::byte_of(b.hmask[i % 32] | (static_cast<std::uint32_t>(code[i] >> 2) << (i / 32)));
-    }
-    gguf::store_two_bits(low, b.qs);
-    detail::store_layout(b, block);
+    gguf::store_two_bits(code, block + offsetof(layout, qs));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    const std::uint8_t *scales = block + offsetof(layout, scales), *hmask = block + offsetof(layout, hmask);
     for (std::size_t j = 0; j < 16; ++j) {
-      const int low = j < 8 ? b.scales[j] & 15 : b.scales[j - 8] >> 4;
-      const int high = (b.scales[8 + (j & 3)] >> (2 * (j >> 2))) & 3;
+      const int low = j < 8 ? scales[j] & 15 : scales[j - 8] >> 4;
+      const int high = (scales[8 + (j & 3)] >> (2 * (j >> 2))) & 3;
       p.scale[j] = static_cast<float>((low | (high << 4)) - 32);
     }
-    gguf::load_two_bits(b.qs, code);
-    for (std::size_t i = 0; i < 256; ++i) code[i] = detail::byte_of(code[i] | (((b.hmask[i % 32] >> (i / 32)) & 1u) << 2));
+    gguf::load_two_bits(block + offsetof(layout, qs), code);
+    for (std::size_t k = 0; k < 8; ++k) {
+      AR_KEEP_LOOP
+      for (std::size_t i = 0; i < 32; ++i) code[32 * k + i] = detail::byte_of(code[32 * k + i] | (((hmask[i] >> k) & 1u) << 2));
+    }
   }
 };
 static_assert(BlockType<q3_k>);

@@ -36,26 +36,17 @@ struct q4_k : gguf::asymmetric_superblock<q4_k, 4, 32, 6> {
   static_assert(sizeof(layout) == block_bytes);
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    b.dmin = detail::to_le16(f16_from_f32(p.dmin));
-    gguf::store_six_bit_pairs(p.scale, p.min, b.scales);
-    for (std::size_t pair = 0; pair < 4; ++pair)
-      for (std::size_t i = 0; i < 32; ++i)
-        b.qs[pair * 32 + i] = detail::byte_of(code[pair * 64 + i] | (static_cast<std::uint32_t>(code[pair * 64 + 32 + i]) << 4));
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    detail::write_f16(p.dmin, block + offsetof(layout, dmin));
+    gguf::store_six_bit_pairs(p.scale, p.min, block + offsetof(layout, scales));
+    gguf::store_nibble_pairs(code, block + offsetof(layout, qs));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    p.dmin = f32_from_f16(detail::from_le16(b.dmin));
-    gguf::load_six_bit_pairs(b.scales, p.scale, p.min);
-    for (std::size_t pair = 0; pair < 4; ++pair)
-      for (std::size_t i = 0; i < 32; ++i) {
-        code[pair * 64 + i] = b.qs[pair * 32 + i] & 15;
-        code[pair * 64 + 32 + i] = b.qs[pair * 32 + i] >> 4;
-      }
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    p.dmin = detail::read_f16(block + offsetof(layout, dmin));
+    gguf::load_six_bit_pairs(block + offsetof(layout, scales), p.scale, p.min);
+    gguf::load_nibble_pairs(block + offsetof(layout, qs), code);
   }
 };
 static_assert(BlockType<q4_k>);

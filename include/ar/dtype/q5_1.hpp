@@ -26,20 +26,17 @@ struct q5_1 : gguf::asymmetric_block32<5> {
   static_assert(sizeof(layout) == block_bytes);
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    b.m = detail::to_le16(f16_from_f32(p.m));
-    gguf::store_nibbles(code, b.qs);
-    b.qh = gguf::fifth_bits(code);
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    detail::write_f16(p.m, block + offsetof(layout, m));
+    gguf::store_nibbles(code, block + offsetof(layout, qs));
+    gguf::store_fifth_bits(code, block + offsetof(layout, qh));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    p.m = f32_from_f16(detail::from_le16(b.m));
-    gguf::load_nibbles(b.qs, code);
-    gguf::add_fifth_bits(b.qh, code);
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    p.m = detail::read_f16(block + offsetof(layout, m));
+    gguf::load_nibbles(block + offsetof(layout, qs), code);
+    gguf::add_fifth_bits(block + offsetof(layout, qh), code);
   }
 };
 static_assert(BlockType<q5_1>);

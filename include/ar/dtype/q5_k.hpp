@@ -38,29 +38,28 @@ struct q5_k : gguf::asymmetric_superblock<q5_k, 5, 32, 6> {
   static_assert(sizeof(layout) == block_bytes);
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    b.dmin = detail::to_le16(f16_from_f32(p.dmin));
-    gguf::store_six_bit_pairs(p.scale, p.min, b.scales);
-    for (std::size_t pair = 0; pair < 4; ++pair)
-      for (std::size_t i = 0; i < 32; ++i) {
-        const std::uint32_t first = code[pair * 64 + i], second = code[pair * 64 + 32 + i];
-        b.qs[pair * 32 + i] = detail::byte_of((first & 15u) | ((second & 15u) << 4));
-        b.qh[i] = detail::byte_of(b.qh[i] | ((first >> 4) << (2 * pair)) | ((second >> 4) << (2 * pair + 1)));
-      }
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    detail::write_f16(p.dmin, block + offsetof(layout, dmin));
+    gguf::store_six_bit_pairs(p.scale, p.min, block + offsetof(layout, scales));
+    gguf::store_nibble_pairs(code, block + offsetof(layout, qs));
+    AR_KEEP_LOOP
+    for (std::size_t i = 0; i < 32; ++i) {
+      std::uint32_t fifth = 0;
+      for (std::size_t j = 0; j < 8; ++j) fifth |= static_cast<std::uint32_t>(code[32 * j + i] >> 4) << j;
+      block[offsetof(layout, qh) + i] = detail::byte_of(fifth);
+    }
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    p.dmin = f32_from_f16(detail::from_le16(b.dmin));
-    gguf::load_six_bit_pairs(b.scales, p.scale, p.min);
-    for (std::size_t pair = 0; pair < 4; ++pair)
-      for (std::size_t i = 0; i < 32; ++i) {
-        code[pair * 64 + i] = detail::byte_of((b.qs[pair * 32 + i] & 15u) | (((b.qh[i] >> (2 * pair)) & 1u) << 4));
-        code[pair * 64 + 32 + i] = detail::byte_of((b.qs[pair * 32 + i] >> 4) | (((b.qh[i] >> (2 * pair + 1)) & 1u) << 4));
-      }
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    p.dmin = detail::read_f16(block + offsetof(layout, dmin));
+    gguf::load_six_bit_pairs(block + offsetof(layout, scales), p.scale, p.min);
+    gguf::load_nibble_pairs(block + offsetof(layout, qs), code);
+    const std::uint8_t* qh = block + offsetof(layout, qh);
+    for (std::size_t j = 0; j < 8; ++j) {
+      AR_KEEP_LOOP
+      for (std::size_t i = 0; i < 32; ++i) code[32 * j + i] = detail::byte_of(code[32 * j + i] | (((qh[i] >> j) & 1u) << 4));
+    }
   }
 };
 static_assert(BlockType<q5_k>);

@@ -67,29 +67,30 @@ struct q6_k : gguf::symmetric_superblock<6, 8> {
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    for (std::size_t j = 0; j < 16; ++j) b.scales[j] = detail::byte_of(static_cast<std::uint32_t>(static_cast<int>(p.scale[j])));
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    for (std::size_t j = 0; j < 16; ++j) block[offsetof(layout, scales) + j] = detail::byte_of(static_cast<std::uint32_t>(static_cast<int>(p.scale[j])));
     for (std::size_t half = 0; half < 2; ++half) {
       const std::uint8_t* c = code + 128 * half;
+      std::uint8_t *ql = block + offsetof(layout, ql) + 64 * half, *qh = block + offsetof(layout, qh) + 32 * half;
+      AR_KEEP_LOOP
       for (std::size_t i = 0; i < 32; ++i) {
         const std::uint32_t q0 = c[i], q1 = c[32 + i], q2 = c[64 + i], q3 = c[96 + i];
-        b.ql[64 * half + i] = detail::byte_of((q0 & 15u) | ((q2 & 15u) << 4));
-        b.ql[64 * half + 32 + i] = detail::byte_of((q1 & 15u) | ((q3 & 15u) << 4));
-        b.qh[32 * half + i] = detail::byte_of((q0 >> 4) | ((q1 >> 4) << 2) | ((q2 >> 4) << 4) | ((q3 >> 4) << 6));
+        ql[i] = detail::byte_of((q0 & 15u) | ((q2 & 15u) << 4));
+        ql[32 + i] = detail::byte_of((q1 & 15u) | ((q3 & 15u) << 4));
+        qh[i] = detail::byte_of((q0 >> 4) | ((q1 >> 4) << 2) | ((q2 >> 4) << 4) | ((q3 >> 4) << 6));
       }
     }
-    detail::store_layout(b, block);
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    for (std::size_t j = 0; j < 16; ++j) p.scale[j] = static_cast<float>(static_cast<std::int8_t>(b.scales[j]));
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    for (std::size_t j = 0; j < 16; ++j) p.scale[j] = static_cast<float>(static_cast<std::int8_t>(block[offsetof(layout, scales) + j]));
     for (std::size_t half = 0; half < 2; ++half) {
       std::uint8_t* c = code + 128 * half;
+      const std::uint8_t *ql = block + offsetof(layout, ql) + 64 * half, *qh = block + offsetof(layout, qh) + 32 * half;
+      AR_KEEP_LOOP
       for (std::size_t i = 0; i < 32; ++i) {
-        const std::uint32_t l0 = b.ql[64 * half + i], l1 = b.ql[64 * half + 32 + i], h = b.qh[32 * half + i];
+        const std::uint32_t l0 = ql[i], l1 = ql[32 + i], h = qh[i];
         c[i] = detail::byte_of((l0 & 15u) | ((h & 3u) << 4));
         c[32 + i] = detail::byte_of((l1 & 15u) | (((h >> 2) & 3u) << 4));
         c[64 + i] = detail::byte_of((l0 >> 4) | (((h >> 4) & 3u) << 4));

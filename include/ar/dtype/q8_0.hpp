@@ -22,12 +22,19 @@ struct q8_0 : gguf::symmetric_block32<8> {
   /// ggml's quantizer: largest magnitude / 127. Importance plays no part.
   template <class F>
   AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F*, F* code, params<F>& p) noexcept {
-    const F zero = lane_set<F>(0.0f);
-    const F d = gguf::first_extreme(x, 32).magnitude / lane_set<F>(127.0f);
-    const F inverse = lane_select(lane_eq(d, zero), zero, lane_set<F>(1.0f) / d);
+    const F extreme = gguf::first_extreme(x, 32).value;
+    const auto scaling = fit_extent(gguf::block_extent<F>{extreme, extreme, extreme}, p);  // it looks at no other
+    for (std::size_t i = 0; i < 32; ++i) code[i] = code_in_extent(x[i], scaling);
+  }
+  template <class F>
+  AR_FN static constexpr gguf::extent_scaling<F> fit_extent(const gguf::block_extent<F>& e, params<F>& p) noexcept {
+    const F d = lane_abs(e.extreme) / lane_set<F>(127.0f);
     p.d = lane_round_f16(d);
-    for (std::size_t i = 0; i < 32; ++i)
-      code[i] = gguf::lane_trunc_or_zero(gguf::lane_round_away(x[i] * inverse)) + lane_set<F>(128.0f);
+    return gguf::limited_scaling(d, lane_set<F>(0.0f));
+  }
+  template <class F>
+  AR_FN static constexpr F code_in_extent(F x, const gguf::extent_scaling<F>& s) noexcept {
+    return gguf::lane_round_away(x * s.inverse) + lane_set<F>(128.0f);
   }
 
   /// auto-round's packer with the scale of a quantized layer: halves away from zero, where a half is seen after doubling the fraction.
@@ -57,16 +64,13 @@ struct q8_0 : gguf::symmetric_block32<8> {
   static_assert(sizeof(layout) == block_bytes);
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    for (std::size_t i = 0; i < 32; ++i) b.qs[i] = code[i] ^ 128;
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    for (std::size_t i = 0; i < 32; ++i) block[offsetof(layout, qs) + i] = code[i] ^ 128;
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    for (std::size_t i = 0; i < 32; ++i) code[i] = b.qs[i] ^ 128;
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    for (std::size_t i = 0; i < 32; ++i) code[i] = block[offsetof(layout, qs) + i] ^ 128;
   }
 };
 static_assert(BlockType<q8_0>);

@@ -54,18 +54,15 @@ struct q8_1 {
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    b.s = detail::to_le16(f16_from_f32(p.s));
-    for (std::size_t i = 0; i < 32; ++i) b.qs[i] = code[i] ^ 128;
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    detail::write_f16(p.s, block + offsetof(layout, s));
+    for (std::size_t i = 0; i < 32; ++i) block[offsetof(layout, qs) + i] = code[i] ^ 128;
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    p.s = f32_from_f16(detail::from_le16(b.s));
-    for (std::size_t i = 0; i < 32; ++i) code[i] = b.qs[i] ^ 128;
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    p.s = detail::read_f16(block + offsetof(layout, s));
+    for (std::size_t i = 0; i < 32; ++i) code[i] = block[offsetof(layout, qs) + i] ^ 128;
   }
 };
 static_assert(BlockType<q8_1>);

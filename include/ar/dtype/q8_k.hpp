@@ -7,7 +7,7 @@
 #define AR_DTYPE_Q8_K_HPP
 #endif
 
-#include "ar/detail/gguf_superblock-inl.h"
+#include "ar/detail/gguf_block32-inl.h"
 
 AR_BEGIN_TARGET
 
@@ -35,16 +35,23 @@ struct q8_k {
   /// ggml's quantizer: the value of largest magnitude gets code -127. Importance plays no part.
   template <class F>
   AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F*, F* code, params<F>& p) noexcept {
+    const F extreme = gguf::first_extreme(x, 256).value;
+    const auto scaling = fit_extent(gguf::block_extent<F>{extreme, extreme, extreme}, p);  // it looks at no other
+    for (std::size_t i = 0; i < 256; ++i) code[i] = code_in_extent(x[i], scaling);
+  }
+  template <class F>
+  AR_FN static constexpr gguf::extent_scaling<F> fit_extent(const gguf::block_extent<F>& e, params<F>& p) noexcept {
     const F zero = lane_set<F>(0.0f);
-    const auto e = gguf::first_extreme(x, 256);
-    const auto none = lane_eq(e.magnitude, zero);
-    const F inverse = lane_set<F>(-127.0f) / e.value;
+    const auto none = lane_eq(e.extreme, zero);
+    const F inverse = lane_set<F>(-127.0f) / e.extreme;
     p.d = lane_select(none, zero, lane_set<F>(1.0f) / inverse);
-    for (std::size_t i = 0; i < 256; ++i) {
-      const F q = lane_min(lane_nint(inverse * x[i]), lane_set<F>(127.0f));
-      // Where the inverse overflows, the original keeps the low byte of -2^22, which is 0.
-      code[i] = lane_select(lane_or(none, lane_lt(q, lane_set<F>(-128.0f))), zero, q) + lane_set<F>(128.0f);
-    }
+    return {lane_select(none, zero, inverse), zero};
+  }
+  template <class F>
+  AR_FN static constexpr F code_in_extent(F x, const gguf::extent_scaling<F>& s) noexcept {
+    const F q = lane_min(lane_nint(s.inverse * x), lane_set<F>(127.0f));
+    // Where the inverse overflows, the original keeps the low byte of -2^22, which is 0.
+    return lane_select(lane_lt(q, lane_set<F>(-128.0f)), lane_set<F>(0.0f), q) + lane_set<F>(128.0f);
   }
 
   template <class F>
@@ -53,23 +60,20 @@ struct q8_k {
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le32(std::bit_cast<std::uint32_t>(p.d));
+    detail::write_le32(std::bit_cast<std::uint32_t>(p.d), block + offsetof(layout, d));
     for (std::size_t j = 0; j < 16; ++j) {
       int sum = 0;
       for (std::size_t i = 16 * j; i < 16 * j + 16; ++i) {
-        b.qs[i] = code[i] ^ 128;
+        block[offsetof(layout, qs) + i] = code[i] ^ 128;
         sum += code[i] - 128;
       }
-      b.sums[j] = detail::to_le16(static_cast<std::uint32_t>(sum));
+      detail::write_le16(static_cast<std::uint32_t>(sum), block + offsetof(layout, sums) + 2 * j);
     }
-    detail::store_layout(b, block);
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = std::bit_cast<float>(detail::from_le32(b.d));
-    for (std::size_t i = 0; i < 256; ++i) code[i] = b.qs[i] ^ 128;
+    p.d = std::bit_cast<float>(detail::read_le32(block + offsetof(layout, d)));
+    for (std::size_t i = 0; i < 256; ++i) code[i] = block[offsetof(layout, qs) + i] ^ 128;
   }
 };
 static_assert(BlockType<q8_k>);

@@ -62,20 +62,19 @@ struct tq1_0 {
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    for (std::size_t m = 0; m < 32; ++m) b.qs[m] = pack(code + m, 32, 5);
-    for (std::size_t m = 0; m < 16; ++m) b.qs[32 + m] = pack(code + 160 + m, 16, 5);
-    for (std::size_t m = 0; m < 4; ++m) b.qh[m] = pack(code + 240 + m, 4, 4);
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    std::uint8_t *qs = block + offsetof(layout, qs), *qh = block + offsetof(layout, qh);
+    for (std::size_t m = 0; m < 32; ++m) qs[m] = pack(code + m, 32, 5);
+    for (std::size_t m = 0; m < 16; ++m) qs[32 + m] = pack(code + 160 + m, 16, 5);
+    for (std::size_t m = 0; m < 4; ++m) qh[m] = pack(code + 240 + m, 4, 4);
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    for (std::size_t m = 0; m < 32; ++m) unpack(b.qs[m], code + m, 32, 5);
-    for (std::size_t m = 0; m < 16; ++m) unpack(b.qs[32 + m], code + 160 + m, 16, 5);
-    for (std::size_t m = 0; m < 4; ++m) unpack(b.qh[m], code + 240 + m, 4, 4);
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    const std::uint8_t *qs = block + offsetof(layout, qs), *qh = block + offsetof(layout, qh);
+    for (std::size_t m = 0; m < 32; ++m) unpack(qs[m], code + m, 32, 5);
+    for (std::size_t m = 0; m < 16; ++m) unpack(qs[32 + m], code + 160 + m, 16, 5);
+    for (std::size_t m = 0; m < 4; ++m) unpack(qh[m], code + 240 + m, 4, 4);
   }
 };
 static_assert(BlockType<tq1_0>);

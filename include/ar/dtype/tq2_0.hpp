@@ -47,16 +47,13 @@ struct tq2_0 {
   }
 
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
-    layout b{};
-    b.d = detail::to_le16(f16_from_f32(p.d));
-    gguf::store_two_bits(code, b.qs);
-    detail::store_layout(b, block);
+    detail::write_f16(p.d, block + offsetof(layout, d));
+    gguf::store_two_bits(code, block + offsetof(layout, qs));
   }
 
   AR_FN static constexpr void load(const std::uint8_t* block, std::uint8_t* code, params<float>& p) noexcept {
-    const auto b = detail::load_layout<layout>(block);
-    p.d = f32_from_f16(detail::from_le16(b.d));
-    gguf::load_two_bits(b.qs, code);
+    p.d = detail::read_f16(block + offsetof(layout, d));
+    gguf::load_two_bits(block + offsetof(layout, qs), code);
   }
 };
 static_assert(BlockType<tq2_0>);
