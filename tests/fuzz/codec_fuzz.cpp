@@ -15,23 +15,7 @@ namespace {
 
 using support::must;
 
-/// The input as numbers and as a stream of bytes that never ends.
-struct source {
-  const std::uint8_t* data;
-  std::size_t size, at = 0, round = 0;
-  std::uint8_t byte() {
-    if (size == 0) return 0;
-    if (at == size) {
-      at = 0;
-      ++round;
-    }
-    return static_cast<std::uint8_t>(data[at++] + 101 * round);
-  }
-  std::size_t below(std::size_t n) { return (byte() | static_cast<std::size_t>(byte()) << 8) % n; }
-  void fill(void* out, std::size_t n) {
-    for (std::size_t i = 0; i < n; ++i) static_cast<std::uint8_t*>(out)[i] = byte();
-  }
-};
+using source = support::fuzz_bytes;
 
 template <class Word>
 using pack_call = ar::errc (*)(int, ar::matrix_view<const std::uint8_t>, ar::matrix_view<Word>) noexcept;

@@ -10,25 +10,13 @@
 
 #include "ar/gguf.hpp"
 #include "support/float_lane.hpp"
+#include "support/fuzz_bytes.hpp"
 
 namespace {
 
-void must(bool ok) {
-  if (!ok) std::abort();
-}
+using support::must;
 
-struct source {
-  const std::uint8_t* data;
-  std::size_t size, at = 0, round = 0;
-  std::uint8_t byte() {
-    if (size == 0) return 0;
-    if (at == size) {
-      at = 0;
-      ++round;
-    }
-    return static_cast<std::uint8_t>(data[at++] ^ round);
-  }
-  std::size_t below(std::size_t n) { return (byte() | static_cast<std::size_t>(byte()) << 8) % n; }
+struct source : support::fuzz_bytes {
   /// Floats as they lie in the bytes, halves, or small whole numbers. Few inputs would be finite otherwise.
   std::vector<float> floats(std::size_t n) {
     std::vector<float> v(n);

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,12 +11,9 @@
 
 #include "ar/convert.hpp"
 #include "ar/gguf.hpp"
+#include "support/fuzz_bytes.hpp"
 
 namespace support {
-
-inline void must(bool ok) {
-  if (!ok) std::abort();
-}
 
 struct any_tensors {
   std::size_t rows, cols;
