@@ -345,18 +345,31 @@ TEST(Hybrid, EndsWithDownOnItsGramMatrix) {
   for (const auto& [name, layer] : gram) EXPECT_EQ(layer.weight, hybrid.at(name).weight) << name;
 }
 
-TEST(Hybrid, TunesTheOtherLayersOnAQuarterOfTheBatchUpToTheLastIterate) {
+TEST(Hybrid, TunesTheOtherLayersOnAnEighthOfTheBatchWithMomentumUpToTheLastIterate) {
   const random_model model;
   tune::layer_choices others = all_layers(model.spec(), {scheme(2)});
   std::erase_if(others, [](const auto& c) { return c.first.ends_with(".down") || c.first.starts_with("layers.1."); });
-  tune::signround_options four = quick(10);
-  four.batch_size = 4;
-  tune::signround_options one = four;
+  tune::signround_options eight = quick(10);
+  eight.batch_size = 8;
+  tune::signround_options one = eight;
   one.batch_size = 1;
+  one.momentum = 0.5;
+  one.minmax_lr = 0.5 / 10;
   one.not_use_best_mse = true;
-  const auto hybrid = layers_of(&tune::run_hybrid, model, others, four), block = layers_of(&tune::run_signround, model, others, one);
+  const auto hybrid = layers_of(&tune::run_hybrid, model, others, eight), block = layers_of(&tune::run_signround, model, others, one);
   ASSERT_EQ(hybrid.size(), 6u);
   for (const auto& [name, layer] : hybrid) EXPECT_EQ(layer.weight, block.at(name).weight) << name;
+}
+
+TEST(KeptRows, AreThoseThatWouldBeComputedAgain) {
+  const random_model model;
+  const tune::layer_choices all = all_layers(model.spec(), {scheme(2)});
+  tune::signround_options none = quick(3);
+  none.kept_bytes = 0;
+  for (const tuner how : {&tune::run_gram, &tune::run_hybrid}) {
+    const auto kept = layers_of(how, model, all, quick(3)), again = layers_of(how, model, all, none);
+    for (const auto& [name, layer] : kept) EXPECT_EQ(layer.weight, again.at(name).weight) << name;
+  }
 }
 
 TEST(Hybrid, TheSeedChoosesTheBatches) {

@@ -81,7 +81,7 @@ class quantize final : public command {
     o.integer("iters,iter", iters_, "iterations for each block; 0: round to nearest (200)");
     o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; hybrid: whole blocks on small batches, then down by gram; block: whole blocks, as the original; auto: gram or hybrid by the calibration set's size (auto)");
     o.real("lr", lr_, "learning rate of the rounding (1 / iters)");
-    o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr)");
+    o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr; half of it by hybrid)");
     o.real("momentum", momentum_, "momentum of the sign steps (0)");
     o.integer("batch_size,train_bs,bs", batch_size_, "samples of a step (8)");
     o.integer("gradient_accumulate_steps", r.request.gradient_accumulate_steps, "batches of a step (1)");
@@ -95,7 +95,7 @@ class quantize final : public command {
     o.flag("disable_quanted_input,no_enable_quanted_input", r.request.enable_quanted_input, false, "feed each block with float activations");
     o.flag("not_use_best_mse", run_.not_use_best_mse, true, "keep the last iterate, not the best one");
     o.integer("dynamic_max_gap", run_.dynamic_max_gap, "end a block after N iterations without a better loss; below 1: never (-1)");
-    o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by layers, strict by blocks)");
+    o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by gram, else strict)");
     o.text("scale_gradient", "TYPE", scale_gradient_, "reference: rounded to the type of the scales, as in the original; f32: not rounded (f32 by layers, reference by blocks)");
     o.flag("amp", amp_, true, "bfloat16 matrix products while tuning (default where the CPU is faster with them)");
     o.flag("disable_amp,no_amp", amp_, false, "float matrix products while tuning");

@@ -238,8 +238,8 @@ class quantization {
     t.enable_minmax_tuning = request_.enable_minmax_tuning;
     t.enable_quanted_input = request_.enable_quanted_input;
     t.not_use_best_mse = o_.not_use_best_mse;
-    // The reference's policies belong to its own loop.
-    t.clamp = o_.clamp.value_or(how() == tuning::block ? ar::clamp_gradient::strict : ar::clamp_gradient::closed);
+    // What was better for each (docs/design.md); the reference's loop has the reference's.
+    t.clamp = o_.clamp.value_or(how() == tuning::gram ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
     t.scale_gradient = o_.scale_gradient.value_or(how() == tuning::block ? ar::scale_gradient::reference : ar::scale_gradient::f32);
     t.dynamic_max_gap = o_.dynamic_max_gap;
     const bool amp = o_.amp.value_or(linalg::fast_bf16());

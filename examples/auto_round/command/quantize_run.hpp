@@ -25,7 +25,7 @@ struct run_options {
   bool not_use_best_mse = false;
   tuning how_tuned = tuning::automatic;
   std::int64_t dynamic_max_gap = -1;
-  std::optional<ar::clamp_gradient> clamp;           ///< empty: strict for tuning by block, else closed
+  std::optional<ar::clamp_gradient> clamp;           ///< empty: closed for tuning by gram, else strict
   std::optional<ar::scale_gradient> scale_gradient;  ///< empty: reference for tuning by block, else f32
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it

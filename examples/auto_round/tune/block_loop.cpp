@@ -60,6 +60,7 @@ bool block_loop::stores_gradients() const {
   return o_.momentum != 0 || (o_.gradient_accumulate_steps > 1 && o_.scale_gradient == ar::scale_gradient::reference);
 }
 
+/// What tuned layers must keep in memory for these options.
 tuned_layer::storage block_loop::storage() const {
   tuned_layer::storage keep;
   keep.best = !o_.not_use_best_mse;
@@ -68,9 +69,10 @@ tuned_layer::storage block_loop::storage() const {
   return keep;
 }
 
-void block_loop::prepare(tuned_block& block) {
+void block_loop::prepare(const std::vector<layer_plan>& layers, tuned_block& block) {
   const bool narrow = o_.precision == linalg::precision::bf16;
-  const std::size_t count = block.layers.size();
+  const std::size_t count = layers.size();
+  block.layers.resize(count);
   block.quantized.bias = block.floats.bias;
   block.quantized.input_norm = block.floats.input_norm;
   block.quantized.post_attention_norm = block.floats.post_attention_norm;
@@ -80,10 +82,12 @@ void block_loop::prepare(tuned_block& block) {
   block.gradient_pointers.assign(count, nullptr);
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t n = block.floats.linears[i].size();
-    if (block.layers[i] == nullptr) {
+    const layer_plan& l = layers[i];
+    if (l.choice == nullptr) {
       block.quantized.linears[i] = block.floats.linears[i];
       continue;
     }
+    block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), l.rows, l.cols, storage());
     if (narrow) block.quantized.linears_bf16[i].resize(n);
     else block.quantized.linears[i].resize(n);
     block.gradients[i].resize(n);
@@ -127,7 +131,7 @@ result<void> block_loop::run(std::vector<tuned_block>& unit, const activations& 
       const double lr = o_.lr.value_or(ar::default_learning_rate(static_cast<int>(o_.iters), bits));
       const int iters = static_cast<int>(o_.iters);
       if (std::ranges::find(steps, bits, &layer_step::bits) == steps.end())
-        steps.push_back({bits, {0, 0, static_cast<float>(o_.momentum), o_.enable_minmax_tuning}, {lr, iters}, {o_.minmax_lr.value_or(lr), iters}});
+        steps.push_back({bits, {0, 0, static_cast<float>(o_.momentum), o_.enable_minmax_tuning}, {lr, iters}, {o_.minmax_lr.value_or(lr * o_.minmax_lr_share), iters}});
     }
 
   double best = std::numeric_limits<float>::max();

@@ -9,6 +9,7 @@
 #include "ar/tune.hpp"
 #include "model/block.hpp"
 #include "tune/activations.hpp"
+#include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
 #include "tune/tuned_layer.hpp"
 
@@ -28,11 +29,8 @@ class block_loop {
   /// Everything must outlive the loop. One random generator lives through all its runs.
   block_loop(const model::model_spec& spec, const text::calibration_set& calibration, const signround_options& options, const tuning_events& events);
 
-  /// What tuned layers must keep in memory for these options.
-  tuned_layer::storage storage() const;
-
-  /// Makes the weights and gradients that a run works with; the layers and the float weights must be there.
-  void prepare(tuned_block& block);
+  /// Makes the layers, weights and gradients that a run works with from the float weights, which must be there.
+  void prepare(const std::vector<layer_plan>& layers, tuned_block& block);
 
   /// Tunes the layers of `unit` on the first `samples` samples of `input`, the blocks' input, towards `target`, the float model's output. Fills in losses
   /// and iterations of `summary` and adds to `seconds`. error_kind::interrupted if an event says so.
@@ -49,6 +47,7 @@ class block_loop {
   struct layer_step;
   std::size_t sample_size() const { return seqlen_ * hidden_; }
   bool stores_gradients() const;
+  tuned_layer::storage storage() const;
   void step(std::vector<tuned_block>& unit, std::vector<layer_step>& steps);
   double loss(const std::int32_t* idx, std::size_t n, const activations& target, float* pred);
   model::block_runner& runner(std::size_t i);

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "ar/tune.hpp"
@@ -37,6 +38,40 @@ class operand_rows {
 
  private:
   std::vector<std::uint16_t> halves_;
+};
+
+/// Rows that a pass over the calibration set made and the next one needs again: kept as far as they fit, so that they are not computed twice.
+class kept_rows {
+ public:
+  explicit kept_rows(std::size_t bytes) : limit_(bytes) {}
+  void clear() {
+    pieces_.clear();
+    bytes_ = 0;
+    full_ = false;
+  }
+  /// Pieces are kept and asked for in one order; once one does not fit, no later one is kept.
+  void keep(const linalg::operand& rows) {
+    const std::size_t n = rows.rows * rows.cols * (rows.bf16 ? 2 : 4);
+    if (full_ || n > limit_ - bytes_) {
+      full_ = true;
+      return;
+    }
+    const char* const from = static_cast<const char*>(rows.data);
+    pieces_.emplace_back(rows, std::vector<char>(from, from + n));
+    bytes_ += n;
+  }
+  /// Empty if that piece was not kept.
+  std::optional<linalg::operand> get(std::size_t piece) const {
+    if (piece >= pieces_.size()) return std::nullopt;
+    linalg::operand rows = pieces_[piece].first;
+    rows.data = pieces_[piece].second.data();
+    return rows;
+  }
+
+ private:
+  std::vector<std::pair<linalg::operand, std::vector<char>>> pieces_;
+  std::size_t limit_, bytes_ = 0;
+  bool full_ = false;
 };
 
 /// x^T x of the inputs of a stage, and e^T x.
@@ -96,10 +131,12 @@ enum weighting : std::size_t { plain, by_query, by_key };
 /// gram: layer by layer. hybrid: all layers of a block by its loop on small batches, then `down` once more.
 enum class method { gram, hybrid };
 
-/// Options of the hybrid's loop. Measured on tiny-stories (docs/design.md): a quarter of the batch is as good. Losses of so small batches do not tell
-/// iterates apart, so the last one counts.
+/// Options of the hybrid's loop. Measured on tiny-stories (docs/design.md): an eighth of the batch is enough if each step also remembers the batches before
+/// it, and ranges want smaller steps than rounding offsets. Losses of so small batches do not tell iterates apart, so the last one counts.
 signround_options small_batches(signround_options o) {
-  o.batch_size = std::max<std::int64_t>(1, o.batch_size / 4);
+  o.batch_size = std::max<std::int64_t>(1, o.batch_size / 8);
+  o.momentum = 0.5;
+  o.minmax_lr_share = 0.5;
   o.not_use_best_mse = true;
   return o;
 }
@@ -124,6 +161,7 @@ class gram_tuner {
         x_(step_ * sample_size()),
         h_(step_ * sample_size()),
         e_(step_ * sample_size()),
+        kept_(options.kept_bytes),
         loop_options_(small_batches(options)) {}
 
   result<tuning_result> run() {
@@ -140,20 +178,14 @@ class gram_tuner {
  private:
   std::size_t sample_size() const { return seqlen_ * hidden_; }
 
-  /// A linear layer of the block; not tuned if `choice` is null.
-  struct layer {
-    std::string name;
-    const layer_choice* choice = nullptr;
-    ar::tune_grid grid;
-    std::size_t group_size = 0;
-  };
-
   result<void> load_block(std::int64_t index) {
     auto weights = model::read_block(source_, index);
     if (!weights) return forward_error(weights);
     floats_ = std::move(*weights);
     const std::size_t count = spec_.linears.size();
-    layers_.assign(count, {});
+    auto plan = plan_layers(spec_, index, choices_, o_);
+    if (!plan) return forward_error(plan);
+    layers_ = std::move(*plan);
     outputs_.assign(count, {});
     quantized_.bias = floats_.bias;
     quantized_.input_norm = floats_.input_norm;
@@ -161,25 +193,9 @@ class gram_tuner {
     quantized_.linears.resize(count);
     quantized_.linears_bf16.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
-      layer& l = layers_[i];
-      l.name = spec_.linear_name(index, static_cast<int>(i));
-      const auto choice = choices_.find(l.name);
-      if (choice == choices_.end() || choice->second.scheme.bits >= 16) {
-        use_weight(i, floats_.linears[i]);
-        continue;
-      }
-      auto grid = grid_for(l.name, choice->second, o_);
-      if (!grid) return forward_error(grid);
-      l.choice = &choice->second;
-      l.grid = *grid;
-      const std::size_t rows = out_features(i), cols = in_features(i);
-      l.group_size = resolve_group_size(l.choice->scheme.group_size, cols);
-      ar::tune_layer shape;
-      shape.rows = rows;
-      shape.cols = cols;
-      shape.group_size = l.group_size;
-      if (auto r = check_shape(l.name, ar::check(l.grid, shape)); !r) return r;
-      size_output(l.name, l.choice->scheme, l.grid, rows, cols, l.group_size, outputs_[i]);
+      const layer_plan& l = layers_[i];
+      if (l.choice == nullptr) use_weight(i, floats_.linears[i]);
+      else size_output(l.name, l.choice->scheme, l.grid, l.rows, l.cols, l.group_size, outputs_[i]);
     }
     return {};
   }
@@ -209,8 +225,9 @@ class gram_tuner {
     block_ = {};
     block_.first_block = index;
     block_.layers = static_cast<std::int64_t>(layers_.size());
-    block_.quantized = std::ranges::count_if(layers_, [](const layer& l) { return l.choice != nullptr; });
+    block_.quantized = std::ranges::count_if(layers_, [](const layer_plan& l) { return l.choice != nullptr; });
     rows_done_ = 0;
+    kept_.clear();
 
     const std::initializer_list<int> qkv{spec_.q, spec_.k, spec_.v}, o{spec_.o}, gate_up{spec_.gate, spec_.up}, down{spec_.down};
     const bool same_input = index == 0 || !o_.enable_quanted_input;  // the quantized model sees what the float model sees
@@ -264,25 +281,17 @@ class gram_tuner {
     block_loop loop(spec_, set_, loop_options_, events_);
     std::vector<tuned_block> unit(1);
     tuned_block& block = unit.front();
-    block.floats = floats_;
-    block.layers.resize(layers_.size());
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const layer& l = layers_[i];
-      if (l.choice == nullptr) continue;
-      block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), out_features(i), in_features(i),
-                                                      loop.storage());
-    }
-    loop.prepare(block);
+    block.floats = std::move(floats_);
+    loop.prepare(layers_, block);
     block_result loop_result;
     loop_result.first_block = block_.first_block;
     if (auto r = loop.run(unit, stream_, float_stream_, samples_, loop_result, out_.seconds); !r) return r;
     std::vector<quantized_layer> done = loop.quantize(unit);
     auto next = done.begin();
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      if (layers_[i].choice == nullptr) continue;
-      use_weight(i, next->weight);
-      outputs_[i] = std::move(*next++);
-    }
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      if (layers_[i].choice != nullptr) outputs_[i] = std::move(*next++);
+    quantized_ = std::move(block.quantized);
+    floats_ = std::move(block.floats);
     const auto down = static_cast<std::size_t>(spec_.down);
     rows_done_ = block_rows() - (layers_[down].choice == nullptr ? 0 : spec_.linears[down].out_features);
     return {};
@@ -411,6 +420,7 @@ class gram_tuner {
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       stream_.load(first, n, x_.data());
       const linalg::operand attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
+      kept_.keep(attended);
       runner_.add_linear(floats_, spec_.o, attended, x_.data(), h_.data());
       middle_.load(first, n, e_.data());
       subtract(h_.data(), e_.data(), tokens, e_.data());
@@ -423,7 +433,9 @@ class gram_tuner {
     if (statistics) statistics_[plain].reset(hidden_, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       stream_.load(first, n, x_.data());
-      runner_.add_linear(quantized_, spec_.o, runner_.attend(quantized_, x_.data(), n, seqlen_), x_.data(), h_.data());
+      auto attended = kept_.get(first / step_);
+      if (!attended) attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
+      runner_.add_linear(quantized_, spec_.o, *attended, x_.data(), h_.data());
       stream_.store(first, n, h_.data());
       if (!statistics) return;
       middle_.load(first, n, e_.data());
@@ -436,9 +448,11 @@ class gram_tuner {
     if (statistics) statistics_[plain].reset(in_features(static_cast<std::size_t>(spec_.down)), hidden_);
     double remaining = 0;
     std::vector<double> errors;
+    kept_.clear();
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       stream_.load(first, n, x_.data());
       const linalg::operand gated = runner_.gate(quantized_, x_.data(), tokens);
+      kept_.keep(gated);
       runner_.add_linear(floats_, spec_.down, gated, x_.data(), h_.data());
       float_stream_.load(first, n, e_.data());
       subtract(h_.data(), e_.data(), tokens, e_.data());
@@ -456,7 +470,9 @@ class gram_tuner {
   void finish_block() {
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       stream_.load(first, n, x_.data());
-      runner_.add_linear(quantized_, spec_.down, runner_.gate(quantized_, x_.data(), tokens), x_.data(), h_.data());
+      auto gated = kept_.get(first / step_);
+      if (!gated) gated = runner_.gate(quantized_, x_.data(), tokens);
+      runner_.add_linear(quantized_, spec_.down, *gated, x_.data(), h_.data());
       stream_.store(first, n, h_.data());
     });
   }
@@ -491,7 +507,7 @@ class gram_tuner {
     for (std::size_t p = 0; p < pieces.size(); ++p) {
       if (stop.load(std::memory_order_relaxed)) continue;
       const auto [at, first] = pieces[p];
-      const layer& l = layers_[at];
+      const layer_plan& l = layers_[at];
       gram_layer job;
       job.weight = floats_.linears[at].data();
       job.rows = out_features(at);
@@ -553,12 +569,13 @@ class gram_tuner {
   operand_rows input_rows_, error_rows_, gram_operand_;
   statistics statistics_[3];  // of a stage, by weighting of the tokens
   std::vector<float> scaled_, scaled_error_;
+  kept_rows kept_;
   linalg::prepared prepared_gram_;
   std::vector<gram_rows> tuners_;
   signround_options loop_options_;
 
   model::block_weights floats_, quantized_;
-  std::vector<layer> layers_;
+  std::vector<layer_plan> layers_;
   std::vector<quantized_layer> outputs_;
   block_result block_;
   gram_loss last_stage_;

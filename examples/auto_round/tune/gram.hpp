@@ -22,9 +22,9 @@ bool prefer_gram(const model::model_spec& spec, const text::calibration_set& cal
 result<tuning_result> run_gram(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
                                const signround_options& options, const tuning_events& events);
 
-/// As run_gram, but all layers of a block are tuned together first, as in run_signround, on batches of a quarter of batch_size and up to the last
-/// iterate; then `down` anew on its Gram matrix, which repairs what the small batches and the other layers left. batch_size and seed mean
-/// something; in block_result, first_loss and best_loss are as in run_gram.
+/// As run_gram, but all layers of a block are tuned together first, as in run_signround, on batches of an eighth of batch_size, with
+/// momentum 0.5, up to the last iterate, minmax_lr being half of lr unless given; then `down` anew on its Gram matrix, which repairs what the small
+/// batches and the other layers left. batch_size and seed mean something; in block_result, first_loss and best_loss are as in run_gram.
 result<tuning_result> run_hybrid(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
                                  const signround_options& options, const tuning_events& events);
 

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "ar/tune.hpp"
 #include "tune/tuned_layer.hpp"
 
 namespace auto_round::tune {
@@ -42,17 +43,31 @@ result<void> embed_calibration(const model::weight_source& source, const text::c
   return {};
 }
 
-result<ar::tune_grid> grid_for(const std::string& name, const layer_choice& choice, const signround_options& options) {
-  auto grid = grid_of(choice.scheme, choice.scale_type);
-  if (!grid) return fail(error_kind::unsupported, "this scheme cannot be tuned; quantize the layer by rounding (iters 0) or choose another scheme", {}, name);
-  grid->clamp = options.clamp;
-  grid->scale_grad = options.scale_gradient;
-  return *grid;
-}
-
-result<void> check_shape(const std::string& name, ar::errc e) {
-  if (e == ar::errc::ok) return {};
-  return fail(error_kind::unsupported, std::string("this scheme does not fit the layer's shape: ") + ar::message(e), {}, name);
+result<std::vector<layer_plan>> plan_layers(const model::model_spec& spec, std::int64_t index, const layer_choices& choices, const signround_options& options) {
+  std::vector<layer_plan> plans(spec.linears.size());
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    layer_plan& p = plans[i];
+    p.name = spec.linear_name(index, static_cast<int>(i));
+    p.rows = static_cast<std::size_t>(spec.linears[i].out_features);
+    p.cols = static_cast<std::size_t>(spec.linears[i].in_features);
+    const auto choice = choices.find(p.name);
+    if (choice == choices.end() || choice->second.scheme.bits >= 16) continue;
+    const ar::scheme_fields& scheme = choice->second.scheme;
+    const auto grid = grid_of(scheme, choice->second.scale_type);
+    if (!grid) return fail(error_kind::unsupported, "this scheme cannot be tuned; quantize the layer by rounding (iters 0) or choose another scheme", {}, p.name);
+    p.choice = &choice->second;
+    p.grid = *grid;
+    p.grid.clamp = options.clamp;
+    p.grid.scale_grad = options.scale_gradient;
+    p.group_size = resolve_group_size(scheme.group_size, p.cols);
+    ar::tune_layer shape;
+    shape.rows = p.rows;
+    shape.cols = p.cols;
+    shape.group_size = p.group_size;
+    const ar::errc e = ar::check(p.grid, shape);
+    if (e != ar::errc::ok) return fail(error_kind::unsupported, std::string("this scheme does not fit the layer's shape: ") + ar::message(e), {}, p.name);
+  }
+  return plans;
 }
 
 }  // namespace auto_round::tune

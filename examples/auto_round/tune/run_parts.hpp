@@ -1,9 +1,12 @@
-// What the ways of tuning share: checks, the first activations, a layer's grid.
+// What the ways of tuning share: checks, the first activations, what becomes of a block's layers.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
-#include "ar/errc.hpp"
+#include "ar/detail/tune_types.hpp"
 #include "tune/activations.hpp"
 #include "tune/signround.hpp"
 
@@ -15,10 +18,16 @@ result<void> check_run(const model::model_spec& spec, const text::calibration_se
 /// The input of the first block: rows of the embedding for every sample, looked up for about 64 MiB at a time.
 result<void> embed_calibration(const model::weight_source& source, const text::calibration_set& set, bool bf16, activations& out);
 
-/// The grid of a layer with the policies of the run; error_kind::unsupported if there is none.
-result<ar::tune_grid> grid_for(const std::string& name, const layer_choice& choice, const signround_options& options);
+/// What becomes of a linear layer of a block; it stays in float if `choice` is null.
+struct layer_plan {
+  std::string name;
+  const layer_choice* choice = nullptr;
+  ar::tune_grid grid;  // with the policies of the run
+  std::size_t rows = 0, cols = 0, group_size = 0;
+};
 
-/// error_kind::unsupported, naming the layer, unless ar::check agreed.
-result<void> check_shape(const std::string& name, ar::errc e);
+/// The layers of block `index`, in the order of model_spec::linears; error_kind::unsupported, naming the layer, if its scheme has no tuned grid or does
+/// not fit its shape.
+result<std::vector<layer_plan>> plan_layers(const model::model_spec& spec, std::int64_t index, const layer_choices& choices, const signround_options& options);
 
 }  // namespace auto_round::tune

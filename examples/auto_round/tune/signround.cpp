@@ -41,32 +41,19 @@ class block_tuner {
  private:
   std::size_t sample_size() const { return seqlen_ * hidden_; }
 
-  result<void> load_block(std::int64_t index, tuned_block& block) {
-    auto weights = model::read_block(source_, index);
-    if (!weights) return forward_error(weights);
-    block.floats = std::move(*weights);
-    const std::size_t count = spec_.linears.size();
-    block.layers.resize(count);
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::string name = spec_.linear_name(index, static_cast<int>(i));
-      const auto choice = choices_.find(name);
-      if (choice == choices_.end() || choice->second.scheme.bits >= 16) continue;
-      const auto grid = grid_for(name, choice->second, o_);
-      if (!grid) return forward_error(grid);
-      const model::linear_desc& d = spec_.linears[i];
-      block.layers[i] = std::make_unique<tuned_layer>(name, choice->second.scheme, *grid, block.floats.linears[i].data(),
-                                                      static_cast<std::size_t>(d.out_features), static_cast<std::size_t>(d.in_features), loop_.storage());
-      if (auto r = check_shape(name, block.layers[i]->check()); !r) return r;
-    }
-    return {};
-  }
-
   result<void> run_unit(std::int64_t first_block, std::int64_t count) {
     stopwatch watch;
     stage_seconds& seconds = out_.seconds;
     std::vector<tuned_block> unit(static_cast<std::size_t>(count));
-    for (std::int64_t i = 0; i < count; ++i)
-      if (auto r = load_block(first_block + i, unit[static_cast<std::size_t>(i)]); !r) return r;
+    std::vector<std::vector<layer_plan>> plans;
+    for (std::int64_t i = 0; i < count; ++i) {
+      auto plan = plan_layers(spec_, first_block + i, choices_, o_);
+      if (!plan) return forward_error(plan);
+      plans.push_back(std::move(*plan));
+      auto weights = model::read_block(source_, first_block + i);
+      if (!weights) return forward_error(weights);
+      unit[static_cast<std::size_t>(i)].floats = std::move(*weights);
+    }
     watch.lap(seconds.collect);
 
     // Tuned on the quantized chain where it exists, else on the float chain, whose input must then be kept beside the targets.
@@ -83,11 +70,11 @@ class block_tuner {
     block_result summary;
     summary.first_block = first_block;
     summary.blocks = count;
-    for (const tuned_block& block : unit) {
-      summary.layers += static_cast<std::int64_t>(block.layers.size());
-      for (const auto& layer : block.layers) summary.quantized += layer != nullptr;
+    for (std::size_t i = 0; i < unit.size(); ++i) {
+      loop_.prepare(plans[i], unit[i]);
+      summary.layers += static_cast<std::int64_t>(plans[i].size());
+      summary.quantized += std::ranges::count_if(plans[i], [](const layer_plan& l) { return l.choice != nullptr; });
     }
-    for (tuned_block& block : unit) loop_.prepare(block);
     if (summary.quantized != 0)
       if (auto r = loop_.run(unit, input_, float_chain_, samples_, summary, seconds); !r) return r;
     watch = {};

@@ -26,6 +26,7 @@ struct signround_options {
   std::int64_t gradient_accumulate_steps = 1;
   std::int64_t nblocks = 1;                ///< consecutive blocks tuned together
   std::int64_t seed = 42;
+  double minmax_lr_share = 1;              ///< minmax_lr where it is not given, as a share of lr
   double momentum = 0;
   std::int64_t dynamic_max_gap = -1;       ///< stop a block after so many iterations without a better loss; below 1: never
   bool enable_minmax_tuning = true;
@@ -34,6 +35,7 @@ struct signround_options {
   ar::clamp_gradient clamp = ar::clamp_gradient::strict;
   ar::scale_gradient scale_gradient = ar::scale_gradient::reference;
   linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
+  std::size_t kept_bytes = std::size_t{32} << 20;  ///< memory for rows that are needed twice, by gram and hybrid; only their time depends on it
   bool bf16_activations = false;           ///< keep the calibration set's activations in bfloat16: half the memory
 };
 

@@ -65,8 +65,6 @@ ar::tune_layer tuned_layer::view(int set) const {
   return {rows_, cols_, group_size_, weight_, wmin_.data(), wmax_.data(), p.v.data(), p.min_scale.data(), p.max_scale.data(), nullptr};
 }
 
-ar::errc tuned_layer::check() const { return ar::check(grid_, view(current_)); }
-
 void tuned_layer::fake_quantize(std::size_t first_row, std::size_t last_row, float* wq) const {
   tune_kernels().fake_quantize(grid_, view(current_), first_row, last_row, wq);
 }

@@ -42,12 +42,10 @@ class tuned_layer {
     bool gradient = false;  ///< gradients of the parameters, for `accumulate` and momentum
     bool momentum = false;
   };
-  /// `weight` [rows x cols] must outlive the layer.
+  /// `weight` [rows x cols] must outlive the layer; grid and shape must fit together (ar::check).
   tuned_layer(std::string name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, const float* weight, std::size_t rows, std::size_t cols,
               storage keep);
 
-  /// Whether grid and shape fit together; the passes assume it.
-  ar::errc check() const;
   const ar::tune_grid& grid() const { return grid_; }
   const ar::scheme_fields& scheme() const { return scheme_; }
   std::size_t rows() const { return rows_; }
