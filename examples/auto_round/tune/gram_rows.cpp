@@ -30,11 +30,13 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size), size = n * cols;
   const float* const w = layer.weight + first * cols;
   const ar::tune_kernels& k = tune_kernels();
-  for (parameters* p : {&now_, &best_}) {
-    p->v.assign(size, 0.0f);
-    p->min_scale.assign(n * groups, 1.0f);
-    p->max_scale.assign(n * groups, 1.0f);
+  for (parameters& p : sets_) {
+    p.v.assign(size, 0.0f);
+    p.min_scale.assign(n * groups, 1.0f);
+    p.max_scale.assign(n * groups, 1.0f);
   }
+  now_.assign(n, 0);
+  best_.assign(n, 0);
   wmin_.resize(n * groups);
   wmax_.resize(n * groups);
   static_cast<void>(ar::group_extrema({w, n, cols}, layer.group_size, wmin_.data(), wmax_.data()));  // the group size is positive
@@ -46,14 +48,16 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
 
   const float* const cross = cross_rows(layer, first, n);
 
-  const auto view = [&](const parameters& p) -> ar::tune_layer {
-    return {n, cols, layer.group_size, w, wmin_.data(), wmax_.data(), p.v.data(), p.min_scale.data(), p.max_scale.data(), nullptr};
+  const auto row = [&](std::size_t r, std::size_t set) -> ar::tune_layer {
+    const parameters& p = sets_[set];
+    const std::size_t at = r * cols, g = r * groups;
+    return {1, cols, layer.group_size, w + at, wmin_.data() + g, wmax_.data() + g, p.v.data() + at, p.min_scale.data() + g, p.max_scale.data() + g, nullptr};
   };
   const int iters = static_cast<int>(o.iters);
   ar::linear_schedule lr(o.lr, iters), minmax_lr(o.minmax_lr, iters);
   gram_loss total;
   for (int t = 0; t < iters; ++t) {
-    k.fake_quantize(layer.grid, view(now_), 0, n, wq_.data());
+    for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(r, now_[r]), 0, 1, wq_.data() + r * cols);
     if (layer.bf16) kernels::subtract(wq_.data(), w, size, change_bf16_.data());
     else kernels::subtract(wq_.data(), w, size, change_.data());
     multiply(layer, n);
@@ -62,21 +66,24 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
       const std::size_t at = r * cols;
       const auto loss = static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
       if (t == 0) total.first += loss;
-      const bool keep = o.keep_best ? t == 0 || loss < best_loss_[r] : last;
-      if (!keep) continue;
-      best_loss_[r] = loss;
-      std::copy_n(now_.v.data() + at, cols, best_.v.data() + at);
-      std::copy_n(now_.min_scale.data() + r * groups, groups, best_.min_scale.data() + r * groups);
-      std::copy_n(now_.max_scale.data() + r * groups, groups, best_.max_scale.data() + r * groups);
+      if (o.keep_best ? t == 0 || loss < best_loss_[r] : last) {
+        best_loss_[r] = loss;
+        best_[r] = now_[r];
+      }
+      if (last) continue;
+      // A step of the best iterate goes to the other set.
+      const unsigned char from = now_[r], to = o.keep_best && best_[r] == from ? 1 - from : from;
+      parameters& p = sets_[to];
+      k.step(layer.grid, row(r, from), 0, 1, gradient_.data() + at, o.factors, lr.lr(), minmax_lr.lr(),
+             {p.v.data() + at, p.min_scale.data() + r * groups, p.max_scale.data() + r * groups});
+      now_[r] = to;
     }
     if (last) break;
-    k.step(layer.grid, view(now_), 0, n, gradient_.data(), o.factors, lr.lr(), minmax_lr.lr(),
-           {now_.v.data(), now_.min_scale.data(), now_.max_scale.data()});
     lr.advance();
     minmax_lr.advance();
   }
   for (double loss : best_loss_) total.kept += loss;
-  k.quantize(layer.grid, view(best_), 0, n, output_at(out, layer.grid, layer.group_size, first));
+  for (std::size_t r = 0; r < n; ++r) k.quantize(layer.grid, row(r, best_[r]), 0, 1, output_at(out, layer.grid, layer.group_size, first + r));
   return total;
 }
 

@@ -53,7 +53,8 @@ class gram_rows {
   const float* cross_rows(const gram_layer& layer, std::size_t first, std::size_t n);
   void multiply(const gram_layer& layer, std::size_t n);
 
-  parameters now_, best_;
+  parameters sets_[2];  // of each row one set is current and one, maybe the same, the best so far
+  std::vector<unsigned char> now_, best_;
   std::vector<float> wmin_, wmax_, wq_, change_, gradient_, cross_;
   std::vector<std::uint16_t> change_bf16_;
   std::vector<double> best_loss_;

@@ -71,7 +71,8 @@ struct type_list {
 ///   template <class F> struct params (only members of type F: the scale, then the zero point if there is one),
 ///   from_range(lo, hi) -> params, encode(w, params) -> value, decode(value, params) -> weight,
 /// and, where it applies, stored_params (how many of the parameters are stored; complete(params) computes the others from them), zero_scale = true
-/// (a scale may be 0), qdq(w, params) (if it is not decode(encode(w))), the_tensor and needs_range() (numbers for the whole tensor),
+/// (a scale may be 0), qdq(w, params) (if it is not decode(encode(w))), the_tensor and needs_range() (numbers for the whole tensor), own_kernels = true
+/// (types with the_facts: the dispatch unit makes kernels for this instance instead of those that all of them share),
 /// each written over a lane type F (detail/lane.hpp), and the list `<name>_types` of the instances that are built for run-time dispatch.
 template <class T>
 concept RangeType = std::copyable<T> && requires(const T t, float x, typename T::template params<float> p) {

@@ -172,6 +172,13 @@ struct tensor_scaled_type : scaled_type<Self> {
   AR_FN constexpr const tensor_values& tensor() const noexcept { return the_tensor; }
 };
 
+/// T with numbers for the whole tensor, which every type may be given at run time.
+template <class T>
+struct fixed_scaled : tensor_scaled_type<fixed_scaled<T>, T::weight_format> {
+  static constexpr const char* name = T::name;
+  static constexpr const scaled_facts& the_facts = T::the_facts;
+};
+
 /// Any of these types, its facts known at run time only.
 struct any_scaled : scaled_type<any_scaled> {
   static constexpr const char* name = "any_scaled";

@@ -17,8 +17,8 @@ namespace dispatch {
 template <class T>
 constexpr T from_values(const type_values& values) noexcept {
   T t{};
-  if constexpr (std::is_same_v<T, any_scaled>) {
-    t.the_facts = *values.facts;
+  if constexpr (std::is_same_v<T, any_scaled>) t.the_facts = *values.facts;
+  if constexpr (requires { t.the_tensor; }) {
     t.the_tensor = values.tensor;
   } else {
     t.width = decltype(t.width)(values.bits);

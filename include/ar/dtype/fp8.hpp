@@ -27,6 +27,7 @@ template <real Weight = real::f32>
 struct fp8 : tensor_scaled_type<fp8<Weight>, Weight> {
   static constexpr scaled_facts the_facts = fp8_facts("fp8", e4m3fn, scale_rule::quotient, Weight, real::f32);
   static constexpr const char* name = the_facts.name;
+  static constexpr bool own_kernels = Weight == real::f32;
   static constexpr std::string_view reference_names = "fp8 fp8_sym fp8_e4m3";
 };
 static_assert(RangeType<fp8<>>);
@@ -62,7 +63,7 @@ struct fp8e5m2_unit : static_scaled_type<fp8e5m2_unit<Weight>, Weight> {
   static constexpr std::string_view reference_names = "fp8_e5m2_unit_scale";
 };
 
-/// The instances that the dispatch unit knows; they share one set of kernels.
+/// The instances that the dispatch unit knows.
 using fp8_types = type_list<fp8<real::f32>,
                             fp8<real::bf16>,
                             fp8<real::f16>,

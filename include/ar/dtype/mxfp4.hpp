@@ -17,6 +17,7 @@ template <mx_exponent Exponent = mx_exponent::floor, real Weight = real::f32>
 struct mxfp4 : static_scaled_type<mxfp4<Exponent, Weight>, Weight> {
   static constexpr scaled_facts the_facts = mx_facts({"mxfp4", "mxfp4_rceil", "mxfp4_rceil_v2"}, grid_of(e2m1), 2, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr bool own_kernels = Exponent == mx_exponent::floor && Weight == real::f32;
   static constexpr std::string_view reference_names =
       Exponent == mx_exponent::floor  ? "mx_fp4 opt_rtn_mx_fp4 mx_fp4e2m1 opt_rtn_mx_fp4e2m1 opt_rtn_mx_fp"
       : Exponent == mx_exponent::ceil ? "mx_fp4_rceil mx_fp4e2m1_rceil mx_fp_rceil"
@@ -24,7 +25,7 @@ struct mxfp4 : static_scaled_type<mxfp4<Exponent, Weight>, Weight> {
 };
 static_assert(RangeType<mxfp4<>>);
 
-/// The instances that the dispatch unit knows; they share one set of kernels.
+/// The instances that the dispatch unit knows.
 using mxfp4_types = type_list<mxfp4<mx_exponent::floor, real::f32>,
                               mxfp4<mx_exponent::floor, real::bf16>,
                               mxfp4<mx_exponent::floor, real::f16>,

@@ -18,6 +18,7 @@ struct mxfp8 : static_scaled_type<mxfp8<Exponent, Weight>, Weight> {
   static_assert(Exponent != mx_exponent::ceil_v2, "ar: the variant with 7.25 is one of MXFP4");
   static constexpr scaled_facts the_facts = mx_facts({"mxfp8", "mxfp8_rceil", ""}, grid_of(e4m3fn), 8, Exponent, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr bool own_kernels = Exponent == mx_exponent::floor && Weight == real::f32;
   static constexpr std::string_view reference_names =
       Exponent == mx_exponent::floor ? "mx_fp8 opt_rtn_mx_fp8 mx_fp8e4m3 opt_rtn_mx_fp8e4m3 opt_rtn_mx_fp"
                                      : "mx_fp8_rceil mx_fp8e4m3_rceil mx_fp_rceil";
@@ -36,7 +37,7 @@ struct mxfp8e5m2 : static_scaled_type<mxfp8e5m2<Exponent, Weight>, Weight> {
 };
 static_assert(RangeType<mxfp8e5m2<>>);
 
-/// The instances that the dispatch unit knows; they share one set of kernels.
+/// The instances that the dispatch unit knows.
 using mxfp8_types = type_list<mxfp8<mx_exponent::floor, real::f32>,
                               mxfp8<mx_exponent::floor, real::bf16>,
                               mxfp8<mx_exponent::floor, real::f16>,

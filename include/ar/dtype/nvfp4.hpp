@@ -26,6 +26,7 @@ template <real Weight = real::f32>
 struct nvfp4 : tensor_scaled_type<nvfp4<Weight>, Weight> {
   static constexpr scaled_facts the_facts = nvfp4_facts("nvfp4", scale_rule::e4m3_two_level, Weight);
   static constexpr const char* name = the_facts.name;
+  static constexpr bool own_kernels = Weight == real::f32;
   static constexpr std::string_view reference_names = "nv_fp4 nv_fp4_rtn opt_rtn_nv_fp4 nv_fp4_with_static_gs rtn_nv_fp4_with_static_gs";
 };
 static_assert(RangeType<nvfp4<>>);
@@ -48,7 +49,7 @@ struct nvfp4v2_global : tensor_scaled_type<nvfp4v2_global<Weight>, Weight> {
 };
 static_assert(RangeType<nvfp4v2_global<>>);
 
-/// The instances that the dispatch unit knows; they share one set of kernels.
+/// The instances that the dispatch unit knows.
 using nvfp4_types = type_list<nvfp4<real::f32>,
                               nvfp4<real::bf16>,
                               nvfp4<real::f16>,
