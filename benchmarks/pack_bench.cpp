@@ -1,5 +1,7 @@
-// How fast does every codec pack and unpack, beside copying the codes, in the same run? Codecs and widths come from the registry. `of_memcpy` is the
-// CPU time of copying the codes (a byte each) over that of packing or unpacking them; `codes` are codes a second. One thread.
+// links: ar_dispatch
+// How fast does every codec pack and unpack, with the kernels of this machine's best SIMD target and with the plain code, beside copying the codes,
+// in the same run? Codecs and widths come from the registry. `of_memcpy` is the CPU time of copying the codes (a byte each) over that of packing or
+// unpacking them; `codes` are codes a second. One thread.
 #include <benchmark/benchmark.h>
 #include <time.h>
 
@@ -9,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "ar/dispatch.hpp"
 #include "ar/pack.hpp"
 
 namespace {
@@ -86,19 +89,23 @@ void run(benchmark::State& state, pack_call<Word> pack, unpack_call<Word> unpack
 }  // namespace
 
 int main(int argc, char** argv) {
+  const ar::kernel_table& best = ar::kernels();
   for (const shape& s : {shape{"cache 128x1024", 128, 1024}, shape{"memory 4096x4096", 4096, 4096}})
-    for (const ar::codec_kernels& k : ar::codecs())
+    for (const ar::codec_kernels& plain : ar::codecs())
       for (int bits = 1; bits <= 8; ++bits) {
-        const ar::matrix_shape packed = k.packed_shape(bits, s.rows, s.cols);
+        const ar::matrix_shape packed = plain.packed_shape(bits, s.rows, s.cols);
         if (packed == ar::matrix_shape()) continue;
         for (const bool packs : {true, false})
-          benchmark::RegisterBenchmark(((packs ? "pack/" : "unpack/") + std::string(k.name) + "/" + std::to_string(bits) + "/" + s.name).c_str(),
-                                       [=, &k](benchmark::State& st) {
-                                         if (k.pack_words != nullptr)
-                                           run<std::uint32_t>(st, k.pack_words, k.unpack_words, packs, packed, bits, s.rows, s.cols);
-                                         if (k.pack_bytes != nullptr)
-                                           run<std::uint8_t>(st, k.pack_bytes, k.unpack_bytes, packs, packed, bits, s.rows, s.cols);
-                                       });
+          for (const ar::codec_kernels* k : {best.codec(plain.name), &plain})
+            benchmark::RegisterBenchmark(((packs ? "pack/" : "unpack/") + std::string(k->name) + "/" + std::to_string(bits) + "/" + s.name +
+                                          (k == &plain ? "/plain" : "/") + (k == &plain ? "" : best.target))
+                                             .c_str(),
+                                         [=](benchmark::State& st) {
+                                           if (k->pack_words != nullptr)
+                                             run<std::uint32_t>(st, k->pack_words, k->unpack_words, packs, packed, bits, s.rows, s.cols);
+                                           if (k->pack_bytes != nullptr)
+                                             run<std::uint8_t>(st, k->pack_bytes, k->unpack_bytes, packs, packed, bits, s.rows, s.cols);
+                                         });
       }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();

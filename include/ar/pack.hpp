@@ -8,7 +8,9 @@
 #include <string_view>
 
 #include "ar/codecs.hpp"
+#include "ar/detail/codec_kernels.hpp"
 #include "ar/detail/shapes.hpp"
+#include "ar/detail/stream_rows.hpp"
 #include "ar/errc.hpp"
 #include "ar/view.hpp"
 
@@ -17,12 +19,9 @@ inline namespace AR_ABI {
 namespace packing {
 
 /// True if every code fits in `bits` bits.
+template <class Moves>
 constexpr bool codes_fit(matrix_view<const std::uint8_t> code, int bits) noexcept {
-  if (bits == 8) return true;
-  const auto high = static_cast<std::uint8_t>(0xFFu << bits & 0xFFu);
-  for (std::size_t r = 0; r < code.rows; ++r)
-    if (!bits::none_has(code.row(r), code.cols, high)) return false;
-  return true;
+  return bits == 8 || Moves::none_has(code, static_cast<std::uint8_t>(0xFFu << bits & 0xFFu));
 }
 
 /// Calls f.run<bits>() for a width that is known at run time only, and that the codec has.
@@ -36,22 +35,22 @@ constexpr void with_bits(int bits, const F& f) noexcept {
   }
 }
 
-template <class C>
+template <class C, class Moves>
 struct pack_call {
   matrix_view<const std::uint8_t> code;
   matrix_view<typename C::word> words;
   template <int Bits>
   constexpr void run() const noexcept {
-    C::template pack<Bits>(code, words);
+    C::template pack<Bits, Moves>(code, words);
   }
 };
-template <class C>
+template <class C, class Moves>
 struct unpack_call {
   matrix_view<const typename C::word> words;
   matrix_view<std::uint8_t> code;
   template <int Bits>
   constexpr void run() const noexcept {
-    C::template unpack<Bits>(words, code);
+    C::template unpack<Bits, Moves>(words, code);
   }
 };
 template <class C>
@@ -89,6 +88,22 @@ template <class C, class A, class B>
   if (!shapes::well_formed(zero) || !shapes::well_formed(words)) return errc::bad_shape;
   if (words.rows != C::packed_zero_rows(zero.rows, zero.cols, bits) || words.cols != C::packed_zero_cols(zero.rows, zero.cols, bits)) return errc::bad_shape;
   return zero.rows != 0 && zero.cols != 0 && (words.rows == 0 || words.cols == 0) ? errc::bad_shape : errc::ok;
+}
+
+template <class C, class Moves>
+[[nodiscard]] constexpr errc pack(int bits, matrix_view<const std::uint8_t> code, matrix_view<typename C::word> words) noexcept {
+  if (const errc e = packed_shapes<C>(bits, code, words); e != errc::ok) return e;
+  if (code.rows == 0 || code.cols == 0) return errc::ok;
+  if (!codes_fit<Moves>(code, bits)) return errc::bad_value;
+  with_bits<C>(bits, pack_call<C, Moves>{code, words});
+  return errc::ok;
+}
+template <class C, class Moves>
+[[nodiscard]] constexpr errc unpack(int bits, matrix_view<const typename C::word> words, matrix_view<std::uint8_t> code) noexcept {
+  if (const errc e = packed_shapes<C>(bits, code, words); e != errc::ok) return e;
+  if (code.rows == 0 || code.cols == 0) return errc::ok;
+  with_bits<C>(bits, unpack_call<C, Moves>{words, code});
+  return errc::ok;
 }
 
 }  // namespace packing
@@ -131,20 +146,13 @@ template <Codec C>
 /// shape or `words` has another one, errc::bad_value for a width out of range or a code that does not fit.
 template <Codec C>
 [[nodiscard]] constexpr errc pack(C, int bits, matrix_view<const std::uint8_t> code, matrix_view<typename C::word> words) noexcept {
-  if (const errc e = packing::packed_shapes<C>(bits, code, words); e != errc::ok) return e;
-  if (code.rows == 0 || code.cols == 0) return errc::ok;
-  if (!packing::codes_fit(code, bits)) return errc::bad_value;
-  packing::with_bits<C>(bits, packing::pack_call<C>{code, words});
-  return errc::ok;
+  return packing::pack<C, bits::plain_moves>(bits, code, words);
 }
 
 /// The reverse of pack.
 template <Codec C>
 [[nodiscard]] constexpr errc unpack(C, int bits, matrix_view<const typename C::word> words, matrix_view<std::uint8_t> code) noexcept {
-  if (const errc e = packing::packed_shapes<C>(bits, code, words); e != errc::ok) return e;
-  if (code.rows == 0 || code.cols == 0) return errc::ok;
-  packing::with_bits<C>(bits, packing::unpack_call<C>{words, code});
-  return errc::ok;
+  return packing::unpack<C, bits::plain_moves>(bits, words, code);
 }
 
 /// Packs zero points zero[rows x groups] (2^(bits-1) everywhere for symmetric types) into words[C::packed_zero_rows x C::packed_zero_cols].
@@ -171,36 +179,20 @@ template <ZeroCodec C>
   return errc::ok;
 }
 
-/// A codec as plain data, for layouts that are named at run time; what each function does is said above. Layouts of words have the functions over
-/// words, layouts of bytes those over bytes; the others are null. Layouts without integer zero points have null for those functions.
-struct codec_kernels {
-  const char* name;  ///< the codec's
-  int group;         ///< the group size if the layout has but one, otherwise 0
-  /// The function of this name over the codec.
-  /// @{
-  bool (*has_bits)(int bits) noexcept;
-  matrix_shape (*packed_shape)(int bits, std::size_t rows, std::size_t cols) noexcept;
-  matrix_shape (*packed_zero_shape)(int bits, std::size_t rows, std::size_t groups) noexcept;
-  matrix_shape (*scale_shape)(int group_size, std::size_t rows, std::size_t cols) noexcept;
-  errc (*pack_words)(int bits, matrix_view<const std::uint8_t> code, matrix_view<std::uint32_t> words) noexcept;
-  errc (*unpack_words)(int bits, matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> code) noexcept;
-  errc (*pack_bytes)(int bits, matrix_view<const std::uint8_t> code, matrix_view<std::uint8_t> bytes) noexcept;
-  errc (*unpack_bytes)(int bits, matrix_view<const std::uint8_t> bytes, matrix_view<std::uint8_t> code) noexcept;
-  errc (*pack_zeros)(zero_convention convention, int bits, matrix_view<const std::int32_t> zero, matrix_view<std::uint32_t> words) noexcept;
-  errc (*unpack_zeros)(zero_convention convention, int bits, matrix_view<const std::uint32_t> words, matrix_view<std::int32_t> zero) noexcept;
-  /// @}
-};
-
 namespace packing {
 
-template <class C>
+template <class C, class Moves>
 struct codec_entry {
   using word = typename C::word;
   static matrix_shape packed_shape(int bits, std::size_t rows, std::size_t cols) noexcept { return ar::packed_shape(C{}, bits, rows, cols); }
   static matrix_shape packed_zero_shape(int bits, std::size_t rows, std::size_t groups) noexcept { return ar::packed_zero_shape(C{}, bits, rows, groups); }
   static matrix_shape scale_shape(int group_size, std::size_t rows, std::size_t cols) noexcept { return ar::scale_shape(C{}, group_size, rows, cols); }
-  static errc pack(int bits, matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept { return ar::pack(C{}, bits, code, words); }
-  static errc unpack(int bits, matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept { return ar::unpack(C{}, bits, words, code); }
+  static errc pack(int bits, matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
+    return packing::pack<C, Moves>(bits, code, words);
+  }
+  static errc unpack(int bits, matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
+    return packing::unpack<C, Moves>(bits, words, code);
+  }
   static errc pack_zeros(zero_convention convention, int bits, matrix_view<const std::int32_t> zero, matrix_view<std::uint32_t> words) noexcept {
     return ar::pack_zeros(C{}, convention, bits, zero, words);
   }
@@ -224,19 +216,20 @@ struct codec_entry {
   }
 };
 
-template <class List>
+template <class List, class Moves>
 struct codec_table;
-template <class... C>
-struct codec_table<type_list<C...>> {
-  static constexpr codec_kernels value[] = {codec_entry<C>::make()...};
+template <class... C, class Moves>
+struct codec_table<type_list<C...>, Moves> {
+  static constexpr codec_kernels value[] = {codec_entry<C, Moves>::make()...};
 };
 
 }  // namespace packing
 
-/// The codecs of the list, for use at run time. A template, so that units that name their codecs pay for those alone.
-template <class List = all_codecs>
+/// The codecs of the list, for use at run time. A template, so that units that name their codecs pay for those alone. Moves: by what
+/// means (detail/stream_rows.hpp); the same functions for the machine's best instruction set are in ar/dispatch.hpp.
+template <class List = all_codecs, class Moves = bits::plain_moves>
 [[nodiscard]] constexpr std::span<const codec_kernels> codecs() noexcept {
-  return packing::codec_table<List>::value;
+  return packing::codec_table<List, Moves>::value;
 }
 
 /// The codec `name` ("awq_int32"), or null.

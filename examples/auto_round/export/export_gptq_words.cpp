@@ -3,11 +3,15 @@
 
 #include <cmath>
 
+#include "ar/dispatch.hpp"
 #include "ar/numeric/half.hpp"
 #include "ar/pack.hpp"
 
 namespace auto_round::exporting {
 namespace {
+
+/// The layout for the instruction set of this machine.
+const ar::codec_kernels& gptq_kernels() { return *ar::kernels().codec(ar::gptq_int32::name); }
 
 ar::gptq_int32::zeros convention(const gptq_shape& s) { return s.zero_minus_one ? ar::gptq_int32::zeros::v1 : ar::gptq_int32::zeros::v2; }
 
@@ -45,11 +49,11 @@ result<gptq_tensors> pack_gptq(const tune::quantized_layer& layer) {
   t.qzeros.resize(s.groups * s.qzeros_cols());
   t.scales.resize(s.groups * s.rows);
   const std::vector<std::int32_t> zero = integer_zeros(layer, s);
-  ar::errc e = ar::pack(ar::gptq_int32{}, s.bits, ar::matrix_view<const std::uint8_t>(layer.code.data(), s.rows, s.cols),
-                        ar::matrix_view<std::uint32_t>(t.qweight.data(), s.qweight_rows(), s.rows));
+  ar::errc e = gptq_kernels().pack_words(s.bits, ar::matrix_view<const std::uint8_t>(layer.code.data(), s.rows, s.cols),
+                                         ar::matrix_view<std::uint32_t>(t.qweight.data(), s.qweight_rows(), s.rows));
   if (e == ar::errc::ok) {
-    e = ar::pack_zeros(ar::gptq_int32{}, convention(s), s.bits, ar::matrix_view<const std::int32_t>(zero.data(), s.rows, s.groups),
-                       ar::matrix_view<std::uint32_t>(t.qzeros.data(), s.groups, s.qzeros_cols()));
+    e = gptq_kernels().pack_zeros(convention(s), s.bits, ar::matrix_view<const std::int32_t>(zero.data(), s.rows, s.groups),
+                                  ar::matrix_view<std::uint32_t>(t.qzeros.data(), s.groups, s.qzeros_cols()));
   }
   if (e != ar::errc::ok) return fail(error_kind::internal, std::string("the layer cannot be packed: ") + ar::message(e), {}, layer.name);
   for (std::size_t r = 0; r < s.rows; ++r) {
@@ -67,12 +71,12 @@ result<void> unpack_gptq(const gptq_shape& s, std::span<const std::uint32_t> qwe
                    ? ar::errc::ok
                    : ar::errc::bad_size;
   if (e == ar::errc::ok) {
-    e = ar::unpack(ar::gptq_int32{}, s.bits, ar::matrix_view<const std::uint32_t>(qweight.data(), s.qweight_rows(), s.rows),
-                   ar::matrix_view<std::uint8_t>(code.data(), s.rows, s.cols));
+    e = gptq_kernels().unpack_words(s.bits, ar::matrix_view<const std::uint32_t>(qweight.data(), s.qweight_rows(), s.rows),
+                                    ar::matrix_view<std::uint8_t>(code.data(), s.rows, s.cols));
   }
   if (e == ar::errc::ok) {
-    e = ar::unpack_zeros(ar::gptq_int32{}, convention(s), s.bits, ar::matrix_view<const std::uint32_t>(qzeros.data(), s.groups, s.qzeros_cols()),
-                         ar::matrix_view<std::int32_t>(zero.data(), s.rows, s.groups));
+    e = gptq_kernels().unpack_zeros(convention(s), s.bits, ar::matrix_view<const std::uint32_t>(qzeros.data(), s.groups, s.qzeros_cols()),
+                                    ar::matrix_view<std::int32_t>(zero.data(), s.rows, s.groups));
   }
   if (e != ar::errc::ok) return fail(error_kind::internal, std::string("packed words cannot be read: ") + ar::message(e));
 #pragma omp parallel for schedule(static)

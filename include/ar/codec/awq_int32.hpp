@@ -37,28 +37,13 @@ struct awq_int32 : bits::plain_zeros {
   static constexpr std::size_t packed_zero_rows(std::size_t, std::size_t groups, int) noexcept { return groups; }
   static constexpr std::size_t packed_zero_cols(std::size_t rows, std::size_t, int bits) noexcept { return packed_cols(rows, 0, bits); }
 
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    std::uint8_t turned[tile_cols * tile_rows] = {};
-    for (std::size_t n = 0; n < code.rows; n += tile_rows)
-      for (std::size_t k = 0; k < code.cols; k += tile_cols) {
-        const std::size_t rows = smaller(code.rows - n, tile_rows), cols = smaller(code.cols - k, tile_cols);
-        bits::transpose_bytes(code.row(n) + k, code.stride, rows, cols, turned, tile_rows, output_at{}, bits::as_they_are{});
-        for (std::size_t c = 0; c < cols; ++c)
-          bits::pack_row<Bits>(turned + c * tile_rows, rows, words.row(k + c) + n / 32 * static_cast<std::size_t>(Bits));
-      }
+    Moves::template pack_columns<Bits>(code, words, output_at{});
   }
-
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    std::uint8_t turned[tile_cols * tile_rows] = {};
-    for (std::size_t n = 0; n < code.rows; n += tile_rows)
-      for (std::size_t k = 0; k < code.cols; k += tile_cols) {
-        const std::size_t rows = smaller(code.rows - n, tile_rows), cols = smaller(code.cols - k, tile_cols);
-        for (std::size_t c = 0; c < cols; ++c)
-          bits::unpack_row<Bits>(words.row(k + c) + n / 32 * static_cast<std::size_t>(Bits), rows, turned + c * tile_rows);
-        bits::transpose_bytes(turned, tile_rows, cols, rows, code.row(n) + k, code.stride, bits::as_they_are{}, output_at{});
-      }
+    Moves::template unpack_columns<Bits>(words, code, output_at{});
   }
 
   template <int Bits>
@@ -71,9 +56,6 @@ struct awq_int32 : bits::plain_zeros {
   }
 
  private:
-  // A line of words and a line of codes: 128 outputs of 4 bits, 64 inputs.
-  static constexpr std::size_t tile_rows = 128, tile_cols = 64;
-  static constexpr std::size_t smaller(std::size_t a, std::size_t b) noexcept { return a < b ? a : b; }
   struct output_at {
     AR_INLINE constexpr std::size_t operator()(std::size_t i) const noexcept { return awq_stream::output(i); }
   };

@@ -27,13 +27,13 @@ struct ct_int32 : bits::plain_zeros {
   static constexpr std::size_t packed_zero_rows(std::size_t rows, std::size_t, int bits) noexcept { return words_for(rows, bits); }
   static constexpr std::size_t packed_zero_cols(std::size_t, std::size_t groups, int) noexcept { return groups; }
 
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) bits::pack_row<Bits>(code.row(n), code.cols, words.row(n));
+    Moves::template pack_rows<bits::natural_stream, Bits>(code, words);
   }
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) bits::unpack_row<Bits>(words.row(n), code.cols, code.row(n));
+    Moves::template unpack_rows<bits::natural_stream, Bits>(words, code);
   }
 
   template <int Bits>

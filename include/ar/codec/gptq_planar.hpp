@@ -19,7 +19,19 @@ inline namespace AR_ABI {
 
 /// 32 codes as planes of their bits.
 struct planar_stream {
+ private:
+  static constexpr int widest(int bits) noexcept { return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1; }
+  template <int Bits, int... Width>
+  struct split : split<Bits - widest(Bits), Width..., widest(Bits)> {};
+  template <int... Width>
+  struct split<0, Width...> {
+    using widths = std::integer_sequence<int, Width...>;
+  };
+
+ public:
   static constexpr std::size_t place(std::size_t i) noexcept { return i; }
+  template <int Bits>
+  using planes = typename split<Bits>::widths;
 
   /// n is a multiple of 32.
   template <int Bits>
@@ -36,8 +48,6 @@ struct planar_stream {
   }
 
  private:
-  static constexpr int widest(int bits) noexcept { return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1; }
-
   template <int Bits, int From>
   static constexpr void pack_planes(const std::uint8_t* code, std::uint32_t* words) noexcept {
     if constexpr (Bits > 0) {

@@ -28,13 +28,13 @@ struct mlx_uint32 {
     return cols % unit == 0 ? cols / unit * (unit * width / 32) : 0;
   }
 
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) bits::pack_row<Bits>(code.row(n), code.cols, words.row(n));
+    Moves::template pack_rows<bits::natural_stream, Bits>(code, words);
   }
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) bits::unpack_row<Bits>(words.row(n), code.cols, code.row(n));
+    Moves::template unpack_rows<bits::natural_stream, Bits>(words, code);
   }
 };
 static_assert(Codec<mlx_uint32>);

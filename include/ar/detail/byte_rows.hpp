@@ -23,13 +23,13 @@ struct nibble_rows {
   static constexpr std::size_t packed_rows(std::size_t rows, std::size_t, int) noexcept { return rows; }
   static constexpr std::size_t packed_cols(std::size_t, std::size_t cols, int) noexcept { return cols % static_cast<std::size_t>(Group) == 0 ? cols / 2 : 0; }
 
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) pack_nibbles(code.row(n), code.cols, words.row(n));
+    Moves::template pack_rows<nibble_stream, Bits>(code, words);
   }
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    for (std::size_t n = 0; n < code.rows; ++n) unpack_nibbles(words.row(n), code.cols, code.row(n));
+    Moves::template unpack_rows<nibble_stream, Bits>(words, code);
   }
 };
 
@@ -46,13 +46,13 @@ struct byte_rows {
     return Group == 0 || Order == scale_order::blocks || cols % static_cast<std::size_t>(Group) == 0 ? cols : 0;
   }
 
-  template <int Bits>
+  template <int Bits, class>
   static constexpr void pack(matrix_view<const std::uint8_t> code, matrix_view<word> words) noexcept {
     for (std::size_t n = 0; n < code.rows; ++n) flip_bytes<Flip>(code.row(n), code.cols, words.row(n));
   }
-  template <int Bits>
+  template <int Bits, class Moves>
   static constexpr void unpack(matrix_view<const word> words, matrix_view<std::uint8_t> code) noexcept {
-    pack<Bits>(words, code);
+    pack<Bits, Moves>(words, code);
   }
 };
 

@@ -138,7 +138,8 @@ enum class scale_order : unsigned char {
 ///   name, word (what the packed tensor is made of: a byte or 32 bits), has_bits(width),
 ///   packed_rows/packed_cols(rows, cols, bits) (0 if the shape does not fit),
 ///   order and group (how scales lie; the group size if the layout has but one, otherwise 0),
-///   pack<Bits>/unpack<Bits> over views, which may rely on shapes and widths that have been checked (ar/pack.hpp).
+///   pack<Bits, Moves>/unpack<Bits, Moves> over views, which may rely on shapes and widths that have been checked (ar/pack.hpp). Moves has the vocabulary of
+///   detail/stream_rows.hpp: plain_moves, or a SIMD target's.
 template <class T>
 concept Codec = requires(std::size_t n, int bits) {
   { T::name } -> std::convertible_to<const char*>;

@@ -11,6 +11,9 @@
 
 #include "ar/data_types.hpp"
 #include "ar/detail/calibrate-inl.h"
+#if !defined(AR_DISPATCH_WITHOUT_CODECS)
+#include "ar/detail/dispatch_codec-inl.h"
+#endif
 #include "ar/detail/gguf_table-inl.h"
 #include "ar/detail/kernel_table.hpp"
 #include "ar/detail/lane-inl.h"
@@ -103,10 +106,17 @@ extern template std::span<const gguf_kernels> kernel_table<vec>() noexcept;
 }
 #endif
 
+#if defined(AR_DISPATCH_WITHOUT_CODECS)
+namespace dispatch {
+std::span<const codec_kernels> codec_table() noexcept;
+}
+#endif
+
 // HWY_NAMESPACE is "N_" and the name of the target.
 inline constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], dispatch::types.range, dispatch::types.ranges, gguf::kernel_table<vec>,
                                     tune_loops<vec>::table(),
-                                    {calibrate::add_maxima<vec>, calibrate::add_head_maxima<vec>, calibrate::add_importance<vec>}};
+                                    {calibrate::add_maxima<vec>, calibrate::add_head_maxima<vec>, calibrate::add_importance<vec>},
+                                    dispatch::codec_table};
 
 AR_END_TARGET
 #endif

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "ar/detail/calibrate_types.hpp"
+#include "ar/detail/codec_kernels.hpp"
 #include "ar/detail/concepts.hpp"
 #include "ar/detail/gguf_kernels.hpp"
 #include "ar/detail/scaled_facts.hpp"
@@ -106,6 +107,7 @@ struct kernel_table {
   std::span<const gguf_kernels> (*gguf_types)() noexcept;  ///< block types of GGUF files; ar/gguf.hpp says what they do
   tune_kernels tune;                                       ///< ar/tune.hpp says what they do
   calibrate_kernels calibrate;                             ///< ar/calibrate.hpp says what they do
+  std::span<const codec_kernels> (*codecs)() noexcept;     ///< packed layouts; ar/pack.hpp says what they do
 
   /// The range type `name` with the given rounding policy, or null. Types whose scale has a format of its own ignore scale_format.
   constexpr const range_kernels* range_type(std::string_view name, real weight_format = real::f32, real scale_format = real::f16) const noexcept {
@@ -113,6 +115,13 @@ struct kernel_table {
       if (name == range_types[i].name && range_types[i].weight_format == weight_format &&
           (range_types[i].facts != nullptr || range_types[i].scale_format == scale_format))
         return range_types + i;
+    return nullptr;
+  }
+
+  /// The packed layout `name` ("gptq_int32"), or null.
+  constexpr const codec_kernels* codec(std::string_view name) const noexcept {
+    for (const codec_kernels& k : codecs())
+      if (name == k.name) return &k;
     return nullptr;
   }
 

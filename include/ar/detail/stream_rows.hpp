@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "ar/detail/bit_stream.hpp"
 #include "ar/detail/bytes16.hpp"
+#include "ar/view.hpp"
 
 namespace ar {
 inline namespace AR_ABI {
@@ -114,7 +116,7 @@ inline std::size_t unpack_run(const void* in, std::size_t n, std::uint8_t* code)
 
 /// n codes to ceil(n * Bits / 32) words; what the last one has to spare is zero.
 template <int Bits>
-constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint32_t* words) noexcept {
+AR_NOINLINE constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint32_t* words) noexcept {
   constexpr std::size_t width = static_cast<std::size_t>(Bits);
   std::size_t i = 0;
 #if AR_HAS_BYTES16
@@ -131,7 +133,7 @@ constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint32_t* 
 
 /// ceil(n * Bits / 32) words to n codes.
 template <int Bits>
-constexpr void unpack_row(const std::uint32_t* words, std::size_t n, std::uint8_t* code) noexcept {
+AR_NOINLINE constexpr void unpack_row(const std::uint32_t* words, std::size_t n, std::uint8_t* code) noexcept {
   constexpr std::size_t width = static_cast<std::size_t>(Bits);
   std::size_t i = 0;
 #if AR_HAS_BYTES16
@@ -190,8 +192,8 @@ constexpr void flip_bytes(const std::uint8_t* in, std::size_t n, std::uint8_t* o
 /// out[c][r] = in[r][c] for words; strides count words. FarIn: it is `in` that has the long stride. Its lines are then taken whole, where the other
 /// order would touch every line four times, and lines a power of two apart drive each other out of the cache.
 template <bool FarIn>
-constexpr void transpose_words(const std::uint32_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint32_t* out,
-                               std::size_t out_stride) noexcept {
+AR_NOINLINE constexpr void transpose_words(const std::uint32_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint32_t* out,
+                                           std::size_t out_stride) noexcept {
   std::size_t whole_cols = 0;
 #if AR_HAS_BYTES16
   if (!std::is_constant_evaluated()) {
@@ -221,8 +223,8 @@ struct as_they_are {
 
 /// out[out_row(c)][r] = in[in_row(r)][c] for bytes.
 template <class InRow, class OutRow>
-constexpr void transpose_bytes(const std::uint8_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint8_t* out, std::size_t out_stride,
-                               InRow in_row, OutRow out_row) noexcept {
+AR_NOINLINE constexpr void transpose_bytes(const std::uint8_t* in, std::size_t in_stride, std::size_t rows, std::size_t cols, std::uint8_t* out,
+                                           std::size_t out_stride, InRow in_row, OutRow out_row) noexcept {
   std::size_t whole_rows = 0, whole_cols = 0;
 #if AR_HAS_BYTES16
   if (!std::is_constant_evaluated()) {
@@ -262,6 +264,145 @@ constexpr bool none_has(const std::uint8_t* p, std::size_t n, std::uint8_t forbi
   for (; i < n; ++i) seen |= p[i];
   return (seen & 0x0101010101010101u * forbidden) == 0;
 }
+
+/// A stream says how the bits of a row of codes lie: pack_row<Bits> and unpack_row<Bits>, the place of a code among 32, and planes<Bits>: how many
+/// bits of each of 32 codes come first, how many after those 32, and so on.
+/// The stream in its natural order.
+struct natural_stream {
+  static constexpr std::size_t place(std::size_t i) noexcept { return i; }
+  template <int Bits>
+  using planes = std::integer_sequence<int, Bits>;
+  template <int Bits>
+  static constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint32_t* words) noexcept {
+    bits::pack_row<Bits>(code, n, words);
+  }
+  template <int Bits>
+  static constexpr void unpack_row(const std::uint32_t* words, std::size_t n, std::uint8_t* code) noexcept {
+    bits::unpack_row<Bits>(words, n, code);
+  }
+};
+/// The same in bytes, for rows of any even number of codes of 4 bits.
+struct nibble_stream {
+  template <int Bits>
+  using planes = std::integer_sequence<int, Bits>;
+  template <int Bits>
+  static constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint8_t* bytes) noexcept {
+    pack_nibbles(code, n, bytes);
+  }
+  template <int Bits>
+  static constexpr void unpack_row(const std::uint8_t* bytes, std::size_t n, std::uint8_t* code) noexcept {
+    unpack_nibbles(bytes, n, code);
+  }
+};
+
+/// Streams that run down the rows: words.row(c) is column c of the codes, whose rows are taken in the order in_row, and the reverse. Tiles of a line
+/// of words and a line of codes (128 outputs of 4 bits, 64 inputs) are turned and packed by rows.
+template <int Bits, class Moves, class Order>
+constexpr void pack_turned(matrix_view<const std::uint8_t> code, matrix_view<std::uint32_t> words, Order in_row) noexcept {
+  constexpr std::size_t tile_rows = 128, tile_cols = 64, width = static_cast<std::size_t>(Bits);
+  std::uint8_t turned[tile_cols * tile_rows] = {};
+  for (std::size_t n = 0; n < code.rows; n += tile_rows)
+    for (std::size_t k = 0; k < code.cols; k += tile_cols) {
+      const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows, cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
+      Moves::template transpose_bytes<true>({code.row(n) + k, rows, cols, code.stride}, turned, tile_rows, in_row, as_they_are{});
+      Moves::template pack_rows<natural_stream, Bits>(
+          matrix_view<const std::uint8_t>{turned, cols, rows, tile_rows},
+          matrix_view<std::uint32_t>{words.row(k) + n / 32 * width, cols, rows * width / 32, words.stride});
+    }
+}
+template <int Bits, class Moves, class Order>
+constexpr void unpack_turned(matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> code, Order in_row) noexcept {
+  constexpr std::size_t tile_rows = 128, tile_cols = 64, width = static_cast<std::size_t>(Bits);
+  std::uint8_t turned[tile_cols * tile_rows] = {};
+  for (std::size_t n = 0; n < code.rows; n += tile_rows)
+    for (std::size_t k = 0; k < code.cols; k += tile_cols) {
+      const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows, cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
+      Moves::template unpack_rows<natural_stream, Bits>(
+          matrix_view<const std::uint32_t>{words.row(k) + n / 32 * width, cols, rows * width / 32, words.stride},
+          matrix_view<std::uint8_t>{turned, cols, rows, tile_rows});
+      Moves::template transpose_bytes<false>({turned, cols, rows, tile_rows}, code.row(n) + k, code.stride, as_they_are{}, in_row);
+    }
+}
+
+/// Streams along the rows whose words become columns: column n of the words is row n of the codes. Rows are whole steps of 32 codes.
+template <class Stream, int Bits, class Moves>
+constexpr void pack_word_columns(matrix_view<const std::uint8_t> code, matrix_view<std::uint32_t> words) noexcept {
+  constexpr std::size_t tile_rows = 32, tile_cols = 256, room = 4, width = static_cast<std::size_t>(Bits);  // room: words that vectors may run over
+  std::uint32_t line[tile_rows * tile_cols / 32 * width + room] = {};
+  for (std::size_t n = 0; n < code.rows; n += tile_rows)
+    for (std::size_t k = 0; k < code.cols; k += tile_cols) {
+      const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows, cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
+      const matrix_view<std::uint32_t> lines{line, rows, cols / 32 * width};
+      Moves::template pack_rows<Stream, Bits, true>(matrix_view<const std::uint8_t>{code.row(n) + k, rows, cols, code.stride}, lines);
+      Moves::template transpose_words<false>(lines, words.row(k / 32 * width) + n, words.stride);
+    }
+}
+template <class Stream, int Bits, class Moves>
+constexpr void unpack_word_columns(matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> code) noexcept {
+  constexpr std::size_t tile_rows = 32, tile_cols = 256, room = 4, width = static_cast<std::size_t>(Bits);
+  std::uint32_t line[tile_rows * tile_cols / 32 * width + room] = {};
+  for (std::size_t n = 0; n < code.rows; n += tile_rows)
+    for (std::size_t k = 0; k < code.cols; k += tile_cols) {
+      const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows, cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
+      const std::size_t line_words = cols / 32 * width;
+      Moves::template transpose_words<true>({words.row(k / 32 * width) + n, line_words, rows, words.stride}, line, line_words);
+      Moves::template unpack_rows<Stream, Bits, true>(matrix_view<const std::uint32_t>{line, rows, line_words},
+                                                      matrix_view<std::uint8_t>{code.row(n) + k, rows, cols, code.stride});
+    }
+}
+
+/// What layouts are made of, over matrices: the reference, and on machines without anything better what runs. detail/moves-inl.h has the same
+/// functions for every SIMD target; a layout takes one or the other as a template parameter.
+struct plain_moves {
+  /// True if no code has one of the bits of `forbidden`.
+  static constexpr bool none_has(matrix_view<const std::uint8_t> code, std::uint8_t forbidden) noexcept {
+    for (std::size_t r = 0; r < code.rows; ++r)
+      if (!bits::none_has(code.row(r), code.cols, forbidden)) return false;
+    return true;
+  }
+
+  /// Row by row to words or bytes. Room: 16 bytes after each row of words may be read, and written by pack_rows, which goes from the first row to the
+  /// last.
+  template <class Stream, int Bits, bool Room = false, class Word>
+  static constexpr void pack_rows(matrix_view<const std::uint8_t> code, matrix_view<Word> words) noexcept {
+    for (std::size_t n = 0; n < code.rows; ++n) Stream::template pack_row<Bits>(code.row(n), code.cols, words.row(n));
+  }
+  template <class Stream, int Bits, bool Room = false, class Word>
+  static constexpr void unpack_rows(matrix_view<const Word> words, matrix_view<std::uint8_t> code) noexcept {
+    for (std::size_t n = 0; n < code.rows; ++n) Stream::template unpack_row<Bits>(words.row(n), code.cols, code.row(n));
+  }
+
+  /// Column by column: words.row(c) is column c of the codes, whose rows are taken in the order in_row. Rows fill whole words.
+  template <int Bits, class Order>
+  static constexpr void pack_columns(matrix_view<const std::uint8_t> code, matrix_view<std::uint32_t> words, Order in_row) noexcept {
+    pack_turned<Bits, plain_moves>(code, words, in_row);
+  }
+  template <int Bits, class Order>
+  static constexpr void unpack_columns(matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> code, Order in_row) noexcept {
+    unpack_turned<Bits, plain_moves>(words, code, in_row);
+  }
+
+  /// Row by row to columns of words.
+  template <class Stream, int Bits>
+  static constexpr void pack_word_columns(matrix_view<const std::uint8_t> code, matrix_view<std::uint32_t> words) noexcept {
+    bits::pack_word_columns<Stream, Bits, plain_moves>(code, words);
+  }
+  template <class Stream, int Bits>
+  static constexpr void unpack_word_columns(matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> code) noexcept {
+    bits::unpack_word_columns<Stream, Bits, plain_moves>(words, code);
+  }
+
+  /// bits::transpose_words and transpose_bytes. FarIn: it is `in` that has the long stride.
+  template <bool FarIn>
+  static constexpr void transpose_words(matrix_view<const std::uint32_t> in, std::uint32_t* out, std::size_t out_stride) noexcept {
+    bits::transpose_words<FarIn>(in.data, in.stride, in.rows, in.cols, out, out_stride);
+  }
+  template <bool FarIn, class InRow, class OutRow>
+  static constexpr void transpose_bytes(matrix_view<const std::uint8_t> in, std::uint8_t* out, std::size_t out_stride, InRow in_row,
+                                        OutRow out_row) noexcept {
+    bits::transpose_bytes(in.data, in.stride, in.rows, in.cols, out, out_stride, in_row, out_row);
+  }
+};
 
 }  // namespace bits
 }  // namespace AR_ABI

@@ -21,19 +21,6 @@ struct plain_zeros {
   static constexpr std::int32_t zero_of_field(zero_convention, int, std::int32_t field) noexcept { return field; }
 };
 
-/// The stream in its natural order.
-struct natural_stream {
-  static constexpr std::size_t place(std::size_t i) noexcept { return i; }
-  template <int Bits>
-  static constexpr void pack_row(const std::uint8_t* code, std::size_t n, std::uint32_t* words) noexcept {
-    bits::pack_row<Bits>(code, n, words);
-  }
-  template <int Bits>
-  static constexpr void unpack_row(const std::uint32_t* words, std::size_t n, std::uint8_t* code) noexcept {
-    bits::unpack_row<Bits>(words, n, code);
-  }
-};
-
 /// zero[rows x groups] to words[groups x ...] and back. Stream::place says at which place of 32 an output's field lies.
 template <class C, class Stream, int Bits>
 constexpr void pack_zero_rows(zero_convention convention, matrix_view<const std::int32_t> zero, matrix_view<std::uint32_t> words) noexcept {
