@@ -8,7 +8,8 @@ set(house ${CMAKE_CURRENT_SOURCE_DIR}/house)
 
 function(ar_house_test name)
   add_test(NAME house.${name} COMMAND bash ${ARGN})
-  set_tests_properties(house.${name} PROPERTIES LABELS house TIMEOUT 900)
+  # The longest tests: they start first, so that no core is left waiting for one in the end.
+  set_tests_properties(house.${name} PROPERTIES LABELS house TIMEOUT 900 COST 100)
 endfunction()
 
 # A sanitized or cross build changes nothing in what these look at: once, in the plain builds.
@@ -25,6 +26,7 @@ if(NOT AR_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
   ar_house_test(include_cost ${house}/include_cost.sh ${CMAKE_CXX_COMPILER})
   foreach(way find_package pkg_config add_subdirectory fetchcontent)
     ar_house_test(consumer.${way} ${house}/consumers.sh ${CMAKE_CXX_COMPILER} ${way})
+    set_tests_properties(house.consumer.${way} PROPERTIES RESOURCE_LOCK consumer)  # one compiles, the others find it in the cache
   endforeach()
   if(NOT AR_NO_HIGHWAY)
     add_test(NAME nightly.same_bits COMMAND bash ${house}/same_bits.sh ${AR_GXX} ${AR_CLANGXX})

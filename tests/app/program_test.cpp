@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
 
@@ -66,7 +68,7 @@ TEST_F(Program, RoundsReportsAndReadsBack) {
   tiny_model().write(model_);
   const outcome o = run(quantize({"--json"}));
   ASSERT_EQ(o.status, 0) << o.err;
-  const auto json = ordered_json::parse(o.out);
+  const auto json = golden::parse_json(o.out);
   EXPECT_EQ(json["quantized_layers"], 14);
   EXPECT_EQ(json["output_dir"], out_);
   EXPECT_GT(json["peak_memory_bytes"].get<double>(), 0);
@@ -75,7 +77,7 @@ TEST_F(Program, RoundsReportsAndReadsBack) {
   EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0);
   const outcome seen = run({"inspect", "--model", out_, "--json"});
   ASSERT_EQ(seen.status, 0) << seen.err;
-  EXPECT_EQ(ordered_json::parse(seen.out)["quantized_tensors"], 14);
+  EXPECT_EQ(golden::parse_json(seen.out)["quantized_tensors"], 14);
 }
 
 TEST_F(Program, DryRunSizesAreTheSizesWritten) {
@@ -92,7 +94,7 @@ TEST_F(Program, DryRunSizesAreTheSizesWritten) {
       ASSERT_EQ(planned.status, 0) << planned.err;
       EXPECT_FALSE(fs::exists(out)) << "a dry run writes nothing";
       ASSERT_EQ(run(arguments).status, 0) << format;
-      const auto plan = ordered_json::parse(planned.out);
+      const auto plan = golden::parse_json(planned.out);
       std::uint64_t total = 0;
       for (const auto& output : plan["outputs"]) {
         const fs::path folder = plan["outputs"].size() == 1 ? fs::path(out) : fs::path(out) / output["format"].get<std::string>();
@@ -118,7 +120,7 @@ TEST_F(Program, EvaluatesWhatItWroteInEveryFormat) {
   const auto ppl = [&](const std::string& path) {
     const outcome o = run({"eval", "--model", path, "--ppl", dir_ / "calib.jsonl", "--seqlen", "64", "--max_tokens", "1024", "--ref", model_, "--json"});
     EXPECT_EQ(o.status, 0) << o.err;
-    return o.status == 0 ? ordered_json::parse(o.out) : ordered_json();
+    return o.status == 0 ? golden::parse_json(o.out) : ordered_json();
   };
   const auto original = ppl(model_);
   EXPECT_NEAR(original["kl"].get<double>(), 0, 1e-9);
@@ -156,7 +158,7 @@ TEST_F(Program, TunesAndIsReproducible) {
   // Each line of the log is an object with an event.
   std::istringstream log(golden::read_bytes(dir_ / "log.jsonl"));
   std::vector<std::string> events;
-  for (std::string line; std::getline(log, line);) events.push_back(ordered_json::parse(line)["event"]);
+  for (std::string line; std::getline(log, line);) events.push_back(golden::parse_json(line)["event"]);
   EXPECT_EQ(events, (std::vector<std::string>{"start", "block", "block", "end"}));
 }
 
@@ -189,7 +191,7 @@ TEST_F(Program, BlocksEndAfterAGapWithoutABetterLoss) {
   std::istringstream log(golden::read_bytes(dir_ / "log.jsonl"));
   int blocks = 0;
   for (std::string line; std::getline(log, line);) {
-    const auto event = ordered_json::parse(line);
+    const auto event = golden::parse_json(line);
     if (event["event"] != "block") continue;
     ++blocks;
     EXPECT_LT(event["iterations"], 100);
@@ -203,8 +205,8 @@ TEST_F(Program, GeneratesTheSameTextGreedily) {
   const std::vector<std::string> arguments = {"generate", "--model", model_, "--prompt", "Once", "--max_tokens", "8", "--temperature", "0", "--json"};
   const outcome a = run(arguments), b = run(arguments);
   ASSERT_EQ(a.status, 0) << a.err;
-  EXPECT_EQ(ordered_json::parse(a.out)["ids"], ordered_json::parse(b.out)["ids"]);
-  EXPECT_LE(ordered_json::parse(a.out)["ids"].size(), 8u);
+  EXPECT_EQ(golden::parse_json(a.out)["ids"], golden::parse_json(b.out)["ids"]);
+  EXPECT_LE(golden::parse_json(a.out)["ids"].size(), 8u);
 }
 
 TEST_F(Program, SideFilesAreCopiedByteForByteAndStaleOnesAreNot) {
@@ -410,12 +412,12 @@ TEST_F(Program, AFullDiskLeavesNothing) {
 TEST_F(Program, AnInterruptLeavesNothing) {
   tiny_model().write(model_);
   calibration();
-  for (const std::string signal : {"INT", "TERM"}) {
-    // Nothing is tuned in block 0: when its line is in the log, the program is in the loop and has far to go. One signal exactly, which `timeout` would not send.
+  for (const auto& [signal, tuning] : std::vector<std::pair<std::string, std::string>>{{"INT", "gram"}, {"TERM", "block"}}) {
+    // Nothing is tuned in block 0: when its line with the losses is in the log, the program is in the loop and has far to go. One signal exactly, which `timeout` would not send.
     const std::string log = dir_ / signal;
-    const std::string prefix = "sh -c '\"$@\" & p=$!; while kill -0 $p && ! grep -q block " + log + "; do sleep 0.02; done; kill -s " + signal + " $p; wait $p' sh";
+    const std::string prefix = "sh -c '\"$@\" & p=$!; while kill -0 $p && ! grep -qs first_loss " + log + "; do sleep 0.02; done; kill -s " + signal + " $p; wait $p' sh";
     const outcome o = run({"--model", model_, "--output_dir", out_, "--iters", "1000000", "--seqlen", "32", "--nsamples", "8", "--dataset", dir_ / "calib.jsonl",
-                           "--scheme", "W4A16G32", "--ignore_layers", "model.layers.0", "--log_json", log}, prefix);
+                           "--scheme", "W4A16G32", "--ignore_layers", "model.layers.0", "--tuning", tuning, "--log_json", log}, prefix);
     expect_refused(o, 130, {"interrupted while tuning"});
     const std::string events = golden::read_bytes(log);
     EXPECT_NE(events.find("\"status\": 130"), std::string::npos) << "the run did not end in good order: " << events;

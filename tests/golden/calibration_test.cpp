@@ -9,7 +9,7 @@
 #include <numeric>
 
 #include "ar/tune.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "text/chat_template.hpp"
 #include "text/numpy_random.hpp"
 #include "text/records.hpp"

@@ -4,12 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <regex>
 #include <string>
 
 #include "ar/calibrate.hpp"
 #include "ar/resolve.hpp"
 #include "support/every_target.hpp"
+#include "support/pattern.hpp"
 
 namespace {
 
@@ -29,14 +29,14 @@ matrix tokens(const golden::tensor& t) { return matrix(t.f32(), t.size() / t.sha
 
 TEST(Activations, QuantizersOfThePresetsEqualTheReference) {
   const golden::file file("data-types", file_name);
-  const std::regex name("act\\.([A-Z0-9_]+)\\.(rtn|tune)\\.(x[0-9])\\.qdq");
+  const support::pattern name("act\\.([A-Z0-9_]+)\\.(rtn|tune)\\.(x[0-9])\\.qdq");
   const tables all;
   int count = 0;
   for (const auto& [key, t] : file.tensors()) {
-    std::smatch m;
-    if (!std::regex_match(key, m, name)) continue;
+    const std::vector<std::string> m = name.match(key);
+    if (m.empty()) continue;
     SCOPED_TRACE(key);
-    const ar::scheme_fields& s = *ar::find_preset(m[1].str());
+    const ar::scheme_fields& s = *ar::find_preset(m[1]);
     const bool tuning = m[2] == "tune";
     ar::quantizer_choice choice;
     ASSERT_EQ(
@@ -45,12 +45,12 @@ TEST(Activations, QuantizersOfThePresetsEqualTheReference) {
     const std::string scale_key = key.substr(0, key.size() - 3) + "scale";
     quantizer q{std::string(choice.data_type), real::bf16, real::f16, s.act_bits.value(), s.act_group_size.value(), {}};
     if (m[1] == "FP8_BLOCK") q.group = 32;  // so it was recorded: 64 columns
-    const std::string maximum = "act." + m[1].str() + "." + m[2].str() + ".act_max";
+    const std::string maximum = "act." + m[1] + "." + m[2] + ".act_max";
     if (file.has(maximum)) q.tensor.maximum = file[maximum].f32()[0];
     std::vector<float> scale = file[scale_key].f32();
     if (choice.data_type.substr(0, 2) == "mx")
       for (float& e : scale) e = std::ldexp(1.0f, static_cast<int>(e));
-    const matrix x = tokens(file[m[3].str()]);
+    const matrix x = tokens(file[m[3]]);
     if (tuning) {
       expect_tuned(all, q, x, {}, {scale, {}, {}, t.f32(), {}});
     } else {

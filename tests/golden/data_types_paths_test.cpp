@@ -8,12 +8,13 @@
 #include <cctype>
 #include <cmath>
 #include <filesystem>
-#include <regex>
 #include <string>
 
 #include "ar/resolve.hpp"
 #include "ar/search.hpp"
 #include "support/every_target.hpp"
+#include "support/golden_json.hpp"
+#include "support/pattern.hpp"
 
 namespace {
 
@@ -142,16 +143,16 @@ TEST(SchemePath, TheRightElementFormatAndNotTheOneOfTheWidth) {
 
 TEST(MxUint, EqualsTheReferenceBitForBit) {
   const golden::file file("data-types", "mx_rtn.safetensors");
-  const std::regex name("uint\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)\\.mx_uint4\\.qdq");
+  const support::pattern name("uint\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)\\.mx_uint4\\.qdq");
   const tables all;
   int count = 0;
   for (const auto& [key, t] : file.tensors()) {
-    std::smatch m;
-    if (!std::regex_match(key, m, name)) continue;
+    const std::vector<std::string> m = name.match(key);
+    if (m.empty()) continue;
     SCOPED_TRACE(key);
     const golden::tensor* input = nullptr;
     for (const auto& [n, tensor] : file.tensors())
-      if (n.rfind("w." + m[1].str() + "." + m[2].str() + ".", 0) == 0) input = &tensor;
+      if (n.rfind("w." + m[1] + "." + m[2] + ".", 0) == 0) input = &tensor;
     ASSERT_NE(input, nullptr);
     const quantizer q{"mxuint", m[2] == "f32" ? real::f32 : m[2] == "f16" ? real::f16 : real::bf16, real::f32, 4, 32, {}};
     std::vector<float> scale = file[key.substr(0, key.size() - 3) + "exp"].f32();
@@ -267,14 +268,14 @@ TEST(Topic, EveryFileAndEveryTensorIsReadByATest) {
       continue;
     }
     ++files;
-    std::vector<std::regex> patterns;
+    std::vector<support::pattern> patterns;
     for (const reader& r : readers)
       if (stem == r.file) patterns.emplace_back(r.names);
     EXPECT_FALSE(patterns.empty()) << "nobody reads " << name;
     const golden::file file("data-types", name);
     for (const auto& [key, t] : file.tensors()) {
       int found = 0;
-      for (const std::regex& p : patterns) found += std::regex_match(key, p);
+      for (const support::pattern& p : patterns) found += !p.match(key).empty();
       EXPECT_EQ(found, 1) << name << ": " << key;
       ++tensors;
     }

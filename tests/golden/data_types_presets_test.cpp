@@ -5,7 +5,7 @@
 #include <string>
 
 #include "ar/scheme.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 
 namespace {
 

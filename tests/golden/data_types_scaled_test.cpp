@@ -6,13 +6,13 @@
 #include <bit>
 #include <cmath>
 #include <map>
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "ar/dispatch.hpp"
 #include "ar/quantize.hpp"
 #include "support/golden.hpp"
+#include "support/pattern.hpp"
 
 namespace {
 
@@ -144,16 +144,16 @@ std::string without_underscores(std::string s) {
 
 TEST(MxTypes, EqualTheReferenceBitForBit) {
   const golden::file file("data-types", "mx_rtn.safetensors");
-  const std::regex name("(rtn|rceil|rceil_v2)\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)\\.([a-z0-9_]+)");
+  const support::pattern name("(rtn|rceil|rceil_v2)\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)\\.([a-z0-9_]+)");
   comparison all;
   for (const std::string& key : cases_of(file)) {
     if (key.rfind("tuned.", 0) == 0 || key.rfind("uint.", 0) == 0) continue;  // with rounding offsets; a type that no preset selects
     SCOPED_TRACE(key);
-    std::smatch m;
-    ASSERT_TRUE(std::regex_match(key, m, name)) << "a case that this test does not understand";
+    const std::vector<std::string> m = name.match(key);
+    ASSERT_FALSE(m.empty()) << "a case that this test does not understand";
     std::string type = without_underscores(m[4]);
     if (m[4] == "mx_fp6e2m3" || m[4] == "mx_fp8e4m3") type.resize(5);  // the default of its width
-    if (m[1] != "rtn") type += "_" + m[1].str();
+    if (m[1] != "rtn") type += "_" + m[1];
     result want;
     want.qdq = file[key + ".qdq"].f32();
     for (const float e : file[key + ".exp"].f32()) want.scale.push_back(std::ldexp(1.0f, static_cast<int>(e)));
@@ -185,15 +185,15 @@ TEST(MxTypes, ElementsRoundAsInTheReference) {
 
 TEST(Nvfp4Types, EqualTheReferenceBitForBit) {
   const golden::file file("data-types", "nvfp4.safetensors");
-  const std::regex name("(rtn|rtn_halfgs|static|v2|v2gs)\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)");
+  const support::pattern name("(rtn|rtn_halfgs|static|v2|v2gs)\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)");
   comparison all;
   for (const std::string& key : cases_of(file)) {
     if (key.rfind("tuned.", 0) == 0 || key.rfind("fused.", 0) == 0 || key.find("opt") != std::string::npos) continue;
     SCOPED_TRACE(key);
-    std::smatch m;
-    ASSERT_TRUE(std::regex_match(key, m, name)) << "a case that this test does not understand";
+    const std::vector<std::string> m = name.match(key);
+    ASSERT_FALSE(m.empty()) << "a case that this test does not understand";
     problem p = weights_of(file, m[2], m[3], 16);
-    const std::string shape_and_type = m[2].str() + "." + m[3].str();
+    const std::string shape_and_type = m[2] + "." + m[3];
     const float global = file["rtn." + shape_and_type + ".global_scale"].f32()[0];
     if (m[1] == "rtn_halfgs") p.tensor.global_scale = global * 0.5f;
     if (m[1] == "static") p.tensor.maximum = file[key + ".tensor_max"].f32()[0];
@@ -215,15 +215,15 @@ TEST(Nvfp4Types, EqualTheReferenceBitForBit) {
 
 TEST(Fp8Types, EqualTheReferenceBitForBit) {
   const golden::file file("data-types", "fp8.safetensors");
-  const std::regex name("(fp8|fp8_e5m2|fp8_unit_scale|fp8_e5m2_unit_scale|fp8_static_max0\\.11|block)\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)(?:\\.g(-?[0-9]+))?");
+  const support::pattern name("(fp8|fp8_e5m2|fp8_unit_scale|fp8_e5m2_unit_scale|fp8_static_max0\\.11|block)\\.([0-9]+x[0-9]+)\\.(f32|f16|bf16)(?:\\.g(-?[0-9]+))?");
   comparison all;
   for (const std::string& key : cases_of(file)) {
     if (key.find("tuned.") != std::string::npos || key.rfind("fp8_to_int", 0) == 0) continue;
     SCOPED_TRACE(key);
-    std::smatch m;
-    ASSERT_TRUE(std::regex_match(key, m, name)) << "a case that this test does not understand";
+    const std::vector<std::string> m = name.match(key);
+    ASSERT_FALSE(m.empty()) << "a case that this test does not understand";
     const std::string kind = m[1];
-    problem p = weights_of(file, m[2], m[3], m[4].matched ? ar::group_shape(std::stoi(m[4])) : kind == "block" ? ar::group_shape(128, 128) : ar::group_shape(0));
+    problem p = weights_of(file, m[2], m[3], !m[4].empty() ? ar::group_shape(std::stoi(m[4])) : kind == "block" ? ar::group_shape(128, 128) : ar::group_shape(0));
     std::string type = kind == "fp8_e5m2" ? "fp8e5m2" : kind == "block" ? "fp8_block" : kind == "fp8_unit_scale" ? "fp8_unit" : kind == "fp8_e5m2_unit_scale" ? "fp8e5m2_unit" : "fp8";
     if (kind == "fp8_static_max0.11") p.tensor.maximum = 0.11f;
     result want;

@@ -5,11 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <regex>
 #include <string>
 
 #include "ar/detail/neuqi_grid.hpp"
 #include "support/every_target.hpp"
+#include "support/pattern.hpp"
 
 namespace {
 
@@ -20,21 +20,20 @@ real format_of(const std::string& s) { return s == "f32" ? real::f32 : s == "f16
 
 /// The name of the weight matrix of a file with this shape and format.
 std::string weight_name(const golden::file& file, const std::string& shape, const std::string& dtype) {
-  const std::regex pattern("w\\." + shape + "\\." + dtype + "\\.[a-z]+");
+  const support::pattern pattern("w\\." + shape + "\\." + dtype + "\\.[a-z]+");
   for (const auto& [name, t] : file.tensors())
-    if (std::regex_match(name, pattern)) return name;
+    if (!pattern.match(name).empty()) return name;
   throw std::runtime_error("no weight " + shape + " " + dtype);
 }
 
 /// Names of all tensors that end in `.qdq`, without that ending, that the pattern matches as a whole.
-std::vector<std::pair<std::string, std::smatch>> cases_of(const golden::file& file, const std::regex& pattern, std::vector<std::string>& names) {
+std::vector<std::pair<std::string, std::vector<std::string>>> cases_of(const golden::file& file, const support::pattern& pattern, std::vector<std::string>& names) {
   names.clear();
   for (const auto& [name, t] : file.tensors())
     if (name.size() > 4 && name.substr(name.size() - 4) == ".qdq") names.push_back(name.substr(0, name.size() - 4));
-  std::vector<std::pair<std::string, std::smatch>> cases;
+  std::vector<std::pair<std::string, std::vector<std::string>>> cases;
   for (const std::string& n : names) {
-    std::smatch m;
-    if (std::regex_match(n, m, pattern)) cases.emplace_back(n, m);
+    if (const std::vector<std::string> m = pattern.match(n); !m.empty()) cases.emplace_back(n, m);
   }
   EXPECT_GT(cases.size(), 0u);
   return cases;
@@ -72,12 +71,12 @@ TEST(OptRtn, SymmetricIntegersEqualTheReference) {
   const tables all;
   std::vector<std::string> names;
   for (const auto& [key, m] :
-       cases_of(file, std::regex(shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
+       cases_of(file, support::pattern(shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
     SCOPED_TRACE(key);
     const real format = format_of(m[3]);
     const matrix w(file[weight_name(file, m[1], m[3])]);
     const quantizer q{"int_sym", format, format, std::stoi(m[4]), std::stoi(m[2]), {}};
-    const std::vector<float> importance = m[5] == "noim" ? std::vector<float>() : file["imatrix." + m[1].str() + "." + m[5].str()].f32();
+    const std::vector<float> importance = m[5] == "noim" ? std::vector<float>() : file["imatrix." + m[1] + "." + m[5]].f32();
     // The reference's threshold is that of scale_dtype f16 whatever format the scale has.
     const ar::search_options how{.importance = importance.empty() ? nullptr : importance.data(), .least_scale = 1e-5f, .reference = true};
     expect_search(all, q, w, how, {file[key + ".scale"].f32(), {}, {}, file[key + ".qdq"].f32(), optional(file, key + ".code")}, 1 << (q.bits - 1));
@@ -89,10 +88,10 @@ TEST(OptRtn, MxEqualsTheReference) {
   const golden::file file("data-types", "mx_opt_rtn.safetensors");
   const tables all;
   std::vector<std::string> names;
-  for (const auto& [key, m] : cases_of(file, std::regex(shape_text + "\\." + format_text + "\\.(mx_[a-z0-9]+)\\." + im_text), names)) {
+  for (const auto& [key, m] : cases_of(file, support::pattern(shape_text + "\\." + format_text + "\\.(mx_[a-z0-9]+)\\." + im_text), names)) {
     SCOPED_TRACE(key);
     const matrix w(file[weight_name(file, m[1], m[2])]);
-    const std::vector<float> importance = m[4] == "noim" ? std::vector<float>() : file["imatrix." + m[1].str() + "." + m[4].str()].f32();
+    const std::vector<float> importance = m[4] == "noim" ? std::vector<float>() : file["imatrix." + m[1] + "." + m[4]].f32();
     const ar::search_options how{.importance = importance.empty() ? nullptr : importance.data(), .reference = true};
     expect_search(all, {our_name(m[3]), format_of(m[2]), real::f16, 0, 32, {}}, w, how,
                   {powers(file[key + ".exp"].f32()), {}, {}, file[key + ".qdq"].f32(), {}});
@@ -104,7 +103,7 @@ TEST(OptRtn, Nvfp4EqualsTheReference) {
   const golden::file file("data-types", "nvfp4.safetensors");
   const tables all;
   std::vector<std::string> names;
-  const auto cases = cases_of(file, std::regex("(opt|opt_fusedgs|v2opt)\\." + shape_text + "\\." + format_text + "(?:\\." + im_text + ")?"), names);
+  const auto cases = cases_of(file, support::pattern("(opt|opt_fusedgs|v2opt)\\." + shape_text + "\\." + format_text + "(?:\\." + im_text + ")?"), names);
   for (const auto& [key, m] : cases) {
     SCOPED_TRACE(key);
     const matrix w(file[weight_name(file, m[2], m[3])]);
@@ -112,7 +111,7 @@ TEST(OptRtn, Nvfp4EqualsTheReference) {
     if (m[1] == "opt") q.tensor.maximum = w.largest();
     if (m[1] == "opt_fusedgs") q.tensor.global_scale = all.type(q)->global_scale(w.largest()) * 0.7f;
     const std::vector<float> importance =
-        m[4].matched && m[4] != "noim" ? file["imatrix." + m[2].str() + "." + m[4].str()].f32() : std::vector<float>();
+        !m[4].empty() && m[4] != "noim" ? file["imatrix." + m[2] + "." + m[4]].f32() : std::vector<float>();
     const ar::search_options how{.importance = importance.empty() ? nullptr : importance.data(), .reference = true};
     expect_search(all, q, w, how, {file[key + ".scale"].f32(), {}, optional(file, key + ".coeff"), file[key + ".qdq"].f32(), {}});
   }
@@ -124,12 +123,12 @@ TEST(Neuqi, EqualsTheReference) {
   const tables all;
   std::vector<std::string> names;
   for (const auto& [key, m] : cases_of(
-           file, std::regex("(sym|asym)\\." + shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
+           file, support::pattern("(sym|asym)\\." + shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text + "\\." + im_text), names)) {
     SCOPED_TRACE(key);
     const matrix w(file[weight_name(file, m[2], m[4])]);
-    const std::vector<float> importance = m[6] == "noim" ? std::vector<float>() : file["imatrix." + m[2].str() + "." + m[6].str()].f32();
+    const std::vector<float> importance = m[6] == "noim" ? std::vector<float>() : file["imatrix." + m[2] + "." + m[6]].f32();
     const ar::search_options how{.importance = importance.empty() ? nullptr : importance.data(), .neuqi = true};
-    expect_search(all, {"int_" + m[1].str(), format_of(m[4]), real::f16, std::stoi(m[5]), std::stoi(m[3]), {}}, w, how,
+    expect_search(all, {"int_" + m[1], format_of(m[4]), real::f16, std::stoi(m[5]), std::stoi(m[3]), {}}, w, how,
                   {file[key + ".scale"].f32(), optional(file, key + ".zp"), {}, file[key + ".qdq"].f32(), {}});
   }
   for (const auto& [name, t] : file.tensors()) {
@@ -146,9 +145,9 @@ TEST(Tuned, IntegersEqualTheReference) {
   const tables all;
   std::vector<std::string> names;
   for (const auto& [key, m] :
-       cases_of(file, std::regex("(sym|asym|symgptq|init)\\." + shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text), names)) {
+       cases_of(file, support::pattern("(sym|asym|symgptq|init)\\." + shape_text + "\\." + group_text + "\\." + format_text + "\\." + bits_text), names)) {
     SCOPED_TRACE(key);
-    const std::string weight = weight_name(file, m[2], m[4]), inputs = weight + ".g" + m[3].str() + ".";
+    const std::string weight = weight_name(file, m[2], m[4]), inputs = weight + ".g" + m[3] + ".";
     const matrix w(file[weight]);
     const std::size_t group = static_cast<std::size_t>(std::stoi(m[3])), groups = ar::ceil_div(w.cols, group);
     const matrix v = unpadded(file[inputs + "v"].f32(), w, group), low(file[inputs + "min_scale"].f32(), w.rows, groups);
@@ -184,11 +183,11 @@ TEST(Tuned, MxEqualsTheReference) {
   const golden::file file("data-types", "mx_rtn.safetensors");
   const tables all;
   std::vector<std::string> names;
-  const auto cases = cases_of(file, std::regex("tuned\\." + shape_text + "\\." + format_text + "\\.(mx_[a-z0-9]+)"), names);
+  const auto cases = cases_of(file, support::pattern("tuned\\." + shape_text + "\\." + format_text + "\\.(mx_[a-z0-9]+)"), names);
   for (const auto& [key, m] : cases) {
     SCOPED_TRACE(key);
     const matrix w(file[weight_name(file, m[1], m[2])]);
-    const std::string inputs = "tuned." + m[1].str() + "." + m[2].str() + ".";
+    const std::string inputs = "tuned." + m[1] + "." + m[2] + ".";
     const matrix v = unpadded(file[inputs + "v"].f32(), w, 32), high(file[inputs + "max_scale"].f32(), w.rows, ar::ceil_div(w.cols, 32));
     expect_tuned(all, {our_name(m[3]), format_of(m[2]), real::f16, 0, 32, {}}, w, {v.view(), {}, high.view(), {}},
                  {powers(file[key + ".exp"].f32()), {}, {}, file[key + ".qdq"].f32(), {}});
@@ -202,7 +201,7 @@ TEST(Tuned, Nvfp4AndFp8EqualTheReference) {
     const golden::file file("data-types", topic + ".safetensors");
     const tables all;
     std::vector<std::string> names;
-    for (const auto& [key, m] : cases_of(file, std::regex("(tuned|block_tuned)\\." + shape_text + "\\." + format_text), names)) {
+    for (const auto& [key, m] : cases_of(file, support::pattern("(tuned|block_tuned)\\." + shape_text + "\\." + format_text), names)) {
       SCOPED_TRACE(key);
       const matrix w(file[weight_name(file, m[2], m[3])]);
       const bool block = m[1] == "block_tuned";

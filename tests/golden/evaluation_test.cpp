@@ -5,11 +5,12 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 
 #include "arch/architecture.hpp"
 #include "io/checkpoint_dir.hpp"
 #include "model/decoder.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 
 namespace {
 
@@ -32,7 +33,7 @@ TEST(GoldenEvaluation, LogLikelihoodsOfTheTinyModel) {
     std::istringstream lines(golden::read_bytes(entry.path()));
     std::size_t count = 0;
     for (std::string line; std::getline(lines, line); ++count) {
-      const auto request = nlohmann::json::parse(line);
+      const auto request = golden::parse_json(line);
       auto ids = request["ctx_ids"].get<std::vector<std::int32_t>>();
       const auto continuation = request["cont_ids"].get<std::vector<std::int32_t>>();
       ids.insert(ids.end(), continuation.begin(), continuation.end());

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "command/quantize_run.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {

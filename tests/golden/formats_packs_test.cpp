@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <regex>
 #include <string>
 #include <vector>
 
@@ -14,14 +13,15 @@
 #include "ar/pack.hpp"
 #include "ar/quantize.hpp"
 #include "support/golden.hpp"
+#include "support/pattern.hpp"
 
 namespace {
 
 using ar::errc;
 
 int bits_in(const std::string& name) {
-  std::smatch m;
-  return std::regex_search(name, m, std::regex("w([1-8])")) ? std::stoi(m[1]) : 0;
+  const std::vector<std::string> m = support::pattern("w([1-8])").search(name);
+  return m.empty() ? 0 : std::stoi(m[1]);
 }
 
 /// Codes as the originals hold them (I32, or signed I8 that is `offset` less).
@@ -451,7 +451,7 @@ TEST(Packs, EveryTensorOfEveryFileIsThePeers) {
     const std::string stem = entry.path().stem().string();
     SCOPED_TRACE(stem);
     const golden::file f(entry.path());
-    const auto k = std::find_if(std::begin(kinds), std::end(kinds), [&](const kind& x) { return std::regex_match(stem, std::regex(x.files)); });
+    const auto k = std::find_if(std::begin(kinds), std::end(kinds), [&](const kind& x) { return !support::pattern(x.files).match(stem).empty(); });
     ASSERT_NE(k, std::end(kinds)) << "no test reads this file";
     ++count[static_cast<std::size_t>(k - std::begin(kinds))];
     k->check(f, bits_in(stem));

@@ -13,7 +13,7 @@
 #include "export/export_format.hpp"
 #include "io/file.hpp"
 #include "io/gguf.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "support/temp_dir.hpp"
 #include "support/tiny_model.hpp"
 

@@ -12,7 +12,7 @@
 #include "ar/tune.hpp"
 #include "model/block.hpp"
 #include "model/decoder.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "tune/signround.hpp"
 
 namespace {
@@ -24,7 +24,7 @@ using std::size_t;
 class golden_model final : public model::weight_source {
  public:
   explicit golden_model(const golden::file& data) : data_(data) {
-    const auto c = nlohmann::json::parse(data.metadata().at("config"));
+    const auto c = golden::parse_json(data.metadata().at("config"));
     spec_.hidden_size = c["hidden"];
     spec_.intermediate_size = c["intermediate"];
     spec_.num_layers = c["layers"];
@@ -68,7 +68,7 @@ struct run_facts {
 bool read_facts(const golden::file& run, run_facts& facts) {
   const auto& meta = run.metadata();
   if (meta.count("overrides") == 0) return false;
-  const auto over = nlohmann::json::parse(meta.at("overrides"));
+  const auto over = golden::parse_json(meta.at("overrides"));
   const ar::scheme_fields* preset = ar::find_preset(meta.at("scheme"));
   if (preset == nullptr || preset->data_type != "int" || over.contains("enable_alg_ext") || over.contains("enable_norm_bias_tuning")) return false;
   facts.scheme = *preset;

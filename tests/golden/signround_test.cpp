@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "ar/tune.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 
 namespace {
 
@@ -87,7 +87,7 @@ void expect_same(const std::vector<float>& ours, const std::vector<float>& their
 
 TEST(SignRoundGolden, FakeQuantizationAndGradientsAreTheReferencesBits) {
   const golden::file file("signround", "fakequant_vectors.safetensors");
-  const auto cases = nlohmann::json::parse(file.metadata().at("cases"));
+  const auto cases = golden::parse_json(file.metadata().at("cases"));
   int checked = 0;
   for (const auto& [name, facts] : cases.items()) {
     named_grid named = grid_of(name);
@@ -149,8 +149,8 @@ class linear_run {
  public:
   linear_run(const golden::file& data, const golden::file& run) : run_(run) {
     const auto& meta = run.metadata();
-    const auto scheme = nlohmann::json::parse(meta.at("scheme"));
-    config_ = nlohmann::json::parse(meta.at("config"));
+    const auto scheme = golden::parse_json(meta.at("scheme"));
+    config_ = golden::parse_json(meta.at("config"));
     iters_ = std::stoi(meta.at("iters"));
     accumulate_ = std::stoi(meta.at("gradient_accumulate_steps"));
     micro_ = std::stoul(meta.at("batch_size"));
@@ -181,7 +181,7 @@ class linear_run {
 
   /// A layer outside the blocks: micro-batches of one sample, summed errors, the target from the float model's input, and a divisor from the
   /// first samples instead of the drawn ones.
-  explicit linear_run(const golden::file& run) : run_(run), config_(nlohmann::json::object()), micro_(1), outside_(true) {
+  explicit linear_run(const golden::file& run) : run_(run), config_(nlohmann::ordered_json::object()), micro_(1), outside_(true) {
     iters_ = std::stoi(run.metadata().at("iters"));
     accumulate_ = static_cast<int>(run["indices"].shape[1]);
     rows_ = run["weight"].rows();
@@ -344,7 +344,7 @@ class linear_run {
   }
 
   const golden::file& run_;
-  nlohmann::json config_;
+  nlohmann::ordered_json config_;
   ar::tune_grid grid_;
   layer_buffers layer_;
   std::vector<float> x_, target_, mask_;
@@ -357,7 +357,7 @@ class linear_run {
 bool covered(const golden::file& run) {
   const auto& meta = run.metadata();
   if (meta.count("scheme") == 0 || meta.count("class") == 0) return false;
-  const auto scheme = nlohmann::json::parse(meta.at("scheme"));
+  const auto scheme = golden::parse_json(meta.at("scheme"));
   const std::string type = scheme["data_type"];
   if (type.rfind("int", 0) != 0) return false;
   const std::string kind = meta.at("class");

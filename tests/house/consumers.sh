@@ -7,6 +7,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
 # What is tested is the way in, not the kernels: one instruction set, without optimization, instead of six.
 export CXXFLAGS="${CXXFLAGS:-} -O0 -DHWY_COMPILE_ONLY_STATIC"
+# All ways compile the same units: with ccache, once (the folder of the build, which differs, is only part of the debug information).
+if command -v ccache > /dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_NOHASHDIR=1; fi
 install_library() {
   cmake -S "$root" -B "$tmp/ar" -G Ninja -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_BUILD_TYPE=Debug -DAR_BUILD_TESTS=OFF -DAR_BUILD_EXAMPLES=OFF -DCMAKE_INSTALL_PREFIX="$tmp/prefix" > "$tmp/log"
   cmake --build "$tmp/ar" >> "$tmp/log"

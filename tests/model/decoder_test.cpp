@@ -12,10 +12,11 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "arch/architecture.hpp"
 #include "io/safetensors.hpp"
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "text/tokenizer.hpp"
 
 namespace {
@@ -103,7 +104,7 @@ std::vector<std::int32_t> ids_of_lines(const fs::path& folder, const fs::path& f
   std::istringstream lines(golden::read_bytes(file));
   std::vector<std::int32_t> ids;
   for (std::string line; std::getline(lines, line);) {
-    const auto part = t->encode(nlohmann::json::parse(line)["text"].get<std::string>(), false);
+    const auto part = t->encode(golden::parse_json(line)["text"].get<std::string>(), false);
     if (!part) throw std::runtime_error(describe(part.error()));
     ids.push_back(t->bos_id());
     ids.insert(ids.end(), part->begin(), part->end());

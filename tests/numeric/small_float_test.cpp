@@ -6,13 +6,12 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "ar/numeric/half.hpp"
 #include "ar/numeric/small_float.hpp"
+#include "support/golden_json.hpp"
 
 namespace {
 
@@ -174,8 +173,7 @@ std::uint32_t hash_of(std::uint64_t step, int bytes, const Encode& encode) {
 }
 
 void expect_recorded_hashes(const char* which, std::uint64_t step) {
-  std::ifstream in(std::string(AR_TEST_DATA) + "/number_formats/hashes.json");
-  const auto recorded = nlohmann::json::parse(in)[which];
+  const auto recorded = golden::read_json(std::string(AR_TEST_DATA) + "/number_formats/hashes.json")[which];
   ASSERT_EQ(recorded.size(), 8u);
   const auto check = [&](const char* name, int bytes, const auto& encode) { EXPECT_EQ(hash_of(step, bytes, encode), recorded[name].get<std::uint32_t>()) << name; };
   constexpr auto special = ar::overflow::to_special;

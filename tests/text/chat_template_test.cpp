@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 
 namespace {
 

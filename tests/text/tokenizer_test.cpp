@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "support/temp_dir.hpp"
 #include "text/tokenize_lines.hpp"
 
@@ -79,8 +79,8 @@ TEST(Tokenizer, EqualsThePackageOnRecordedLines) {
     const auto wanted = lines_of(entry.path() / "ids.jsonl");
     ASSERT_EQ(wanted.size(), texts.size());
     for (std::size_t i = 0; i < texts.size(); ++i) {
-      const auto text = ordered_json::parse(texts[i]).get<std::string>();
-      ASSERT_EQ(encoded(*tok, text, true), ordered_json::parse(wanted[i]).get<ids>()) << "line " << i << " " << texts[i].substr(0, 200);
+      const auto text = golden::parse_json(texts[i]).get<std::string>();
+      ASSERT_EQ(encoded(*tok, text, true), golden::parse_json(wanted[i]).get<ids>()) << "line " << i << " " << texts[i].substr(0, 200);
     }
     ++tokenizers;
   }
@@ -94,7 +94,7 @@ TEST(Tokenizer, EveryPartEqualsThePackage) {
     const auto tok = tokenizer::open(entry.path().string());
     ASSERT_TRUE(tok) << describe(tok.error());
     for (const std::string& line : lines_of(entry.path() / "cases.jsonl")) {
-      const ordered_json c = ordered_json::parse(line);
+      const ordered_json c = golden::parse_json(line);
       const auto wanted = c["ids"].get<ids>();
       EXPECT_EQ(encoded(*tok, c["text"].get<std::string>(), true), wanted) << c["text"];
       EXPECT_EQ(tok->decode(wanted, true), c["decoded"].get<std::string>()) << c["text"];
@@ -284,8 +284,8 @@ TEST(Threads, MayShareATokenizer) {
   for (std::size_t t = 0; t < wrong.size(); ++t) {
     threads.emplace_back([&, t] {
       for (std::size_t i = t * 50; i < 400; ++i) {
-        const auto r = tok->encode(ordered_json::parse(texts[i]).get<std::string>(), true);
-        wrong[t] += !r || *r != ordered_json::parse(wanted[i]).get<ids>();
+        const auto r = tok->encode(golden::parse_json(texts[i]).get<std::string>(), true);
+        wrong[t] += !r || *r != golden::parse_json(wanted[i]).get<ids>();
       }
     });
   }
