@@ -526,9 +526,18 @@ class gram_tuner {
       options.keep_best = !o_.not_use_best_mse;
       const auto thread = static_cast<std::size_t>(omp_get_thread_num());
       const std::size_t n = std::min(gram_rows::piece, job.rows - first);
+      // Every thread reports, one at a time, and between iterations as well: a piece may take long, and an interrupt is to be seen there.
+      const auto go_on = [&](double loss) {
+        if (events_.on_iteration) {
+#pragma omp critical(auto_round_gram_events)
+          if (!stop && !events_.on_iteration(block_.first_block, o_.iters * (rows_done_ + done) / all, loss)) stop = true;
+        }
+        return !stop;
+      };
+      options.go_on = go_on;
       losses[p] = tuners_[thread].run(job, first, n, options, outputs_[at]);
-      const std::int64_t so_far = done.fetch_add(static_cast<std::int64_t>(n)) + static_cast<std::int64_t>(n);
-      if (thread == 0 && events_.on_iteration && !events_.on_iteration(block_.first_block, o_.iters * (rows_done_ + so_far) / all, losses[p].kept)) stop = true;
+      done += static_cast<std::int64_t>(n);
+      go_on(losses[p].kept);
     }
     rows_done_ += static_cast<std::int64_t>(rows);
     if (stop) return fail(error_kind::interrupted, "interrupted while tuning");

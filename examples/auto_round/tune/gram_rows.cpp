@@ -1,6 +1,7 @@
 #include "tune/gram_rows.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "ar/tune.hpp"
 #include "model/kernels.hpp"
@@ -79,6 +80,7 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
       now_[r] = to;
     }
     if (last) break;
+    if (o.go_on && t % 64 == 63 && !o.go_on(std::accumulate(best_loss_.begin(), best_loss_.end(), 0.0))) break;
     lr.advance();
     minmax_lr.advance();
   }

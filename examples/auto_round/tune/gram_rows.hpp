@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "ar/detail/tune_types.hpp"
@@ -19,6 +20,7 @@ struct gram_options {
   double lr = 0, minmax_lr = 0;  ///< at the first iteration; both decay linearly to zero
   bool factors = true;           ///< tune min_scale and max_scale
   bool keep_best = true;         ///< of each row, the iterate with the lowest loss; else the last
+  std::function<bool(double kept)> go_on = {};  ///< may be empty; asked every 64 iterations, with the loss so far: false ends the run, and its output is of no use
 };
 
 /// The loss of a layer [rows x cols], summed over its rows and without its constant.
