@@ -32,6 +32,8 @@ AR_FN constexpr F round_to(real type, F x) noexcept {
 }
 /// 1 / x, and 0 where x is so small that the quotient would say nothing.
 AR_FN constexpr float guarded_reciprocal(float x) noexcept { return lane_abs(x) >= 1e-30f ? 1.0f / x : 0.0f; }
+/// r * r, and 0 where float cannot hold it: the reciprocal of so small a step, whose gradient is infinite or NaN in the reference.
+AR_FN constexpr float guarded_square(float r) noexcept { return lane_abs(r) < 0x1p64f ? r * r : 0.0f; }
 
 /// What a group is made from: its extrema (zero included) and the tuned factors, already clamped. `init_scale` is 0 or, in the variant with a
 /// searched scale, replaces the extrema.
@@ -208,7 +210,7 @@ struct quantized_steps {
     }
     const float gr = inverse > 0.0f ? detail::rowsum(through_inverse, n) * top : 0.0f;
     const float r = guarded_reciprocal(width);
-    float gw = detail::rowsum(through_step, n) / top + (width >= 1e-30f ? -gr * (r * r) : 0.0f);
+    float gw = detail::rowsum(through_step, n) / top + (width >= 1e-30f ? -gr * guarded_square(r) : 0.0f);
     if (!(t[argmax] > 0.0f)) gw = 0.0f;
     for (std::size_t i = 0; i < n; ++i) grad[i] = direct[i];
     grad[argmax] += gw;
@@ -365,7 +367,7 @@ struct tuned_superblock_symmetric {
     float ds[16] = {}, through_step[16] = {}, through_inverse[16] = {};
     for (std::size_t i = 0; i < n; ++i) {
       const float rec = g[reciprocal][first + i];
-      const float gs = sum[0][first + i] + (lane_abs(g[scale][first + i]) >= 1e-30f ? -sum[1][first + i] * (rec * rec) : 0.0f);
+      const float gs = sum[0][first + i] + (lane_abs(g[scale][first + i]) >= 1e-30f ? -sum[1][first + i] * guarded_square(rec) : 0.0f);
       const bool inside = -super_levels - half_open < c.level[i] && c.level[i] < super_levels - 1.0f + half_open;
       const float gr = inside ? gs * c.step : 0.0f;
       ds[i] = gr * c.inverse;
@@ -373,7 +375,7 @@ struct tuned_superblock_symmetric {
       through_inverse[i] = gr * c.s0[i];
     }
     float gd = detail::rowsum(through_step, n);
-    if (lane_abs(c.step) >= 1e-30f) gd += -detail::rowsum(through_inverse, n) * (c.inverse * c.inverse);
+    if (lane_abs(c.step) >= 1e-30f) gd += -detail::rowsum(through_inverse, n) * guarded_square(c.inverse);
     ds[c.largest] += gd / -super_levels;
     for (std::size_t i = 0; i < n; ++i) {
       const float a = -(r[i].wmin * r[i].min_scale), b = r[i].wmax * r[i].max_scale;
