@@ -250,7 +250,7 @@ AR_FN constexpr void add_fifth_bits(const std::uint8_t* qh, std::uint8_t* code) 
     return;
   }
 #endif
-  for (std::size_t i = 0; i < 32; ++i) code[i] = detail::byte_of(code[i] | (((qh[i / 8] >> (i % 8)) & 1u) << 4));
+  for (std::size_t i = 0; i < 32; ++i) code[i] = detail::byte_of(code[i] | (((std::uint32_t{qh[i / 8]} >> (i % 8)) & 1u) << 4));
 }
 
 }  // namespace gguf

@@ -30,7 +30,7 @@ struct iq2_s : gguf::lattice_superblock<16> {
     const auto& table = detail::lattice<detail::lattice_2bit_1024>;
     const float d = detail::read_f16(block + offsetof(layout, d));
     for (std::size_t g = 0; g < 16; ++g) {
-      const std::uint32_t scale = (block[offsetof(layout, scales) + g / 2] >> (4 * (g & 1))) & 15u;
+      const std::uint32_t scale = (std::uint32_t{block[offsetof(layout, scales) + g / 2]} >> (4 * (g & 1))) & 15u;
       p.step[g] = (d * (0.5f + static_cast<float>(scale))) * 0.25f;
     }
     for (std::size_t g = 0; g < 16; ++g) {

@@ -30,7 +30,7 @@ struct iq3_s : gguf::lattice_superblock<32> {
     const auto& table = detail::lattice<detail::lattice_3bit_512>;
     const float d = detail::read_f16(block + offsetof(layout, d));
     for (std::size_t g = 0; g < 8; ++g) {
-      const std::uint32_t scale = (block[offsetof(layout, scales) + g / 2] >> (4 * (g & 1))) & 15u;
+      const std::uint32_t scale = (std::uint32_t{block[offsetof(layout, scales) + g / 2]} >> (4 * (g & 1))) & 15u;
       p.step[g] = d * static_cast<float>(1u + 2u * scale);
     }
     for (std::size_t k = 0; k < 16; ++k) {
