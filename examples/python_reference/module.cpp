@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <ar/dispatch.hpp>
 #include <ar/pack.hpp>
+#include <ar/resolve.hpp>
 #include <ar/scheme.hpp>
 #include <optional>
 #include <stdexcept>
@@ -66,14 +67,9 @@ resolved resolve(const std::string& scheme, std::optional<int> group_size, int g
   const ar::real weight = format_of(weight_format), scale = format_of(scale_format);
   resolved r{nullptr, {}, {32, 1}};
   if (const ar::scheme_fields* preset = ar::find_preset(scheme)) {
-    // The names of data types follow from a preset's fields: family and symmetry, or family and width.
-    std::string family(preset->data_type);
-    r.kernels = find(family + (preset->sym ? "_sym" : "_asym"), weight, scale);
-    if (r.kernels == nullptr) r.kernels = find(family, weight, scale);
-    if (preset->group_rows > 1) r.kernels = find(family + std::to_string(preset->bits) + "_block", weight, scale);
-    family.erase(std::remove(family.begin(), family.end(), '_'), family.end());
-    if (r.kernels == nullptr) r.kernels = find(family + std::to_string(preset->bits), weight, scale);
-    if (r.kernels == nullptr) r.kernels = find(family, weight, scale);
+    ar::quantizer_choice choice;
+    if (ar::resolve_quantizer({.data_type = preset->data_type, .bits = preset->bits, .sym = preset->sym, .tiles = preset->group_rows > 1}, choice) == ar::errc::ok)
+      r.kernels = find(std::string(choice.data_type), weight, scale);
     r.type.bits = preset->bits;
     r.group = {preset->group_size, std::max(1, preset->group_rows)};
   } else {

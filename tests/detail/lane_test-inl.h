@@ -40,6 +40,7 @@ F lane_whole_bits(F a) {
 AR_UNARY(lane_round)
 AR_UNARY(lane_trunc)
 AR_UNARY(lane_floor)
+AR_UNARY(lane_nint)
 AR_UNARY(lane_abs)
 AR_UNARY(lane_round_f16)
 AR_UNARY(lane_round_bf16)
@@ -78,6 +79,7 @@ inline ::lane_test::report run(const std::vector<float>& finite, const std::vect
   out.target = HWY_STR(HWY_NAMESPACE);
   check<lane_round_f16_op>("round_f16", any, any, out);
   check<lane_round_bf16_op>("round_bf16", any, any, out);
+  check<lane_nint_op>("nint", any, any, out);
 #define AR_CHECK(name) check<lane_##name##_op>(#name, finite, shuffled, out);
   AR_CHECK(is_negative) AR_CHECK(binade) AR_CHECK(whole_bits) AR_CHECK(round) AR_CHECK(trunc) AR_CHECK(floor) AR_CHECK(abs) AR_CHECK(plus_zero) AR_CHECK(sqrt) AR_CHECK(negate) AR_CHECK(add) AR_CHECK(subtract)
   AR_CHECK(multiply) AR_CHECK(divide) AR_CHECK(min) AR_CHECK(max) AR_CHECK(lt) AR_CHECK(le) AR_CHECK(gt) AR_CHECK(ge) AR_CHECK(eq) AR_CHECK(logic)

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -98,6 +99,23 @@ TEST(SmallLanes, IntegersAreTwosComplementWithoutTheMostNegative) {
     }
     EXPECT_EQ(ar::lane_round_small(-5.0f, g), -g.max);
     EXPECT_EQ(ar::lane_small_code(-0.0f, g), 0.0f) << "integers have one zero";
+  }
+}
+
+/// lane_test looks at the vectors of every target; xsimd's batch is here.
+TEST(XsimdLane, NearestIntegerIsThatOfTheFloatLane) {
+  using lane = ar::xsimd_lane<>;
+  constexpr auto n = static_cast<std::size_t>(ar::lane_count<lane>);
+  std::vector<float> x = {0.0f, -0.0f, 0.5f, -0.5f, 1.5f, -2.5f, 0.49999997f, 4194303.0f, -4194303.0f, 4194303.5f, 4194304.0f, 8388609.0f, 3e38f, -3e38f, 1e-45f,
+                          std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
+  std::mt19937 random(5);
+  for (int i = 0; i < 4000; ++i) x.push_back(std::ldexp(std::normal_distribution<float>()(random), i % 48 - 24));
+  for (int i = -500; i < 500; ++i) x.push_back(static_cast<float>(i) * 0.25f);
+  x.resize(x.size() / n * n);
+  for (std::size_t i = 0; i < x.size(); i += n) {
+    float got[n];
+    lane_store(lane_nint(ar::lane_load<lane>(x.data() + i)), got);
+    for (std::size_t l = 0; l < n; ++l) ASSERT_EQ(std::bit_cast<std::uint32_t>(got[l]), std::bit_cast<std::uint32_t>(ar::lane_nint(x[i + l]))) << x[i + l];
   }
 }
 

@@ -66,6 +66,11 @@ struct xsimd_lane {
     return lane_select(lane_gt(t, a), t - xsimd_lane{batch(1.0f)}, t);
   }
 
+  friend xsimd_lane lane_nint(xsimd_lane a) noexcept {
+    const xsimd_lane magic{batch(12582912.0f)};
+    return of_bits((bits_of(a + magic) & set_bits(0x7FFFFFu)) | set_bits(0x4B000000u)) - magic;
+  }
+
   friend mask_lane lane_is_negative(xsimd_lane a) noexcept {
     return lane_lt(of_bits((bits_of(a) & set_bits(0x80000000u)) | set_bits(0x3F800000u)), xsimd_lane{batch(0.0f)});
   }
