@@ -393,6 +393,8 @@ HWY_INLINE void turn_all_out(matrix_view<const std::uint8_t> in, Order at, const
 }  // namespace vectors
 
 struct moves {
+  static constexpr std::size_t tile_rows = 64;
+
   static bool none_has(matrix_view<const std::uint8_t> code, std::uint8_t forbidden) noexcept {
     using namespace vectors;
     if (code.contiguous()) code = {code.data, 1, code.size()};

@@ -327,8 +327,9 @@ constexpr void unpack_turned(matrix_view<const std::uint32_t> words, matrix_view
 /// Streams along the rows whose words become columns: column n of the words is row n of the codes. Rows are whole steps of 32 codes.
 template <class Stream, int Bits, class Moves>
 constexpr void pack_word_columns(matrix_view<const std::uint8_t> code, matrix_view<std::uint32_t> words) noexcept {
-  constexpr std::size_t tile_rows = 32, tile_cols = 256, room = 4, width = static_cast<std::size_t>(Bits);  // room: words that vectors may run over
-  std::uint32_t line[tile_rows * tile_cols / 32 * width + room] = {};
+  constexpr std::size_t tile_rows = Moves::tile_rows, tile_cols = 256, width = static_cast<std::size_t>(Bits);
+  constexpr std::size_t room = 4;  // words that vectors may run over
+  alignas(64) std::uint32_t line[tile_rows * tile_cols / 32 * width + room] = {};
   for (std::size_t n = 0; n < code.rows; n += tile_rows)
     for (std::size_t k = 0; k < code.cols; k += tile_cols) {
       const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows, cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
@@ -339,8 +340,8 @@ constexpr void pack_word_columns(matrix_view<const std::uint8_t> code, matrix_vi
 }
 template <class Stream, int Bits, class Moves>
 constexpr void unpack_word_columns(matrix_view<const std::uint32_t> words, matrix_view<std::uint8_t> code) noexcept {
-  constexpr std::size_t tile_rows = 32, tile_cols = 256, room = 4, width = static_cast<std::size_t>(Bits);
-  std::uint32_t line[tile_rows * tile_cols / 32 * width + room] = {};
+  constexpr std::size_t tile_rows = Moves::tile_rows, tile_cols = 256, room = 4, width = static_cast<std::size_t>(Bits);
+  alignas(64) std::uint32_t line[tile_rows * tile_cols / 32 * width + room] = {};
   for (std::size_t n = 0; n < code.rows; n += tile_rows)
     for (std::size_t k = 0; k < code.cols; k += tile_cols) {
       const std::size_t rows = code.rows - n < tile_rows ? code.rows - n : tile_rows, cols = code.cols - k < tile_cols ? code.cols - k : tile_cols;
@@ -354,6 +355,9 @@ constexpr void unpack_word_columns(matrix_view<const std::uint32_t> words, matri
 /// What layouts are made of, over matrices: the reference, and on machines without anything better what runs. detail/moves-inl.h has the same
 /// functions for every SIMD target; a layout takes one or the other as a template parameter.
 struct plain_moves {
+  /// Rows of a tile of words on the way to their columns.
+  static constexpr std::size_t tile_rows = 32;
+
   /// True if no code has one of the bits of `forbidden`.
   static constexpr bool none_has(matrix_view<const std::uint8_t> code, std::uint8_t forbidden) noexcept {
     for (std::size_t r = 0; r < code.rows; ++r)
