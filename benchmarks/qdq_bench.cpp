@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "aligned.hpp"
 #include "ar/dispatch.hpp"
 #include "support/float_lane.hpp"
 
@@ -15,8 +16,8 @@ namespace {
 
 struct data {
   std::size_t rows, cols, bands, groups;
-  std::vector<float> w, out, scale, zero;
-  std::vector<std::uint8_t> code;
+  aligned<float> w, out, scale, zero;
+  aligned<std::uint8_t> code;
 
   data(std::size_t r, std::size_t c, ar::group_shape group)
       : rows(r), cols(c), bands(ar::ceil_div(r, static_cast<std::size_t>(group.rows))),
@@ -24,7 +25,7 @@ struct data {
         code(r * c) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0.0f, 0.05f);
-    for (float& x : w) x = normal(random);
+    for (std::size_t i = 0; i < w.size(); ++i) w.data()[i] = normal(random);
   }
   ar::matrix_view<const float> in() { return {w.data(), rows, cols}; }
   ar::matrix_view<float> result() { return {out.data(), rows, cols}; }
@@ -33,7 +34,7 @@ struct data {
   ar::matrix_view<float> zeros() { return {zero.data(), bands, groups}; }
 };
 
-void report(benchmark::State& state, const data& d, int bytes_per_weight) {
+void report(benchmark::State& state, data& d, int bytes_per_weight) {
   const auto weights = static_cast<std::int64_t>(d.w.size()) * static_cast<std::int64_t>(state.iterations());
   state.SetBytesProcessed(weights * bytes_per_weight);
   state.SetItemsProcessed(weights);
