@@ -170,10 +170,10 @@ struct codec_layout {
   /// A tile of codes that begins at `at`.
   /// @{
   constexpr void read_codes(const input& p, matrix_shape at, matrix_view<std::uint8_t> tile) const noexcept {
-    run(packing::unpack_call<C>{code_part(p.codes, at, tile), tile});
+    run(packing::unpack_call<C, bits::plain_moves>{code_part(p.codes, at, tile), tile});
   }
   constexpr void write_codes(const output& p, matrix_shape at, matrix_view<const std::uint8_t> tile) const noexcept {
-    run(packing::pack_call<C>{tile, code_part(p.codes, at, tile)});
+    run(packing::pack_call<C, bits::plain_moves>{tile, code_part(p.codes, at, tile)});
   }
   /// @}
   /// The numbers of group g of `count` rows from row n, a multiple of 32.
