@@ -386,8 +386,8 @@ TEST(GramRule, IsPreferredForFewTokensOrIterations) {
   const random_model model;
   text::calibration_set many;
   many.seqlen = 256;
-  many.ids.assign(48 * 256, 1);
-  many.valid.assign(48 * 256, 1);
+  many.ids.assign(32 * 256, 1);
+  many.valid.assign(32 * 256, 1);
   EXPECT_FALSE(tune::prefer_gram(model.spec(), many, 50));
   EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 49));
   many.valid[3] = 0;

@@ -597,7 +597,7 @@ class gram_tuner {
 bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters) {
   std::int64_t widest = 1;
   for (const model::linear_desc& d : spec.linears) widest = std::max(widest, d.in_features);
-  return iters < 50 || std::ranges::count_if(calibration.valid, [](auto v) { return v != 0; }) < 48 * widest;
+  return iters < 50 || std::ranges::count_if(calibration.valid, [](auto v) { return v != 0; }) < 32 * widest;
 }
 
 namespace {

@@ -10,10 +10,12 @@
 
 namespace auto_round::tune {
 
-/// Whether run_gram is a better choice than gradients through whole blocks (run_hybrid): for fewer than 48 calibration tokens for each input of the widest layer, or fewer than 50 iterations.
+/// Whether run_gram is a better choice than gradients through whole blocks (run_hybrid): for fewer than 32 calibration tokens for each input of the widest
+/// layer, or fewer than 50 iterations.
 /// Mini-batches of few tokens fit them more than the model (SmolLM2-135M, 3 tokens an input, 20 iterations: KL 0.043 in 50 CPU seconds against 0.071 in
 /// 170); with many, and time for it, gradients through the whole block are better (tiny-stories, 64 tokens an input: 200 iterations of run_signround KL 4.4e-5
-/// against 7.3e-5, mean of four seeds, and 20 iterations 1.1e-4 against 7.8e-5; run_hybrid, 200 iterations, 4.1e-5 at twice the CPU of run_gram).
+/// against 7.3e-5, mean of four seeds, and 20 iterations 1.1e-4 against 7.8e-5; run_hybrid 5.2e-5, mean of six; 45 tokens an input, run_hybrid against run_gram: W4A16 5.8e-5 and 5.7e-5, W2A16G32 7.0e-4 and 1.9e-3 at 1.7 times
+/// the CPU). Between 3 and 45 tokens nothing was measured.
 bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters);
 
 /// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have
