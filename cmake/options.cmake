@@ -8,8 +8,8 @@ if(PROJECT_IS_TOP_LEVEL)
   find_program(AR_CCACHE ccache)
   mark_as_advanced(AR_CCACHE)
   if(AR_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-    # What a unit depends on comes from the compiler's own run, not from one of the preprocessor before it; precompiled headers may be cached.
-    set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1 CCACHE_SLOPPINESS=pch_defines,time_macros ${AR_CCACHE})
+    # What a unit depends on comes from the compiler's own run, not from one of the preprocessor before it.
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1 ${AR_CCACHE})
   endif()
 endif()
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "support/golden.hpp"
+#include "support/tuned_layer.hpp"
 
 namespace {
 
@@ -25,19 +26,12 @@ struct type {
 
 /// The types with super-blocks lie on tuned grids; scales are float, as the original keeps them for GGUF.
 std::vector<type> superblock_types() {
-  const auto grid = [](ar::tune_family family, int bits, int super_bits, int groups) {
-    ar::tune_grid g;
-    g.family = family;
-    g.bits = bits;
-    g.super_bits = super_bits;
-    g.superblock_groups = groups;
-    g.scale_type = ar::real::f32;
-    return g;
-  };
-  using enum ar::tune_family;
-  return {{"q2_k", 16, grid(superblock_asymmetric, 2, 4, 16)}, {"q4_k", 32, grid(superblock_asymmetric, 4, 6, 8)},
-          {"q5_k", 32, grid(superblock_asymmetric, 5, 6, 8)}, {"q3_k", 16, grid(superblock_symmetric, 3, 6, 16)},
-          {"q6_k", 16, grid(superblock_symmetric, 6, 8, 16)}};
+  std::vector<type> types{{"q2_k", 16, {}}, {"q4_k", 32, {}}, {"q5_k", 32, {}}, {"q3_k", 16, {}}, {"q6_k", 16, {}}};
+  for (type& t : types) {
+    t.grid = golden::grid_of(t.name).grid;
+    t.grid.scale_type = ar::real::f32;
+  }
+  return types;
 }
 
 std::vector<float> rows_of(const golden::tensor& t, const std::vector<std::int32_t>& rows) {
@@ -70,26 +64,16 @@ void expect_gradient(const std::vector<float>& got, const std::vector<float>& wa
   EXPECT_GT(compared, got.size() / 2) << what;
 }
 
-struct layer {
+struct layer : golden::layer_buffers {
   const type& t;
-  std::vector<float> weight, v, min_scale, max_scale, wmin, wmax;
-  ar::tune_layer view;
 
-  layer(const type& of, std::vector<float> w, size_t cols, std::vector<float> offsets, const golden::file& file, const std::string& stem)
-      : t(of), weight(std::move(w)), v(std::move(offsets)), min_scale(file[stem + "min_scale"].f32()), max_scale(file[stem + "max_scale"].f32()) {
-    view.rows = weight.size() / cols;
-    view.cols = cols;
-    view.group_size = t.group_size;
-    wmin.resize(view.rows * view.groups());
-    wmax.resize(wmin.size());
-    EXPECT_EQ(ar::group_extrema({weight.data(), view.rows, cols}, t.group_size, wmin.data(), wmax.data()), ar::errc::ok);
+  layer(const type& of, std::vector<float> w, size_t cols, std::vector<float> offsets, const golden::file& file, const std::string& stem) : t(of) {
+    weight = std::move(w);
+    v = std::move(offsets);
+    min_scale = file[stem + "min_scale"].f32();
+    max_scale = file[stem + "max_scale"].f32();
+    attach(weight.size() / cols, cols, t.group_size);
     EXPECT_EQ(min_scale.size(), wmin.size());
-    view.weight = weight.data();
-    view.wmin = wmin.data();
-    view.wmax = wmax.data();
-    view.v = v.data();
-    view.min_scale = min_scale.data();
-    view.max_scale = max_scale.data();
   }
 
   /// What is stored, and the weights, rounded to bfloat16 as a checkpoint of that type has them if `bf16`.

@@ -13,67 +13,12 @@
 
 #include "ar/tune.hpp"
 #include "support/golden_json.hpp"
+#include "support/tuned_layer.hpp"
 
 namespace {
 
 using std::size_t;
-
-/// The grid of a case of fakequant_vectors or of a run: by its name in this file format.
-struct named_grid {
-  ar::tune_grid grid;
-  bool known = true;
-};
-
-named_grid grid_of(const std::string& name) {
-  named_grid r;
-  ar::tune_grid& g = r.grid;
-  const auto starts = [&](const char* p) { return name.rfind(p, 0) == 0; };
-  if (starts("int") && name.size() > 4 && name[4] == '_') {
-    g.bits = name[3] - '0';
-    g.family = name.find("_asym") != std::string::npos ? ar::tune_family::asymmetric : ar::tune_family::symmetric;
-  } else if (starts("q2_k") || starts("q4_k") || starts("q5_k")) {
-    g.family = ar::tune_family::superblock_asymmetric;
-    g.bits = name[1] - '0';
-    g.super_bits = g.bits == 2 ? 4 : 6;
-    g.superblock_groups = g.bits == 2 ? 16 : 8;
-  } else if (starts("q3_k") || starts("q6_k")) {
-    g.family = ar::tune_family::superblock_symmetric;
-    g.bits = name[1] - '0';
-    g.super_bits = g.bits == 3 ? 6 : 8;
-    g.superblock_groups = 16;
-  } else {
-    r.known = false;
-  }
-  return r;
-}
-
-/// The tensors of a layer in buffers of its own.
-struct layer_buffers {
-  std::vector<float> weight, v, min_scale, max_scale, init_scale, wmin, wmax;
-  ar::tune_layer view;
-
-  void attach(size_t rows, size_t cols, size_t group_size) {
-    view.rows = rows;
-    view.cols = cols;
-    view.group_size = group_size;
-    wmin.resize(rows * view.groups());
-    wmax.resize(wmin.size());
-    ASSERT_EQ(ar::group_extrema({weight.data(), rows, cols}, group_size, wmin.data(), wmax.data()), ar::errc::ok);
-    view.weight = weight.data();
-    view.wmin = wmin.data();
-    view.wmax = wmax.data();
-    view.v = v.data();
-    view.min_scale = min_scale.data();
-    view.max_scale = max_scale.data();
-    view.init_scale = init_scale.empty() ? nullptr : init_scale.data();
-  }
-  void fresh(size_t rows, size_t cols, size_t group_size) {
-    v.assign(rows * cols, 0.0f);
-    min_scale.assign(rows * ar::ceil_div(cols, group_size), 1.0f);
-    max_scale = min_scale;
-    attach(rows, cols, group_size);
-  }
-};
+using golden::grid_of, golden::layer_buffers, golden::named_grid;
 
 /// Equal values (0 == -0), NaN equal to NaN.
 void expect_same(const std::vector<float>& ours, const std::vector<float>& theirs, const std::string& what) {

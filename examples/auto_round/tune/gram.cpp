@@ -200,8 +200,7 @@ class gram_tuner {
     return {};
   }
 
-  std::size_t out_features(std::size_t i) const { return static_cast<std::size_t>(spec_.linears[i].out_features); }
-  std::size_t in_features(std::size_t i) const { return static_cast<std::size_t>(spec_.linears[i].in_features); }
+  const layer_plan& plan_of(int linear) const { return layers_[static_cast<std::size_t>(linear)]; }
 
   /// What the quantized model computes with from now on.
   void use_weight(std::size_t i, const std::vector<float>& weight) {
@@ -214,7 +213,7 @@ class gram_tuner {
   }
 
   bool tuned(std::initializer_list<int> stage) const {
-    return std::ranges::any_of(stage, [&](int i) { return layers_[static_cast<std::size_t>(i)].choice != nullptr; });
+    return std::ranges::any_of(stage, [&](int i) { return plan_of(i).choice != nullptr; });
   }
 
   result<void> run_block(std::int64_t index) {
@@ -416,7 +415,7 @@ class gram_tuner {
 
   /// Statistics of o.
   void collect_attended() {
-    statistics_[plain].reset(in_features(static_cast<std::size_t>(spec_.o)), hidden_);
+    statistics_[plain].reset(plan_of(spec_.o).cols, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       stream_.load(first, n, x_.data());
       const linalg::operand attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
@@ -445,7 +444,7 @@ class gram_tuner {
 
   /// Statistics of down; the squared error of the block's output that its float weight would leave.
   double collect_gated(bool statistics) {
-    if (statistics) statistics_[plain].reset(in_features(static_cast<std::size_t>(spec_.down)), hidden_);
+    if (statistics) statistics_[plain].reset(plan_of(spec_.down).cols, hidden_);
     double remaining = 0;
     std::vector<double> errors;
     kept_.clear();
@@ -491,10 +490,10 @@ class gram_tuner {
     for (const int i : stage) {
       const auto at = static_cast<std::size_t>(i);
       if (layers_[at].choice == nullptr) continue;
-      for (std::size_t r = 0; r < out_features(at); r += gram_rows::piece) pieces.emplace_back(at, r);
-      rows += out_features(at);
+      for (std::size_t r = 0; r < layers_[at].rows; r += gram_rows::piece) pieces.emplace_back(at, r);
+      rows += layers_[at].rows;
     }
-    const std::size_t cols = in_features(pieces.front().first);
+    const std::size_t cols = layers_[pieces.front().first].cols;
     const linalg::operand gram = gram_operand_.set(of.gram().data(), cols, cols, bf16_);
     prepared_gram_.set(false, gram, gram_rows::piece, rows);
 
@@ -510,7 +509,7 @@ class gram_tuner {
       const layer_plan& l = layers_[at];
       gram_layer job;
       job.weight = floats_.linears[at].data();
-      job.rows = out_features(at);
+      job.rows = l.rows;
       job.cols = cols;
       job.group_size = l.group_size;
       job.grid = l.grid;
