@@ -11,7 +11,7 @@ namespace golden {
 
 std::filesystem::path root() {
   const char* dir = std::getenv("AR_GOLDEN_DIR");
-  return dir != nullptr && *dir != '\0' ? std::filesystem::path(dir) : std::filesystem::path(AR_TEST_DATA) / "golden";
+  return dir != nullptr && *dir != '\0' ? std::filesystem::path(AR_SOURCE_DIR) / dir : std::filesystem::path(AR_TEST_DATA) / "golden";
 }
 
 std::string read_bytes(const std::filesystem::path& path) {

@@ -15,7 +15,7 @@
 
 namespace golden {
 
-/// $AR_GOLDEN_DIR, or the part that lives in the repository. One folder a topic.
+/// $AR_GOLDEN_DIR, seen from the root of the sources, or the part that lives in the repository. One folder a topic.
 std::filesystem::path root();
 
 std::string read_bytes(const std::filesystem::path& path);
