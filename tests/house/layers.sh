@@ -40,7 +40,7 @@ app_rank() {
     model/*|text/*) echo 2 ;;
     arch/*|report/*) echo 3 ;;
     tune/*) echo 4 ;;
-    export/*) echo 5 ;;
+    export/*|autoscheme/*) echo 5 ;;
     plan*) echo 6 ;;
     command/*) echo 7 ;;
     main.cpp) echo 8 ;;
