@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ar/detail/mt19937.hpp"
 #include "ar/detail/tune_rows.hpp"
 #include "ar/errc.hpp"
 
@@ -135,21 +136,11 @@ class linear_schedule {
 class python_random {
  public:
   /// random.seed(seed).
-  constexpr explicit python_random(std::uint64_t seed) noexcept {
-    const std::uint32_t key[2] = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
-    init(key, key[1] != 0 ? 2 : 1);
-  }
+  constexpr explicit python_random(std::uint64_t seed) noexcept : bits_(seeded(seed)) {}
   /// A seed of any size: the 32-bit words of its absolute value, least significant first, without leading zeros but at least one.
-  constexpr python_random(const std::uint32_t* key, std::size_t length) noexcept { init(key, length); }
+  constexpr python_random(const std::uint32_t* key, std::size_t length) noexcept : bits_(key, length) {}
   /// 32 random bits.
-  constexpr std::uint32_t next() noexcept {
-    if (at_ == n) refill();
-    std::uint32_t y = state_[at_++];
-    y ^= y >> 11;
-    y ^= (y << 7) & 0x9D2C5680u;
-    y ^= (y << 15) & 0xEFC60000u;
-    return y ^ (y >> 18);
-  }
+  constexpr std::uint32_t next() noexcept { return bits_.next(); }
   /// Uniform in 0..bound-1, bound >= 1: the top bits, drawn again until they fit.
   constexpr std::uint32_t below(std::uint32_t bound) noexcept {
     std::uint32_t bits = 0;
@@ -174,37 +165,11 @@ class python_random {
   }
 
  private:
-  static constexpr std::uint32_t n = 624, m = 397;
-  constexpr void init(const std::uint32_t* key, std::size_t length) noexcept {
-    state_[0] = 19650218u;
-    for (std::uint32_t i = 1; i < n; ++i) state_[i] = 1812433253u * (state_[i - 1] ^ (state_[i - 1] >> 30)) + i;
-    std::uint32_t i = 1;
-    std::size_t j = 0;
-    for (std::size_t k = 0; k < (length > n ? length : n); ++k) {
-      state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1664525u)) + key[j] + static_cast<std::uint32_t>(j);
-      i = next_index(i);
-      j = j + 1 == length ? 0 : j + 1;
-    }
-    for (std::uint32_t k = 0; k < n - 1; ++k) {
-      state_[i] = (state_[i] ^ ((state_[i - 1] ^ (state_[i - 1] >> 30)) * 1566083941u)) - i;
-      i = next_index(i);
-    }
-    state_[0] = 0x80000000u;
+  static constexpr mt19937 seeded(std::uint64_t seed) noexcept {
+    const std::uint32_t key[2] = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+    return {key, key[1] != 0 ? std::size_t{2} : std::size_t{1}};
   }
-  constexpr std::uint32_t next_index(std::uint32_t i) noexcept {
-    if (i + 1 < n) return i + 1;
-    state_[0] = state_[n - 1];
-    return 1;
-  }
-  constexpr void refill() noexcept {
-    for (std::uint32_t k = 0; k < n; ++k) {
-      const std::uint32_t y = (state_[k] & 0x80000000u) | (state_[(k + 1) % n] & 0x7FFFFFFFu);
-      state_[k] = state_[(k + m) % n] ^ (y >> 1) ^ ((y & 1u) != 0 ? 0x9908B0DFu : 0u);
-    }
-    at_ = 0;
-  }
-  std::uint32_t state_[n] = {};
-  std::uint32_t at_ = n;
+  mt19937 bits_;
 };
 
 /// Draws batches of sample indices without replacement; when fewer than a batch are left, the rest is dropped and the list shuffled again.
