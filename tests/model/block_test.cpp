@@ -56,13 +56,15 @@ block_weights make_weights(const model_spec& s, unsigned seed) {
   return w;
 }
 
-/// The block as written in a textbook, in double.
+/// The block as written in a textbook, in double. `changes[i]`, where there is one, is added to the rows that linear layer i reads.
 std::vector<double> reference(const model_spec& s, const std::vector<std::vector<double>>& weights, const block_weights& w, const std::vector<double>& x,
-                              std::size_t sequences, std::size_t seqlen) {
+                              std::size_t sequences, std::size_t seqlen, const std::vector<std::vector<float>>& changes = {}) {
   const auto hidden = static_cast<std::size_t>(s.hidden_size), hd = static_cast<std::size_t>(s.head_dim);
   const auto heads = static_cast<std::size_t>(s.num_heads), kv_heads = static_cast<std::size_t>(s.num_kv_heads);
   const std::size_t tokens = sequences * seqlen;
-  const auto linear = [&](int i, const std::vector<double>& in) {
+  const auto linear = [&](int i, std::vector<double> in) {
+    if (!changes.empty())
+      for (std::size_t j = 0; j < in.size(); ++j) in[j] += static_cast<double>(changes[static_cast<std::size_t>(i)][j]);
     const auto out_n = static_cast<std::size_t>(s.linears[static_cast<std::size_t>(i)].out_features), in_n = in.size() / tokens;
     std::vector<double> y(tokens * out_n);
     for (std::size_t t = 0; t < tokens; ++t)
@@ -239,6 +241,88 @@ TEST(Block, BackwardEqualsCentralDifferencesInDouble) {
       in[i] = kept;
     }
     EXPECT_LT(distance(g.dx, want), 5e-6);
+  }
+}
+
+TEST(Block, BackwardTakesAFilteredInputForTheInputPlusAConstant) {
+  const model_spec s = make_spec(12, 10, 4, 2, 4, true);
+  const block_weights w = make_weights(s, 3);
+  const std::size_t sequences = 2, seqlen = 5, tokens = sequences * seqlen;
+  const std::vector<float> x = noise(tokens * 12, 1, 4), dy = noise(x.size(), 1, 5);
+  // q, k and v share a change, gate and up another: a filter changes rows, not layers.
+  std::vector<std::vector<float>> changes(7);
+  for (const auto& [first, last, width] : {std::tuple{0, 2, 12}, std::tuple{3, 3, 16}, std::tuple{4, 5, 12}, std::tuple{6, 6, 10}})
+    for (int i = first; i <= last; ++i) changes[static_cast<std::size_t>(i)] = noise(tokens * static_cast<std::size_t>(width), 0.3f, 50 + static_cast<unsigned>(first));
+  std::vector<int> order;
+  gradients g;
+  std::vector<float*> pointers;
+  for (const auto& d : s.linears) g.d.emplace_back(static_cast<std::size_t>(d.out_features * d.in_features));
+  for (auto& d : g.d) pointers.push_back(d.data());
+  g.dx.resize(x.size());
+  g.y.resize(x.size());
+  block_runner runner(s, precision::f32);
+  runner.set_input_filter([&](int linear, float* rows, std::size_t n) {
+    order.push_back(linear);
+    ASSERT_EQ(n, tokens);
+    const std::vector<float>& change = changes[static_cast<std::size_t>(linear)];
+    for (std::size_t i = 0; i < change.size(); ++i) rows[i] += change[i];
+  });
+  runner.forward_train(w, x.data(), sequences, seqlen, g.y.data());
+  EXPECT_EQ(order, (std::vector<int>{0, 3, 4, 6}));
+  std::vector<std::vector<float>> products(7);
+  runner.backward(w, dy.data(), pointers, false, g.dx.data(), [&](int linear, const float* d, const float* in, std::size_t n) {
+    const auto i = static_cast<std::size_t>(linear);
+    const auto rows = static_cast<std::size_t>(s.linears[i].out_features), cols = static_cast<std::size_t>(s.linears[i].in_features);
+    products[i].resize(rows * cols);
+    for (std::size_t t = 0; t < n; ++t)
+      for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t c = 0; c < cols; ++c) products[i][r * cols + c] += d[t * rows + r] * in[t * cols + c];
+  });
+
+  EXPECT_LT(distance(g.y, reference(s, doubles(w), w, {x.begin(), x.end()}, sequences, seqlen, changes)), 2e-6);
+  const auto loss = [&](const std::vector<std::vector<double>>& weights, const std::vector<double>& in) {
+    const std::vector<double> y = reference(s, weights, w, in, sequences, seqlen, changes);
+    double sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * static_cast<double>(dy[i]);
+    return sum;
+  };
+  const double step = 1e-5;  // as above
+  std::vector<std::vector<double>> weights = doubles(w);
+  std::vector<double> in(x.begin(), x.end());
+  const auto difference = [&](double& value) {
+    const double kept = value;
+    value = kept + step;
+    const double above = loss(weights, in);
+    value = kept - step;
+    const double slope = (above - loss(weights, in)) / (2 * step);
+    value = kept;
+    return slope;
+  };
+  for (std::size_t l = 0; l < weights.size(); ++l) {
+    std::vector<double> want(weights[l].size());
+    for (std::size_t i = 0; i < want.size(); ++i) want[i] = difference(weights[l][i]);
+    EXPECT_LT(distance(g.d[l], want), 5e-6) << s.linears[l].name;
+    EXPECT_LT(distance(products[l], g.d[l]), 2e-6) << s.linears[l].name;  // the hook's factors, summed in another order
+  }
+  std::vector<double> want(in.size());
+  for (std::size_t i = 0; i < in.size(); ++i) want[i] = difference(in[i]);
+  EXPECT_LT(distance(g.dx, want), 5e-6);
+}
+
+TEST(Block, AFilterThatChangesNothingChangesNoBit) {
+  const model_spec s = make_spec(64, 96, 4, 2, 16, true);
+  const block_weights w = make_weights(s, 6);
+  const std::vector<float> x = noise(4 * 80 * 64, 1, 7);
+  for (const precision p : {precision::f32, precision::bf16}) {
+    std::vector<float> a(x.size()), b(x.size()), h(x.size());
+    block_runner(s, p).forward(w, x.data(), 4, 80, a.data());
+    block_runner runner(s, p);
+    runner.set_input_filter([](int, float*, std::size_t) {});
+    runner.forward(w, x.data(), 4, 80, b.data());
+    EXPECT_EQ(a, b);
+    runner.add_linear(w, s.o, runner.attend(w, x.data(), 4, 80), x.data(), h.data());
+    runner.add_linear(w, s.down, runner.gate(w, h.data(), 4 * 80), h.data(), h.data());
+    EXPECT_EQ(h, a);
   }
 }
 

@@ -60,11 +60,13 @@ struct block_runner::impl {
   virtual linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens) = 0;
   virtual void add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y) = 0;
   virtual void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook) = 0;
-  virtual void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) = 0;
+  virtual void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
+                        const gradient_hook& hook) = 0;
   virtual void forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y) = 0;
 
   model_spec spec;
   std::size_t hidden;
+  input_filter filter;
 };
 
 template <class T>
@@ -99,7 +101,8 @@ struct block_runner::typed_impl final : block_runner::impl {
   // Gradients that weight products read, for all tokens.
   buffer<T> dy_store, d_gate_store, d_up_store, d_middle_store, d_qkv_store, d_head_store;
   buffer<float> d_middle, delta_store;
-  buffer<float> few_qkv, widened;
+  buffer<float> few_qkv, widened, widened_too;
+  buffer<T> filtered;  // what o reads behind a filter; backward needs what attention gave, too
   /// What a thread needs for a tile of rows or a piece of attention; kept, because fresh memory of this size costs page faults on every call.
   struct thread_scratch {
     buffer<float> qkv, d_product, d_normed, d_attended;
@@ -189,18 +192,34 @@ struct block_runner::typed_impl final : block_runner::impl {
       linalg::gemm_nn(a, weight(i), dx, in_features(i), add);
   }
 
+  const float* as_floats(const T* x, std::size_t n, buffer<float>& room) const {
+    if constexpr (narrow) {
+      kernels::from_bf16(x, n, room.get(n));
+      return room.data();
+    } else {
+      return x;
+    }
+  }
+
   void call_hook(const input_hook& hook, std::initializer_list<int> linears, const T* x) {
     if (!hook) return;
-    const std::size_t n = tokens * in_features(*linears.begin());
-    const float* floats = nullptr;
-    if constexpr (narrow) {
-      kernels::from_bf16(x, n, widened.get(n));
-      floats = widened.data();
-    } else {
-      floats = x;
-    }
+    const float* const floats = as_floats(x, tokens * in_features(*linears.begin()), widened);
     for (int i : linears) hook(i, floats, tokens);
   }
+
+  /// The filter on all rows of a linear layer's input.
+  void apply_filter(int linear, T* x) {
+    if constexpr (narrow) {
+      const std::size_t n = tokens * in_features(linear);
+      kernels::from_bf16(x, n, widened.get(n));
+      filter(linear, widened.data(), tokens);
+      kernels::to_bf16(widened.data(), n, x);
+    } else {
+      filter(linear, x, tokens);
+    }
+  }
+  /// What o reads: the attended rows, or their filtered copy.
+  const T* o_input() const { return filter ? filtered.data() : attended.data(); }
 
   // ---- attention ----
 
@@ -398,9 +417,16 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   // ---- passes ----
 
-  void project_qkv(const block_weights& w, const float* x, std::size_t first, std::size_t count, float* out, linalg::work who) {
-    T* const n = normed.data() + first * hidden;
-    kernels::rms_norm(x + first * hidden, count, hidden, w.input_norm.data(), eps, n, inverse.data() + first);
+  void norm_input(const block_weights& w, const float* x, std::size_t first, std::size_t count) {
+    kernels::rms_norm(x + first * hidden, count, hidden, w.input_norm.data(), eps, normed.data() + first * hidden, inverse.data() + first);
+  }
+  void norm_middle(const block_weights& w, const float* h, std::size_t first, std::size_t count) {
+    kernels::rms_norm(h, count, hidden, w.post_attention_norm.data(), eps, normed2.data() + first * hidden, inverse2.data() + first);
+  }
+
+  /// From the normed rows.
+  void project_qkv(const block_weights& w, std::size_t first, std::size_t count, float* out, linalg::work who) {
+    const T* const n = normed.data() + first * hidden;
     linear(w, spec.q, n, count, out, q_width, false, who);
     linear(w, spec.k, n, count, out + count * q_width, kv_width, false, who);
     linear(w, spec.v, n, count, out + count * (q_width + kv_width), kv_width, false, who);
@@ -408,18 +434,40 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   /// From the attended rows of a tile to the block's result.
   void finish(const block_weights& w, const float* x, std::size_t first, std::size_t count, float* y, linalg::work who) {
+    add_attention(w, x, first, count, who);
+    norm_middle(w, middle.data() + first * hidden, first, count);
+    gated(w, first, count, who);
+    add_mlp(w, first, count, y, who);
+  }
+
+  /// The same for all tokens, in steps, with the filter between them: it sees the rows of the whole batch.
+  void finish_filtered(const block_weights& w, const float* x, float* y) {
+    std::copy_n(attended.data(), tokens * q_width, filtered.get(tokens * q_width));
+    apply_filter(spec.o, filtered.data());
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+      add_attention(w, x, first, count, who);
+      norm_middle(w, middle.data() + first * hidden, first, count);
+    });
+    apply_filter(spec.gate, normed2.data());
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { gated(w, first, count, who); });
+    apply_filter(spec.down, product.data());
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { add_mlp(w, first, count, y, who); });
+  }
+
+  void add_attention(const block_weights& w, const float* x, std::size_t first, std::size_t count, linalg::work who) {
     float* const h = middle.data() + first * hidden;
     std::copy_n(x + first * hidden, count * hidden, h);
-    linear(w, spec.o, attended.data() + first * q_width, count, h, hidden, true, who);
-    gated(w, h, first, count, who);
-    std::copy_n(h, count * hidden, y + first * hidden);
+    linear(w, spec.o, o_input() + first * q_width, count, h, hidden, true, who);
+  }
+
+  void add_mlp(const block_weights& w, std::size_t first, std::size_t count, float* y, linalg::work who) {
+    std::copy_n(middle.data() + first * hidden, count * hidden, y + first * hidden);
     linear(w, spec.down, product.data() + first * inner, count, y + first * hidden, hidden, true, who);
   }
 
-  /// What down reads, from `count` rows of the stream at h.
-  void gated(const block_weights& w, const float* h, std::size_t first, std::size_t count, linalg::work who) {
-    T* const n = normed2.data() + first * hidden;
-    kernels::rms_norm(h, count, hidden, w.post_attention_norm.data(), eps, n, inverse2.data() + first);
+  /// What down reads, from normed rows.
+  void gated(const block_weights& w, std::size_t first, std::size_t count, linalg::work who) {
+    const T* const n = normed2.data() + first * hidden;
     float* const g = gate.data() + first * inner;
     float* const u = up.data() + first * inner;
     linear(w, spec.gate, n, count, g, inner, false, who);
@@ -437,11 +485,21 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   void attend_rows(const block_weights& w, const float* x) {
     rope.prepare(spec, 0, seqlen, seqlen);
-    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+    const auto project = [&](std::size_t first, std::size_t count, linalg::work who) {
       float* const rows = own_scratch().qkv.get(count * width);
-      project_qkv(w, x, first, count, rows, who);
+      project_qkv(w, first, count, rows, who);
       to_heads(rows, first, count);
-    });
+    };
+    if (filter) {
+      for_tiles([&](std::size_t first, std::size_t count, linalg::work) { norm_input(w, x, first, count); });
+      apply_filter(spec.q, normed.data());
+      for_tiles(project);
+    } else {
+      for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+        norm_input(w, x, first, count);
+        project(first, count, who);
+      });
+    }
     attention(attended.data());
   }
 
@@ -454,14 +512,28 @@ struct block_runner::typed_impl final : block_runner::impl {
     for (const int i : {spec.q, spec.k, spec.v}) use_weight(w, i, tokens);
     attend_rows(w, x);
     if (sensitivity != nullptr) measure_attention(w, *sensitivity);
-    return matrix(static_cast<const T*>(attended.data()), tokens, q_width, q_width);
+    if (filter) {
+      std::copy_n(attended.data(), tokens * q_width, filtered.get(tokens * q_width));
+      apply_filter(spec.o, filtered.data());
+    }
+    return matrix(o_input(), tokens, q_width, q_width);
   }
 
   linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens_) override {
     tokens = tokens_;
     normed2.get(tokens * hidden), inverse2.get(tokens), gate.get(tokens * inner), up.get(tokens * inner), product.get(tokens * inner);
     for (const int i : {spec.gate, spec.up}) use_weight(w, i, tokens);
-    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { gated(w, x + first * hidden, first, count, who); });
+    if (filter) {
+      for_tiles([&](std::size_t first, std::size_t count, linalg::work) { norm_middle(w, x + first * hidden, first, count); });
+      apply_filter(spec.gate, normed2.data());
+      for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { gated(w, first, count, who); });
+      apply_filter(spec.down, product.data());
+    } else {
+      for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
+        norm_middle(w, x + first * hidden, first, count);
+        gated(w, first, count, who);
+      });
+    }
     return matrix(static_cast<const T*>(product.data()), tokens, inner, inner);
   }
 
@@ -482,14 +554,18 @@ struct block_runner::typed_impl final : block_runner::impl {
     input = x;
     make_room();
     attend_rows(w, x);
-    for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { finish(w, x, first, count, y, who); });
+    if (filter)
+      finish_filtered(w, x, y);
+    else
+      for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { finish(w, x, first, count, y, who); });
     call_hook(hook, {spec.q, spec.k, spec.v}, normed.data());
-    call_hook(hook, {spec.o}, attended.data());
+    call_hook(hook, {spec.o}, o_input());
     call_hook(hook, {spec.gate, spec.up}, normed2.data());
     call_hook(hook, {spec.down}, product.data());
   }
 
-  void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) override {
+  void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
+                const gradient_hook& hook) override {
     assert(d_linears.size() == spec.linears.size());
     const bool into_attention = dx != nullptr || d_linears[static_cast<std::size_t>(spec.q)] != nullptr ||
                                 d_linears[static_cast<std::size_t>(spec.k)] != nullptr || d_linears[static_cast<std::size_t>(spec.v)] != nullptr;
@@ -550,13 +626,14 @@ struct block_runner::typed_impl final : block_runner::impl {
     std::vector<linalg::gradient_product> products;
     const auto weight_gradient = [&](int i, const T* d, const T* in) {
       float* const to = d_linears[static_cast<std::size_t>(i)];
-      if (to != nullptr)
-        products.push_back({matrix(d, tokens, out_features(i), out_features(i)), matrix(in, tokens, in_features(i), in_features(i)), to, in_features(i)});
+      if (to == nullptr) return;
+      products.push_back({matrix(d, tokens, out_features(i), out_features(i)), matrix(in, tokens, in_features(i), in_features(i)), to, in_features(i)});
+      if (hook) hook(i, as_floats(d, tokens * out_features(i), widened), as_floats(in, tokens * in_features(i), widened_too), tokens);
     };
     weight_gradient(spec.down, dy_all, product.data());
     weight_gradient(spec.gate, dg_all, normed2.data());
     weight_gradient(spec.up, du_all, normed2.data());
-    weight_gradient(spec.o, dh_rounded, attended.data());
+    weight_gradient(spec.o, dh_rounded, o_input());
     weight_gradient(spec.q, d_q, normed.data());
     weight_gradient(spec.k, d_k, normed.data());
     weight_gradient(spec.v, d_v, normed.data());
@@ -583,8 +660,10 @@ struct block_runner::typed_impl final : block_runner::impl {
       use_weights(w, 0);
       make_room();
       rope.prepare(spec, before, count, total);
+      assert(!filter);
       float* const qkv = few_qkv.get(count * width);
-      project_qkv(w, x, 0, count, qkv, linalg::work::shared);
+      norm_input(w, x, 0, count);
+      project_qkv(w, 0, count, qkv, linalg::work::shared);
       float* const o = attended.data();
       const std::size_t half = head_dim / 2;
       cache.k.resize(total * kv_width);
@@ -645,9 +724,12 @@ void block_runner::forward_train(const block_weights& w, const float* x, std::si
   impl_->forward(w, x, sequences, seqlen, y, {});
 }
 
-void block_runner::backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx) {
-  impl_->backward(w, dy, d_linears, accumulate, dx);
+void block_runner::backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
+                            const gradient_hook& hook) {
+  impl_->backward(w, dy, d_linears, accumulate, dx, hook);
 }
+
+void block_runner::set_input_filter(input_filter filter) { impl_->filter = std::move(filter); }
 
 linalg::operand block_runner::attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen,
                                      attention_sensitivity* sensitivity) {

@@ -51,16 +51,28 @@ class block_runner {
   /// A batch may arrive in several calls, in order.
   using input_hook = std::function<void(int linear, const float* x, std::size_t tokens)>;
 
+  /// Changes the rows [tokens x in_features] that a linear layer reads, in place, before the product: quantization of activations. Called once for
+  /// each input, with the first of the layers that share it (q for q, k and v; gate for gate and up), for a whole batch of forward_train and for each
+  /// piece of forward. Backward takes the change for constant: gradients of weights see the changed rows, gradients of the rows pass unchanged.
+  using input_filter = std::function<void(int linear, float* x, std::size_t tokens)>;
+  /// For all passes from now on except forward_cached; an empty one switches it off.
+  void set_input_filter(input_filter filter);
+
   /// y = block(x); x and y may be the same buffer. Works through the batch in pieces of about 2048 tokens, so any number of sequences costs the
   /// memory of one piece.
   void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook = {});
+
+  /// Called with the index of a linear layer, the gradient of its output dL/dy [tokens x out_features] and the rows x [tokens x in_features] that it
+  /// read: dL/dW = dL/dy^T x.
+  using gradient_hook = std::function<void(int linear, const float* dy, const float* x, std::size_t tokens)>;
 
   /// The same for the whole batch at once, keeping what backward needs. `w` and `x` must stay unchanged until backward returns.
   void forward_train(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y);
   /// dL/dW of every linear layer, [out x in] each, from dL/dy [tokens x hidden]; `accumulate` adds to what is there. A null entry of
   /// `d_linears` skips that layer. No gradient of x is formed unless `dx` (not y's or dy's buffer) is not null. Once for each forward_train:
-  /// it consumes what was kept.
-  void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx = nullptr);
+  /// it consumes what was kept. `hook`, unless empty, sees the factors of each dL/dW that is asked for.
+  void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx = nullptr,
+                const gradient_hook& hook = {});
 
   // A block in steps, for tuners that stop between its layers. Each works on the whole batch; the rows it returns lie in the runner, in the element
   // type of its products, until the same step is called again. Only the weights that a step names are looked at.
