@@ -574,4 +574,92 @@ TEST(Block, CachedTokensEqualTheWholeSequence) {
   EXPECT_LT(distance(steps, whole), 2e-6);
 }
 
+/// Weights behind rotated inputs: each row times M, and the same of a gradient.
+void rotate_inputs(const model_spec& s, const model::block_rotations& by, std::vector<std::vector<float>>& linears) {
+  const model::row_rotation* const of[7] = {by.attention_input.get(), by.attention_input.get(), by.attention_input.get(), by.o_input.get(),
+                                            by.mlp_input.get(),       by.mlp_input.get(),       by.down_input.get()};
+  for (std::size_t i = 0; i < 7; ++i)
+    if (of[i] != nullptr) of[i]->rows(linears[i].data(), static_cast<std::size_t>(s.linears[i].out_features), static_cast<std::size_t>(s.linears[i].in_features));
+}
+
+TEST(Block, OnlineRotationsChangeNothingButWhatProductsRead) {
+  // Sizes with and without a table; rotations full, in chunks, random, across heads and dense.
+  const model_spec s = make_spec(48, 96, 6, 2, 8, true);
+  const auto rule = ar::hadamard_rule::any;
+  const auto shared = [](result<model::row_rotation> r) { return std::make_shared<const model::row_rotation>(std::move(*r)); };
+  std::vector<std::int8_t> signs(16, 1);
+  for (std::size_t i = 0; i < 16; i += 3) signs[i] = -1;
+  auto rotations = std::make_shared<model::block_rotations>();
+  rotations->attention_input = shared(model::row_rotation::hadamard(48, rule));
+  rotations->o_input = shared(model::row_rotation::hadamard(2, rule)->across(24));
+  rotations->mlp_input = shared(model::row_rotation::random(16, rule, signs)->transposed());
+  std::vector<float> dense(96 * 96, 0.0f);  // a permutation with signs
+  for (std::size_t i = 0; i < 96; ++i) dense[i * 96 + (i * 35 + 3) % 96] = i % 2 == 0 ? 1.0f : -1.0f;
+  rotations->down_input = std::make_shared<const model::row_rotation>(model::row_rotation::dense(96, dense));
+  rotations->query_key = shared(model::row_rotation::random(8, rule, {1, -1, -1, 1, 1, 1, -1, 1}));
+
+  const block_weights plain = make_weights(s, 90);
+  block_weights rotated = plain;
+  rotate_inputs(s, *rotations, rotated.linears);
+  rotated.rotations = rotations;
+  constexpr std::size_t sequences = 3, seqlen = 100, tokens = sequences * seqlen;  // more than one tile of rows
+  const std::vector<float> x = noise(tokens * 48, 1.0f, 5), dy = noise(tokens * 48, 1.0f, 6);
+  struct run {
+    std::vector<float> y, dx;
+    std::vector<std::vector<float>> gradients, inputs;
+  };
+  const auto evaluate = [&](const block_weights& w, precision p) {
+    run r{std::vector<float>(x.size()), std::vector<float>(x.size()), {}, std::vector<std::vector<float>>(7)};
+    block_runner runner(s, p);
+    runner.forward(w, x.data(), sequences, seqlen, r.y.data(), [&](int i, const float* in, std::size_t n) {
+      auto& to = r.inputs[static_cast<std::size_t>(i)];
+      to.insert(to.end(), in, in + n * static_cast<std::size_t>(s.linears[static_cast<std::size_t>(i)].in_features));
+    });
+    std::vector<float> trained(x.size());
+    runner.forward_train(w, x.data(), sequences, seqlen, trained.data());
+    EXPECT_EQ(trained, r.y);
+    std::vector<float*> pointers;
+    for (const auto& l : w.linears) r.gradients.emplace_back(l.size());
+    for (auto& g : r.gradients) pointers.push_back(g.data());
+    runner.backward(w, dy.data(), pointers, false, r.dx.data());
+    return r;
+  };
+  const auto distance = [](const std::vector<float>& a, const std::vector<float>& b) {
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      error += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+      norm += std::pow(static_cast<double>(b[i]), 2);
+    }
+    return std::sqrt(error / norm);
+  };
+  for (const precision p : {precision::f32, precision::bf16}) {
+    const double bound = p == precision::f32 ? 1e-5 : 2e-2;  // float sums; products of bfloat16 round at 2^-9, several in a row
+    run a = evaluate(plain, p);
+    const run b = evaluate(rotated, p);
+    EXPECT_LT(distance(b.y, a.y), bound);
+    EXPECT_LT(distance(b.dx, a.dx), bound);
+    rotate_inputs(s, *rotations, a.gradients);
+    for (std::size_t i = 0; i < 7; ++i) {
+      EXPECT_LT(distance(b.gradients[i], a.gradients[i]), bound) << s.linears[i].name;
+      EXPECT_GT(distance(b.inputs[i], a.inputs[i]), 0.1) << s.linears[i].name << " reads rotated rows";
+    }
+    if (p == precision::bf16) continue;
+    // Token by token with a cache, and in the steps of the layer-wise tuner.
+    block_runner runner(s, p);
+    model::kv_cache cache;
+    std::vector<float> y(seqlen * 48), h(seqlen * 48);
+    runner.forward_cached(rotated, x.data(), 90, cache, y.data());
+    for (std::size_t t = 90; t < seqlen; ++t) runner.forward_cached(rotated, x.data() + t * 48, 1, cache, y.data() + t * 48);
+    EXPECT_LT(distance(y, {a.y.begin(), a.y.begin() + seqlen * 48}), bound);
+    model::attention_sensitivity sensitivity, expected;
+    runner.add_linear(rotated, s.o, runner.attend(rotated, x.data(), 1, seqlen, &sensitivity), x.data(), h.data());
+    runner.add_linear(rotated, s.down, runner.gate(rotated, h.data(), seqlen), h.data(), y.data());
+    EXPECT_LT(distance(y, {a.y.begin(), a.y.begin() + seqlen * 48}), bound);
+    runner.attend(plain, x.data(), 1, seqlen, &expected);
+    // Keys and queries keep their lengths and attention its scores.
+    EXPECT_LT(distance(sensitivity.query, expected.query), bound);
+    EXPECT_LT(distance(sensitivity.key, expected.key), bound);
+  }
+}
+
 }  // namespace

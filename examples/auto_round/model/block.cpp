@@ -102,11 +102,11 @@ struct block_runner::typed_impl final : block_runner::impl {
   buffer<T> dy_store, d_gate_store, d_up_store, d_middle_store, d_qkv_store, d_head_store;
   buffer<float> d_middle, delta_store;
   buffer<float> few_qkv, widened, widened_too;
-  buffer<T> filtered;  // what o reads behind a filter; backward needs what attention gave, too
+  buffer<T> o_store;  // what o reads, where that is not `attended`
   /// What a thread needs for a tile of rows or a piece of attention; kept, because fresh memory of this size costs page faults on every call.
   struct thread_scratch {
     buffer<float> qkv, d_product, d_normed, d_attended;
-    buffer<float> scores, dp, out, heads;
+    buffer<float> scores, dp, out, heads, rotated;
     buffer<T> p, ds;
   };
   std::vector<thread_scratch> scratch;
@@ -218,8 +218,56 @@ struct block_runner::typed_impl final : block_runner::impl {
       filter(linear, x, tokens);
     }
   }
-  /// What o reads: the attended rows, or their filtered copy.
-  const T* o_input() const { return filter ? filtered.data() : attended.data(); }
+
+  // ---- online rotations ----
+
+  static const row_rotation* rotation(const block_weights& w, std::shared_ptr<const row_rotation> block_rotations::*where) {
+    return w.rotations == nullptr ? nullptr : (*w.rotations.*where).get();
+  }
+
+  /// x = from, rotated; `from` may be x. Where products are narrow the transform still runs in float.
+  void rotate_rows(const row_rotation& by, const T* from, std::size_t rows, std::size_t cols, T* x) {
+    if constexpr (narrow) {
+      float* const wide = own_scratch().rotated.get(rows * cols);
+      kernels::from_bf16(from, rows * cols, wide);
+      by.rows(wide, rows, cols);
+      kernels::to_bf16(wide, rows * cols, x);
+    } else {
+      if (from != x) std::copy_n(from, rows * cols, x);
+      by.rows(x, rows, cols);
+    }
+  }
+
+  /// rms_norm and the rotation behind it.
+  void norm_rows(const float* x, std::size_t rows, const std::vector<float>& weight, const row_rotation* by, T* out, float* inv) {
+    if constexpr (narrow) {
+      if (by != nullptr) {
+        float* const wide = own_scratch().rotated.get(rows * hidden);
+        kernels::rms_norm(x, rows, hidden, weight.data(), eps, wide, inv);
+        by->rows(wide, rows, hidden);
+        return kernels::to_bf16(wide, rows * hidden, out);
+      }
+    }
+    kernels::rms_norm(x, rows, hidden, weight.data(), eps, out, inv);
+    if (by != nullptr) rotate_rows(*by, out, rows, hidden, out);
+  }
+
+  // What o reads: the attended rows, or a copy that is rotated and filtered. Attention's backward needs them as they were.
+  bool changes_o_input(const block_weights& w) const { return filter || rotation(w, &block_rotations::o_input) != nullptr; }
+  const T* o_input(const block_weights& w) const { return changes_o_input(w) ? o_store.data() : attended.data(); }
+  void prepare_o_input(const block_weights& w) {
+    if (!changes_o_input(w)) return;
+    const row_rotation* const by = rotation(w, &block_rotations::o_input);
+    T* const to = o_store.get(tokens * q_width);
+    for_tiles([&](std::size_t first, std::size_t count, linalg::work) {
+      const T* const from = attended.data() + first * q_width;
+      if (by != nullptr)
+        rotate_rows(*by, from, count, q_width, to + first * q_width);
+      else
+        std::copy_n(from, count * q_width, to + first * q_width);
+    });
+    if (filter) apply_filter(spec.o, to);
+  }
 
   // ---- attention ----
 
@@ -250,8 +298,9 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   /// Rotates q and k of `count` tokens and lays them and v out by heads. `qkv` is q [count x q_width], k and v [count x kv_width], one after the other:
   /// products write whole rows fastest.
-  void to_heads(const float* qkv, std::size_t first, std::size_t count) {
+  void to_heads(const block_weights& w, const float* qkv, std::size_t first, std::size_t count) {
     const std::size_t half = head_dim / 2, g = group();
+    const row_rotation* const by = rotation(w, &block_rotations::query_key);
     for (std::size_t r = 0; r < count; ++r) {
       const float* const q = qkv + r * q_width;
       const float* const k = qkv + count * q_width + r * kv_width;
@@ -261,6 +310,10 @@ struct block_runner::typed_impl final : block_runner::impl {
         const head_rows to = heads_of(head_store.data(), first + r, kv);
         kernels::rotate(q + kv * g * head_dim, g, head_dim, half, c, s, 1.0f, to.q);
         kernels::rotate(k + kv * head_dim, 1, head_dim, half, c, s, 1.0f, to.k);
+        if (by != nullptr) {
+          rotate_rows(*by, to.q, g, head_dim, to.q);
+          rotate_rows(*by, to.k, 1, head_dim, to.k);
+        }
         narrow_or_copy(v + kv * head_dim, head_dim, to.v);
       }
     }
@@ -301,7 +354,8 @@ struct block_runner::typed_impl final : block_runner::impl {
     const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g;
     // What a change of a head's output becomes in the stream, on average over directions.
     std::vector<float> head_scale(heads, 0.0f);
-    const std::vector<float>& o = w.linears[static_cast<std::size_t>(spec.o)];
+    std::vector<float> o = w.linears[static_cast<std::size_t>(spec.o)];
+    if (const row_rotation* by = rotation(w, &block_rotations::o_input)) by->rows(o.data(), hidden, q_width, true);
     for (std::size_t r = 0; r < hidden; ++r)
       for (std::size_t h = 0; h < heads; ++h) head_scale[h] += kernels::dot(o.data() + r * q_width + h * head_dim, o.data() + r * q_width + h * head_dim, head_dim);
     std::vector<float> query(tasks * seqlen, 0.0f), key(tasks * seqlen, 0.0f);
@@ -362,7 +416,8 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   /// From the gradient of o by heads and its product sums with o, the gradients of q, k and v before rotation, [tokens x q_width] and twice
   /// [tokens x kv_width]. Scores are computed again: keeping them would need seqlen^2 values a head.
-  void attention_backward(T* d_q, T* d_k, T* d_v) {
+  void attention_backward(const block_weights& w, T* d_q, T* d_k, T* d_v) {
+    const row_rotation* const by = rotation(w, &block_rotations::query_key);
     const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g, half = head_dim / 2;
     prepare_scratch();
 #pragma omp parallel for schedule(static) if (tokens > small_batch)
@@ -406,6 +461,7 @@ struct block_runner::typed_impl final : block_runner::impl {
         add = true;
         if (first == 0) break;
       }
+      if (by != nullptr) by->rows(dq, seqlen * (g + 1), head_dim, true);  // dk follows dq
       for (std::size_t t = 0; t < seqlen; ++t) {
         const float *const c = rope.cos.data() + t * half, *const s = rope.sin.data() + t * half;
         kernels::rotate(dq + t * g * head_dim, g, head_dim, half, c, s, -1.0f, d_q + (base + t) * q_width + kv * g * head_dim);
@@ -418,10 +474,10 @@ struct block_runner::typed_impl final : block_runner::impl {
   // ---- passes ----
 
   void norm_input(const block_weights& w, const float* x, std::size_t first, std::size_t count) {
-    kernels::rms_norm(x + first * hidden, count, hidden, w.input_norm.data(), eps, normed.data() + first * hidden, inverse.data() + first);
+    norm_rows(x + first * hidden, count, w.input_norm, rotation(w, &block_rotations::attention_input), normed.data() + first * hidden, inverse.data() + first);
   }
   void norm_middle(const block_weights& w, const float* h, std::size_t first, std::size_t count) {
-    kernels::rms_norm(h, count, hidden, w.post_attention_norm.data(), eps, normed2.data() + first * hidden, inverse2.data() + first);
+    norm_rows(h, count, w.post_attention_norm, rotation(w, &block_rotations::mlp_input), normed2.data() + first * hidden, inverse2.data() + first);
   }
 
   /// From the normed rows.
@@ -442,8 +498,6 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   /// The same for all tokens, in steps, with the filter between them: it sees the rows of the whole batch.
   void finish_filtered(const block_weights& w, const float* x, float* y) {
-    std::copy_n(attended.data(), tokens * q_width, filtered.get(tokens * q_width));
-    apply_filter(spec.o, filtered.data());
     for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
       add_attention(w, x, first, count, who);
       norm_middle(w, middle.data() + first * hidden, first, count);
@@ -457,7 +511,7 @@ struct block_runner::typed_impl final : block_runner::impl {
   void add_attention(const block_weights& w, const float* x, std::size_t first, std::size_t count, linalg::work who) {
     float* const h = middle.data() + first * hidden;
     std::copy_n(x + first * hidden, count * hidden, h);
-    linear(w, spec.o, o_input() + first * q_width, count, h, hidden, true, who);
+    linear(w, spec.o, o_input(w) + first * q_width, count, h, hidden, true, who);
   }
 
   void add_mlp(const block_weights& w, std::size_t first, std::size_t count, float* y, linalg::work who) {
@@ -472,7 +526,9 @@ struct block_runner::typed_impl final : block_runner::impl {
     float* const u = up.data() + first * inner;
     linear(w, spec.gate, n, count, g, inner, false, who);
     linear(w, spec.up, n, count, u, inner, false, who);
-    kernels::swiglu(g, u, count * inner, product.data() + first * inner);
+    T* const p = product.data() + first * inner;
+    kernels::swiglu(g, u, count * inner, p);
+    if (const row_rotation* by = rotation(w, &block_rotations::down_input)) rotate_rows(*by, p, count, inner, p);
   }
 
   void make_room() {
@@ -488,7 +544,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     const auto project = [&](std::size_t first, std::size_t count, linalg::work who) {
       float* const rows = own_scratch().qkv.get(count * width);
       project_qkv(w, first, count, rows, who);
-      to_heads(rows, first, count);
+      to_heads(w, rows, first, count);
     };
     if (filter) {
       for_tiles([&](std::size_t first, std::size_t count, linalg::work) { norm_input(w, x, first, count); });
@@ -501,6 +557,7 @@ struct block_runner::typed_impl final : block_runner::impl {
       });
     }
     attention(attended.data());
+    prepare_o_input(w);
   }
 
   linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences_, std::size_t seqlen_, attention_sensitivity* sensitivity) override {
@@ -512,11 +569,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     for (const int i : {spec.q, spec.k, spec.v}) use_weight(w, i, tokens);
     attend_rows(w, x);
     if (sensitivity != nullptr) measure_attention(w, *sensitivity);
-    if (filter) {
-      std::copy_n(attended.data(), tokens * q_width, filtered.get(tokens * q_width));
-      apply_filter(spec.o, filtered.data());
-    }
-    return matrix(o_input(), tokens, q_width, q_width);
+    return matrix(o_input(w), tokens, q_width, q_width);
   }
 
   linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens_) override {
@@ -559,7 +612,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     else
       for_tiles([&](std::size_t first, std::size_t count, linalg::work who) { finish(w, x, first, count, y, who); });
     call_hook(hook, {spec.q, spec.k, spec.v}, normed.data());
-    call_hook(hook, {spec.o}, o_input());
+    call_hook(hook, {spec.o}, o_input(w));
     call_hook(hook, {spec.gate, spec.up}, normed2.data());
     call_hook(hook, {spec.down}, product.data());
   }
@@ -595,12 +648,14 @@ struct block_runner::typed_impl final : block_runner::impl {
       if constexpr (narrow) kernels::to_bf16(dy + first * hidden, count * hidden, dy_store.data() + first * hidden);
       float* const da = own.d_product.get(count * inner);
       input_gradient(spec.down, dy_all + first * hidden, count, da, false, who);
+      if (const row_rotation* by = rotation(w, &block_rotations::down_input)) by->rows(da, count, inner, true);
       T* const dg = dg_all + first * inner;
       T* const du = du_all + first * inner;
       kernels::swiglu_backward(gate.data() + first * inner, up.data() + first * inner, da, count * inner, dg, du);
       float* const dn = own.d_normed.get(count * hidden);
       input_gradient(spec.gate, dg, count, dn, false, who);
       input_gradient(spec.up, du, count, dn, true, who);
+      if (const row_rotation* by = rotation(w, &block_rotations::mlp_input)) by->rows(dn, count, hidden, true);
       float* const dh = dh_all + first * hidden;
       kernels::rms_norm_backward(middle.data() + first * hidden, inverse2.data() + first, dn, dy + first * hidden, count, hidden,
                                  w.post_attention_norm.data(), dh);
@@ -608,6 +663,7 @@ struct block_runner::typed_impl final : block_runner::impl {
       if (!into_attention) return;
       float* const d_o = own.d_attended.get(count * q_width);
       input_gradient(spec.o, dh_rounded + first * hidden, count, d_o, false, who);
+      if (const row_rotation* by = rotation(w, &block_rotations::o_input)) by->rows(d_o, count, q_width, true);
       const std::size_t g = group();
       for (std::size_t r = 0; r < count; ++r)
         for (std::size_t kv = 0; kv < kv_heads; ++kv) {
@@ -621,7 +677,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     T* const d_q = d_qkv_store.get(tokens * width);
     T* const d_k = d_q + tokens * q_width;
     T* const d_v = d_k + tokens * kv_width;
-    if (into_attention) attention_backward(d_q, d_k, d_v);
+    if (into_attention) attention_backward(w, d_q, d_k, d_v);
 
     std::vector<linalg::gradient_product> products;
     const auto weight_gradient = [&](int i, const T* d, const T* in) {
@@ -633,7 +689,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     weight_gradient(spec.down, dy_all, product.data());
     weight_gradient(spec.gate, dg_all, normed2.data());
     weight_gradient(spec.up, du_all, normed2.data());
-    weight_gradient(spec.o, dh_rounded, o_input());
+    weight_gradient(spec.o, dh_rounded, o_input(w));
     weight_gradient(spec.q, d_q, normed.data());
     weight_gradient(spec.k, d_k, normed.data());
     weight_gradient(spec.v, d_v, normed.data());
@@ -646,6 +702,7 @@ struct block_runner::typed_impl final : block_runner::impl {
       input_gradient(spec.q, d_q + first * q_width, count, dn, false, who);
       input_gradient(spec.k, d_k + first * kv_width, count, dn, true, who);
       input_gradient(spec.v, d_v + first * kv_width, count, dn, true, who);
+      if (const row_rotation* by = rotation(w, &block_rotations::attention_input)) by->rows(dn, count, hidden, true);
       kernels::rms_norm_backward(input + first * hidden, inverse.data() + first, dn, dh_all + first * hidden, count, hidden, w.input_norm.data(),
                                  dx + first * hidden);
     });
@@ -669,14 +726,18 @@ struct block_runner::typed_impl final : block_runner::impl {
       cache.k.resize(total * kv_width);
       cache.v.resize(total * kv_width);
       if (before == 0) {
-        to_heads(qkv, 0, count);
+        to_heads(w, qkv, 0, count);
         attention(o);
       }
       float* const k = qkv + count * q_width;
+      const row_rotation* const by = rotation(w, &block_rotations::query_key);
       for (std::size_t t = 0; t < count; ++t) {
         const float *const c = rope.cos.data() + t * half, *const sn = rope.sin.data() + t * half;
         kernels::rotate(qkv + t * q_width, heads, head_dim, half, c, sn, 1.0f, qkv + t * q_width);
         kernels::rotate(k + t * kv_width, kv_heads, head_dim, half, c, sn, 1.0f, cache.k.data() + (before + t) * kv_width);
+        if (by == nullptr) continue;
+        by->rows(qkv + t * q_width, heads, head_dim);
+        by->rows(cache.k.data() + (before + t) * kv_width, kv_heads, head_dim);
       }
       std::copy_n(k + count * kv_width, count * kv_width, cache.v.data() + before * kv_width);
       cache.tokens = total;
@@ -695,6 +756,7 @@ struct block_runner::typed_impl final : block_runner::impl {
           }
         }
       }
+      prepare_o_input(w);
       finish(w, x, 0, count, y, linalg::work::shared);
     }
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/linalg.hpp"
+#include "model/rotation.hpp"
 #include "model/spec.hpp"
 
 namespace auto_round::model {
@@ -21,6 +22,7 @@ struct block_weights {
   std::vector<std::vector<std::uint16_t>> linears_bf16;
   std::vector<std::vector<float>> bias;
   std::vector<float> input_norm, post_attention_norm;
+  std::shared_ptr<const block_rotations> rotations;  ///< what the block does to activations before its products; null: nothing
 };
 
 /// Rotated keys and the values of the tokens that a block has seen, [tokens x kv_heads * head_dim] each.

@@ -162,6 +162,7 @@ result<block_weights> read_block(const weight_source& source, std::int64_t layer
   }
   if (auto r = read_into(prefix + spec.input_norm_name, {hidden}, w.input_norm); !r) return forward_error(r);
   if (auto r = read_into(prefix + spec.post_attention_norm_name, {hidden}, w.post_attention_norm); !r) return forward_error(r);
+  w.rotations = source.rotations(layer);
   return w;
 }
 

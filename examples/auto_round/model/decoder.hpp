@@ -32,6 +32,10 @@ class weight_source {
   virtual result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const;
   /// The file or folder, for errors.
   virtual std::string location() const { return {}; }
+  /// True if `read` gives something else than the checkpoint holds (adapters that change weights): what is not quantized is then written from here.
+  virtual bool changed(const std::string& /*name*/) const { return false; }
+  /// What the block does to activations while it runs; null: nothing.
+  virtual std::shared_ptr<const block_rotations> rotations(std::int64_t /*layer*/) const { return {}; }
 };
 
 /// An unquantized checkpoint (F32, F16, BF16, F64). `dir` must outlive it.

@@ -76,6 +76,7 @@ void block_loop::prepare(const std::vector<layer_plan>& layers, tuned_block& blo
   block.quantized.bias = block.floats.bias;
   block.quantized.input_norm = block.floats.input_norm;
   block.quantized.post_attention_norm = block.floats.post_attention_norm;
+  block.quantized.rotations = block.floats.rotations;
   block.quantized.linears.resize(count);
   block.quantized.linears_bf16.resize(count);
   block.gradients.resize(count);

@@ -190,6 +190,7 @@ class gram_tuner {
     quantized_.bias = floats_.bias;
     quantized_.input_norm = floats_.input_norm;
     quantized_.post_attention_norm = floats_.post_attention_norm;
+    quantized_.rotations = floats_.rotations;
     quantized_.linears.resize(count);
     quantized_.linears_bf16.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
@@ -345,11 +346,14 @@ class gram_tuner {
     statistics_[plain].add(x, error_rows_.set(e, n, errors, bf16_));
   }
 
-  void norm(const std::vector<float>& weight, const float* x, std::size_t tokens, std::vector<float>& out) const {
+  void norm(const std::vector<float>& weight, const model::row_rotation* by, const float* x, std::size_t tokens, std::vector<float>& out) const {
     out.resize(step_ * sample_size());
     const auto eps = static_cast<float>(spec_.rms_norm_eps);
 #pragma omp parallel for schedule(static)
-    for (std::size_t t = 0; t < tokens; ++t) kernels::rms_norm(x + t * hidden_, 1, hidden_, weight.data(), eps, out.data() + t * hidden_, nullptr);
+    for (std::size_t t = 0; t < tokens; ++t) {
+      kernels::rms_norm(x + t * hidden_, 1, hidden_, weight.data(), eps, out.data() + t * hidden_, nullptr);
+      if (by != nullptr) by->rows(out.data() + t * hidden_, 1, hidden_);
+    }
   }
 
   /// out = a - b over a piece.
@@ -359,12 +363,15 @@ class gram_tuner {
   }
 
   /// Statistics of a stage that reads a norm: `quantized` is the quantized model's stream, `floating` the float model's (the same: no error).
-  void collect_normed(std::size_t first, std::size_t tokens, const std::vector<float>& weight, const float* quantized, const float* floating,
+  void collect_normed(std::size_t first, std::size_t tokens, bool attention, const float* quantized, const float* floating,
                       model::attention_sensitivity* sensitivity = nullptr) {
-    norm(weight, quantized, tokens, normed_);
+    const std::vector<float>& weight = attention ? floats_.input_norm : floats_.post_attention_norm;
+    const model::row_rotation* by = nullptr;
+    if (floats_.rotations != nullptr) by = (attention ? floats_.rotations->attention_input : floats_.rotations->mlp_input).get();
+    norm(weight, by, quantized, tokens, normed_);
     float* error = nullptr;
     if (quantized != floating) {
-      norm(weight, floating, tokens, normed_float_);
+      norm(weight, by, floating, tokens, normed_float_);
       subtract(normed_.data(), normed_float_.data(), tokens, normed_float_.data());
       error = normed_float_.data();
     }
@@ -403,10 +410,10 @@ class gram_tuner {
       const linalg::operand attended = runner_.attend(floats_, x_.data(), n, seqlen_, statistics ? &sensitivity : nullptr);
       runner_.add_linear(floats_, spec_.o, attended, x_.data(), h_.data());
       if (how_ == method::gram) middle_.store(first, n, h_.data());
-      if (statistics && same_input) collect_normed(first, tokens, floats_.input_norm, x_.data(), x_.data(), &sensitivity);
+      if (statistics && same_input) collect_normed(first, tokens, true, x_.data(), x_.data(), &sensitivity);
       if (statistics && !same_input) {
         stream_.load(first, n, e_.data());
-        collect_normed(first, tokens, floats_.input_norm, e_.data(), x_.data(), &sensitivity);
+        collect_normed(first, tokens, true, e_.data(), x_.data(), &sensitivity);
       }
       runner_.add_linear(floats_, spec_.down, runner_.gate(floats_, h_.data(), tokens), h_.data(), h_.data());
       float_stream_.store(first, n, h_.data());
@@ -438,7 +445,7 @@ class gram_tuner {
       stream_.store(first, n, h_.data());
       if (!statistics) return;
       middle_.load(first, n, e_.data());
-      collect_normed(first, tokens, floats_.post_attention_norm, h_.data(), e_.data());
+      collect_normed(first, tokens, false, h_.data(), e_.data());
     });
   }
 
