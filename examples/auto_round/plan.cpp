@@ -137,12 +137,14 @@ std::uint64_t estimate_memory(const request& wanted, const model::model_spec& sp
     if (l.quantize) largest = std::max(largest, n);
   }
   constexpr std::uint64_t program = 40u << 20, rounding_bytes = 14, tuning_bytes = 36;
-  if (wanted.how == exporting::method::rtn) return program + std::max(largest, block_weights) * rounding_bytes;
+  const std::uint64_t rounding = program + std::max(largest, block_weights) * rounding_bytes;
+  if (wanted.how == exporting::method::rtn || (wanted.how == exporting::method::opt_rtn && wanted.has_importance)) return rounding;
   const auto u = [](std::int64_t v) { return static_cast<std::uint64_t>(v); };
   const std::uint64_t activations = u(wanted.nsamples) * u(wanted.seqlen) * u(spec.hidden_size) * sizeof(float);
   const std::uint64_t tokens = u(wanted.batch_size) * u(wanted.seqlen);
   const std::uint64_t forward = tokens * (8 * u(spec.hidden_size) + 5 * u(spec.intermediate_size)) * sizeof(float) +
                                 u(wanted.batch_size) * u(spec.num_heads) * u(wanted.seqlen) * u(wanted.seqlen) * sizeof(float);
+  if (wanted.how == exporting::method::opt_rtn) return std::max(rounding, program + block_weights * sizeof(float) + activations + forward);
   return program + block_weights * tuning_bytes + 3 * activations + forward;
 }
 
@@ -207,7 +209,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   if (base.model_name.empty()) base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().parent_path().filename().string();
   base.scheme = plan.scheme;
   base.how = wanted.how;
-  base.iters = wanted.how == exporting::method::rtn ? 0 : wanted.iters;
+  base.iters = wanted.how == exporting::method::signround ? wanted.iters : 0;
   base.lr = wanted.lr;
   base.minmax_lr = wanted.minmax_lr;
   base.gradient_accumulate_steps = wanted.gradient_accumulate_steps;

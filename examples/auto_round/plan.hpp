@@ -23,7 +23,7 @@ struct scheme_overrides {
 };
 
 /// Resolves preset and overrides to a complete scheme (spec of auto-round 0.16.1, schemes.py). error_kind::usage for unknown names and impossible
-/// values (the message lists near names), error_kind::unsupported for what this version has no quantizer for.
+/// values (the message lists near names), error_kind::unsupported for what there is no quantizer for.
 result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme_overrides& overrides, const std::vector<std::string>& formats);
 
 /// "auto_round, gguf:Q4_0" -> {"auto_round", "gguf:q4_0"}: lower case, no blanks, duplicates dropped, all known, all compatible.
@@ -45,6 +45,7 @@ struct request {
   double lr = 0, minmax_lr = 0;                    ///< 0: default
   std::int64_t gradient_accumulate_steps = 1, nsamples = 128, seqlen = 2048, batch_size = 8;
   bool enable_minmax_tuning = true, enable_quanted_input = true;
+  bool has_importance = false;                     ///< opt_rtn: an importance matrix is given, or none is wanted; else it is collected
   std::string scale_dtype{};                       ///< empty: float16, or float32 for GGUF
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
 };

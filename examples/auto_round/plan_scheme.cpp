@@ -6,7 +6,9 @@
 #include <cctype>
 #include <charconv>
 #include <cstdlib>
+#include <set>
 
+#include "ar/resolve.hpp"
 #include "plan.hpp"
 
 namespace auto_round::plan {
@@ -55,12 +57,10 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-/// A literal equal to `name` if any preset uses it, so that resolved schemes never refer to the user's text.
-std::string_view known_data_type(std::string_view name) {
-  for (const ar::preset& p : ar::presets) {
-    if (p.fields.data_type == name) return p.fields.data_type;
-  }
-  return {};
+/// Text that lives as long as the program, for the views of resolved schemes, which must not refer to the user's.
+std::string_view kept(const std::string& text) {
+  static std::set<std::string> all;
+  return *all.insert(text).first;
 }
 
 /// "int4" -> bits 4, family "int"; "fp8_e5m2" -> bits 8, name unchanged. Nothing if the name says no width.
@@ -80,14 +80,31 @@ result<int> checked_int(const char* option, std::int64_t value, std::int64_t low
   return static_cast<int>(value);
 }
 
+/// A type that names its width ("mx_fp4", "fp8", "nv_fp4_with_static_gs") decides over `bits`, and if it says nothing else, only its family is kept.
+void reconcile(const std::string& type, std::optional<int>& bits, std::optional<std::string_view>& to) {
+  const auto named = bits_in_name(type);
+  if (named && *named < 16) bits = *named;
+  std::string family = type;
+  for (const std::string_view f : families) {
+    if (named && type == fmt::format("{}{}", f, *named)) family = f;
+  }
+  to = kept(family);
+}
+
+/// Is there a quantizer for weights and activations?
 result<void> refuse_what_has_no_quantizer(const ar::scheme_fields& s) {
+  const auto check = [](std::string_view what, const ar::quantizer_request& q) -> result<void> {
+    ar::quantizer_choice found;
+    if (ar::resolve_quantizer(q, found) == ar::errc::ok && !found.data_type.empty()) return {};
+    return fail(error_kind::unsupported, fmt::format("there is no quantizer for {} of data type \"{}\" with {} bits{}", what, q.data_type, q.bits, q.sym ? "" : ", asymmetric"));
+  };
+  if (s.bits < 16) {
+    if (auto r = check("weights", {.data_type = s.data_type, .bits = s.bits, .sym = s.sym, .tiles = s.group_rows > 0}); !r) return r;
+  }
   if (s.act_bits.value_or(16) <= 8) {
-    return fail(error_kind::unsupported, "schemes that quantize activations are not supported so far; W2A16 ... W8A16 and gguf formats are");
+    if (auto r = check("activations", {.data_type = s.act_data_type.value_or("float"), .bits = *s.act_bits, .sym = s.act_sym.value_or(true)}); !r) return r;
   }
-  if (s.data_type != "int" && s.data_type != "int_asym_dq" && s.data_type != "int_sym_dq") {
-    return fail(error_kind::unsupported, fmt::format("data type \"{}\" is not supported so far; int (W2A16 ... W8A16) and gguf formats are", s.data_type));
-  }
-  if (s.bits < 2 || s.bits > 8) return fail(error_kind::unsupported, fmt::format("{} bits: integer weights have 2 to 8", s.bits));
+  if (s.data_type == "int" && (s.bits < 2 || (s.bits > 8 && s.bits < 16))) return fail(error_kind::unsupported, fmt::format("{} bits: integer weights have 2 to 8", s.bits));
   return {};
 }
 
@@ -104,6 +121,11 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
     std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     return fail(error_kind::usage, fmt::format("unknown scheme \"{}\"; near names are {}, {} and {}; `auto-round list schemes` prints all", preset,
                                                near[0].second, near[1].second, near[2].second));
+  }
+  if (o.data_type && o.data_type->ends_with("_dq") && !lower(name).starts_with("gguf:")) {
+    if (!o.bits) return fail(error_kind::usage, fmt::format("--data_type {} needs --bits: it names a GGUF type by them", *o.data_type));
+    base = ar::find_preset(fmt::format("GGUF:Q{}_K{}", *o.bits, *o.bits == 6 ? "" : "_S"));
+    if (base == nullptr) return fail(error_kind::usage, fmt::format("--bits {}: there are K types of 2 to 6 bits", *o.bits));
   }
   ar::scheme_fields s = *base;
   if (lower(name) == "w4a16_mixed" || lower(name) == "gguf:q2_k_mixed") {
@@ -127,29 +149,32 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
     if (o.act_sym) s.act_sym = *o.act_sym;
     if (o.act_dynamic) s.act_dynamic = *o.act_dynamic;
     if (o.data_type) {
-      const auto bits = bits_in_name(*o.data_type);
-      if (bits && *bits < 16) s.bits = *bits;
-      std::string family = *o.data_type;
-      for (const std::string_view f : families) {
-        if (bits && family == fmt::format("{}{}", f, *bits)) family = f;
-      }
-      s.data_type = known_data_type(family);
-      if (s.data_type.empty() || s.data_type.ends_with("_dq")) {
-        return fail(error_kind::unsupported, fmt::format("data type \"{}\" is not supported so far; int is, and --format gguf:q4_0, gguf:q8_0, gguf:q4_k_s",
-                                                         *o.data_type));
-      }
+      std::optional<int> bits = s.bits;
+      std::optional<std::string_view> type;
+      reconcile(*o.data_type, bits, type);
+      s.bits = *bits;
+      s.data_type = *type;
     }
+    if (o.act_data_type) reconcile(*o.act_data_type, s.act_bits, s.act_data_type);
   }
   if (!s.act_dynamic) s.act_dynamic = true;
   if (!s.act_group_size) s.act_group_size = s.group_size;
   if (!s.act_bits) s.act_bits = 16;
   if (!s.act_sym) s.act_sym = s.sym;
-  if (!s.act_data_type) s.act_data_type = *s.act_bits < 16 ? s.data_type : "float";
+  const bool is_family = std::find(families.begin(), families.end(), s.data_type) != families.end();
+  if (!s.act_data_type) s.act_data_type = *s.act_bits < 16 && is_family ? s.data_type : "float";
+  if (*s.act_bits <= 8) reconcile(std::string(*s.act_data_type), s.act_bits, s.act_data_type);
+  if (s.group_rows > 0 && !(s.data_type.starts_with("fp") && s.bits == 8 && *s.act_dynamic && s.act_data_type->starts_with("fp") && *s.act_bits == 8)) {
+    return fail(error_kind::unsupported, "blocks that span rows are for FP8 weights with dynamic FP8 activations only");
+  }
   if (auto r = refuse_what_has_no_quantizer(s); !r) return forward_error(r);
   if (s.data_type == "int" && s.bits == 8 && !s.sym) {
-    const bool only_fake = !formats.empty() && std::all_of(formats.begin(), formats.end(), [](const std::string& f) { return f == "fake"; });
+    const bool can_hold = !formats.empty() && std::all_of(formats.begin(), formats.end(), [](const std::string& f) {
+      const std::vector<std::string> parts = split(f, ':');
+      return std::any_of(parts.begin(), parts.end(), [](const std::string& part) { return part == "fake" || part == "llm_compressor"; });
+    });
     const char* allow = std::getenv("AR_ALLOW_W8_ASYM");
-    if (!only_fake && (allow == nullptr || std::string_view(allow) == "0")) {
+    if (!can_hold && (allow == nullptr || std::string_view(allow) == "0")) {
       return fail(error_kind::usage, "8-bit asymmetric weights lose quality in most engines; drop --asym, or set AR_ALLOW_W8_ASYM=1 to insist");
     }
   }

@@ -12,7 +12,7 @@
 
 AR_BEGIN_TARGET
 
-/// Quantizes w with searched parameters. Symmetric integers try 200 scales around that of the range, MX the neighboring powers of two, NVFP4 half to
+/// Quantizes w with searched parameters. Symmetric integers try 200 scales around that of the range, MX the neighboring powers of two, NVFP4 and FP8 half to
 /// one and a half of the range in hundredths; the least sum of squared errors wins (weighted with `how.importance`), of equal ones the first.
 /// With how.neuqi integers are searched as in NeUQI: 64 scales on a logarithmic grid, then `neuqi_fine` between the best two, and for asymmetric
 /// types every zero point for each. Types without a search (and asymmetric integers without NeUQI) are fitted from their range, as the reference

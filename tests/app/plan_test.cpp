@@ -54,14 +54,14 @@ TEST(Scheme, ADataTypeWithAWidthSetsTheBits) {
 
 TEST(Scheme, WrongOnesAreRefusedWithTheRightKind) {
   EXPECT_EQ(refused("W9A16"), error_kind::usage);
-  EXPECT_EQ(refused("MXFP4"), error_kind::unsupported);
-  EXPECT_EQ(refused("INT8"), error_kind::unsupported);
+  EXPECT_EQ(refused("MXFP4", {.bits = 3}), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16_MIXED"), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16", {.bits = 0}), error_kind::usage);
   EXPECT_EQ(refused("W4A16", {.bits = 12}), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16", {.group_size = -2}), error_kind::usage);
   EXPECT_EQ(refused("W8A16", {.sym = false}), error_kind::usage);
-  EXPECT_EQ(refused("W4A16", {.data_type = "mx_fp4"}), error_kind::unsupported);
+  EXPECT_EQ(refused("W4A16", {.data_type = "mx_fp5"}), error_kind::unsupported);
+  EXPECT_EQ(refused("FP8_BLOCK", {.act_dynamic = false}), error_kind::unsupported);
   EXPECT_NE(plan::resolve_scheme("W4A61", {}, {}).error().message.find("W4A16"), std::string::npos) << "near names are listed";
 }
 

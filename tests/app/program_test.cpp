@@ -114,6 +114,37 @@ TEST_F(Program, DryRunSizesAreTheSizesWritten) {
   }
 }
 
+TEST_F(Program, SearchesScalesWithAndWithoutImportance) {
+  tiny_model().write(model_);
+  calibration();
+  const auto quantize_to = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> a = {"--model", model_, "--output_dir", dir_ / name, "--scheme", "W4A16G32", "--iters", "0", "--nsamples", "16", "--seqlen", "32"};
+    a.insert(a.end(), more.begin(), more.end());
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return fs::exists(fs::path(dir_ / name) / "model.safetensors") ? golden::read_bytes(fs::path(dir_ / name) / "model.safetensors") : std::string();
+  };
+  const std::string data = dir_ / "calib.jsonl";
+  const std::string plain = quantize_to("plain", {"--disable_opt_rtn"}), alone = quantize_to("alone", {});
+  const std::string with_text = quantize_to("text", {"--dataset", data, "--save_imatrix", dir_ / "im.gguf"});
+  EXPECT_NE(plain, alone);
+  EXPECT_NE(alone, with_text);
+  for (const char* form : {"im.gguf", "im.dat"}) {
+    if (std::string(form) == "im.dat") quantize_to("dat", {"--dataset", data, "--save_imatrix", dir_ / form});
+    EXPECT_TRUE(quantize_to(std::string("from-") + form, {"--imatrix", dir_ / form}) == with_text) << "the file says what the text said";
+  }
+  // Data types beyond integers, to the fake format.
+  for (const std::string scheme : {"MXFP4", "NVFP4", "FP8_STATIC", "INT8_W8A8"}) {
+    const std::string out = dir_ / scheme;
+    ASSERT_EQ(run({"--model", model_, "--output_dir", out, "--scheme", scheme, "--iters", "0", "--format", "fake"}).status, 0) << scheme;
+    EXPECT_EQ(run({"verify", "--model", out, "--source", model_}).status, 0);
+  }
+  tiny_model(7, true, true).write(dir_ / "other");
+  tiny_model::put(dir_ / "none.gguf", "GGUF");
+  expect_refused(run(quantize({"--enable_opt_rtn", "--imatrix", dir_ / "none.gguf"})), bad_input, {"none.gguf"});
+  expect_refused(run(quantize({"--enable_opt_rtn", "--save_imatrix", dir_ / "new.gguf"})), usage, {"--dataset"});
+}
+
 TEST_F(Program, EvaluatesWhatItWroteInEveryFormat) {
   tiny_model().write(model_);
   calibration();
@@ -267,7 +298,6 @@ TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   }
   expect_refused(run(quantize({"--format", "auto_awq"})), unsupported, {"auto_awq", "auto_round"});
   expect_refused(run(quantize({"--scheme", "NVFP4"})), unsupported, {});
-  expect_refused(run({"--model", model_, "--output_dir", out_, "--iters", "0"}), unsupported, {"OPT-RTN", "--disable_opt_rtn"});
 }
 
 TEST_F(Program, HelpAndVersionGoToStandardOutput) {

@@ -232,6 +232,21 @@ TEST(Deviation, OneUnseenColumnDoesNotDiscardTheImportanceOfTheOthers) {
   EXPECT_TRUE(same_bits(right, mean_given));
 }
 
+TEST(Deviation, FloatsOfEightBitsAreSearchedToo) {
+  // The reference has no search for FP8: there the range decides.
+  const matrix w = weights(8, 128, real::f32);
+  const std::vector<float> flat(128, 1.0f);
+  for (const char* type : {"fp8", "fp8e5m2"}) {
+    const ar::range_kernels& k = *ar::kernels().range_type(type);
+    std::vector<float> nearest(w.v.size()), right(w.v.size()), reference(w.v.size());
+    ASSERT_EQ(k.qdq(8, -1, w.view(), {nearest.data(), w.rows, w.cols}), errc::ok);
+    ASSERT_EQ(k.search(8, -1, w.view(), {}, {.weight = {right.data(), w.rows, w.cols}}), errc::ok);
+    ASSERT_EQ(k.search(8, -1, w.view(), {.reference = true}, {.weight = {reference.data(), w.rows, w.cols}}), errc::ok);
+    EXPECT_TRUE(same_bits(reference, nearest));
+    EXPECT_LT(weighted_error(w, right, flat), weighted_error(w, nearest, flat));
+  }
+}
+
 TEST(Deviation, TwoLevelScalesAreSearchedWithTheGlobalScaleThatIsUsed) {
   // Layers that share a global scale: the reference searches with the layer's own one.
   const matrix w = weights(8, 128, real::f32);

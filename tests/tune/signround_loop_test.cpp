@@ -181,7 +181,7 @@ TEST_F(SignRoundLoop, WithoutIterationsToSpareTheResultIsRounding) {
   // One iteration: its parameters are the start, and the best.
   const outcome o = must(all_layers(model_.spec(), {scheme(4)}), quick(1));
   for (const auto& [name, l] : o.layers) {
-    const auto rounded = tune::round_to_nearest(model_, name, l.scheme, l.rows, l.cols);
+    const auto rounded = tune::quantize_layer(model_, name, l.scheme, l.rows, l.cols);
     ASSERT_TRUE(rounded.has_value()) << describe(rounded.error());
     EXPECT_EQ(l.code, rounded->code) << name;
     EXPECT_EQ(l.scale, rounded->scale) << name;

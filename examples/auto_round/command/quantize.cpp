@@ -16,10 +16,6 @@
 namespace auto_round::command {
 namespace {
 
-/// Automatic OPT-RTN (iters 0): the original searches scales with calibration data for symmetric integers below 8 bits and for GGUF K types, and
-/// rounds plainly everything else.
-bool would_search_scales(const ar::scheme_fields& s) { return s.super_bits.has_value() || (s.sym && s.bits < 8); }
-
 class quantize final : public command {
  public:
   explicit quantize(const recipe& defaults) : defaults_(defaults) {}
@@ -61,14 +57,17 @@ class quantize final : public command {
   void declare_scheme(option_set& o) {
     plan::scheme_overrides& s = run_.request.overrides;
     o.group("Scheme");
-    o.text("scheme", "NAME", run_.request.scheme, "preset: W2A16 ... W8A16, with G64 or G32 for smaller groups (W4A16)");
+    o.text("scheme", "NAME", run_.request.scheme, "preset: `auto-round list schemes` prints all (W4A16)");
     o.integer("bits,bit", s.bits, "weight bits");
     o.integer("group_size", s.group_size, "values that share a scale; -1: a whole row");
     o.flag("asym", s.sym, false, "asymmetric: a zero point for each group");
     o.notice("sym", false, "symmetric is the default");
-    o.text("data_type,dtype", "TYPE", s.data_type, "weight data type: int");
+    o.text("data_type,dtype", "TYPE", s.data_type, "weight data type: int, mx_fp, mx_int, nv_fp, fp, or a full name such as mx_fp6e3m2");
     o.integer("act_bits", s.act_bits, "activation bits; 16: not quantized");
     o.integer("act_group_size", s.act_group_size, "values that share an activation scale");
+    o.text("act_data_type,act_dtype", "TYPE", s.act_data_type, "activation data type (as the weights')");
+    o.flag("act_asym", s.act_sym, false, "asymmetric activations");
+    o.flag("disable_act_dynamic", s.act_dynamic, false, "activation scales from calibration instead of the current data");
     o.integer("super_bits", s.super_bits, "bits of the scales of GGUF super-blocks");
     o.integer("super_group_size", s.super_group_size, "groups of a GGUF super-block");
     o.text("scale_dtype", "TYPE", scale_dtype_, "what scales are rounded to: fp16 (default; fp32 for GGUF)");
@@ -100,7 +99,10 @@ class quantize final : public command {
     o.flag("amp", amp_, true, "bfloat16 matrix products while tuning (default where the CPU is faster with them)");
     o.flag("disable_amp,no_amp", amp_, false, "float matrix products while tuning");
     o.flag("disable_opt_rtn", opt_rtn_, false, "with --iters 0: plain rounding, no search for better scales");
-    o.flag("enable_opt_rtn", opt_rtn_, true, "with --iters 0: search for better scales (not supported so far)");
+    o.flag("enable_opt_rtn", opt_rtn_, true, "with --iters 0: search for better scales, weighted by importance if there is --dataset or --imatrix (default)");
+    o.text("imatrix", "FILE", run_.imatrix, "importance matrix to search with (llama.cpp's .gguf or .dat) instead of collecting one from --dataset");
+    o.text("save_imatrix", "FILE", run_.save_imatrix, "collect an importance matrix from --dataset and write it (.gguf, or llama.cpp's older .dat)");
+    o.flag("compat", run_.compat, true, "search exactly as the original does, where this program deviates for the better");
     o.flag("model_free", model_free_, true, "round without running the model; implies --iters 0");
     o.flag("disable_model_free", run_.regular_route, true, "with --iters 0: write the configuration of the tuning flow");
   }
@@ -125,8 +127,6 @@ class quantize final : public command {
     o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
     o.refuse("shared_layers,schemes,options,option,avg_bits,target_bits", true, "choosing schemes automatically (AutoScheme) is not supported so far");
     o.refuse("ignore_scale_zp_bits", false, "choosing schemes automatically (AutoScheme) is not supported so far");
-    o.refuse("act_asym,disable_act_dynamic", false, "quantizing activations is not supported so far");
-    o.refuse("act_data_type,act_dtype", true, "quantizing activations is not supported so far");
     o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
     o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
     o.refuse("enable_norm_bias_tuning", true, "tuning norms and biases is not supported");
@@ -163,7 +163,6 @@ class quantize final : public command {
     q.lr = lr_.value_or(defaults_.lr);
     q.minmax_lr = minmax_lr_.value_or(0);
     run_.momentum = momentum_.value_or(0);
-    q.how = q.iters == 0 ? exporting::method::rtn : exporting::method::signround;
     q.way = model_free_ ? plan::route::model_free : run_.regular_route ? plan::route::regular : plan::route::automatic;
     run_.amp = amp_;
     const auto positive = [](const char* option, std::int64_t value) -> result<void> {
@@ -184,7 +183,8 @@ class quantize final : public command {
     if (auto r = complete_progress(); !r) return r;
     if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
     if (threads_) omp_set_num_threads(static_cast<int>(*threads_));
-    return refuse_opt_rtn();
+    choose_method();
+    return {};
   }
 
   result<void> complete_tuning() {
@@ -230,24 +230,12 @@ class quantize final : public command {
     return {};
   }
 
-  /// iters 0 means the search for better scales wherever the original would do it; that must be switched off explicitly.
-  result<void> refuse_opt_rtn() const {
-    const plan::request& q = run_.request;
-    if (q.iters != 0 || model_free_) return {};
+  /// iters 0 means OPT-RTN, unless it is switched off.
+  void choose_method() {
+    plan::request& q = run_.request;
     const bool off = opt_rtn_ ? !*opt_rtn_ : defaults_.opt_rtn < 0;
-    if (off) return {};
-    bool needed = opt_rtn_.value_or(defaults_.opt_rtn > 0);
-    if (!needed) {
-      const exporting::export_format* f = exporting::find(q.formats.front());
-      const ar::scheme_fields* own = f->own_scheme(q.formats.front());
-      auto scheme = own != nullptr ? result<ar::scheme_fields>(*own) : plan::resolve_scheme(q.scheme, q.overrides, q.formats);
-      if (!scheme) return forward_error(scheme);
-      needed = would_search_scales(*scheme);
-    }
-    if (!needed) return {};
-    return fail(error_kind::unsupported,
-                "--iters 0 means OPT-RTN for this scheme, rounding with a search for better scales, which is not supported so far; add --disable_opt_rtn "
-                "(or run auto-round-rtn) for plain rounding, or tune with --iters 200");
+    q.how = q.iters != 0 ? exporting::method::signround : off || model_free_ ? exporting::method::rtn : exporting::method::opt_rtn;
+    q.has_importance = !run_.imatrix.empty() || run_.dataset.empty();
   }
 
   const recipe& defaults_;

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <memory>
 
+#include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
 #include "export/export_verify.hpp"
 #include "io/file.hpp"
@@ -18,6 +20,7 @@
 #include "text/calibration.hpp"
 #include "text/tokenizer.hpp"
 #include "tune/gram.hpp"
+#include "tune/importance.hpp"
 #include "tune/quantizer.hpp"
 #include "tune/signround.hpp"
 
@@ -78,6 +81,10 @@ class quantization {
   }
 
   bool tuned() const { return o_.request.how == exporting::method::signround; }
+  bool searched() const { return o_.request.how == exporting::method::opt_rtn; }
+  /// A pass of the float model over calibration text before any layer is quantized.
+  bool collects_importance() const { return (searched() && o_.imatrix.empty() && !o_.dataset.empty()) || !o_.save_imatrix.empty(); }
+  bool reads_text() const { return tuned() || collects_importance(); }
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
@@ -109,15 +116,15 @@ class quantization {
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
-    if (request_.seqlen != o_.request.seqlen && tuned()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
+    if (request_.seqlen != o_.request.seqlen && reads_text()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
     return {};
   }
 
   result<void> load_calibration() {
-    if (!tuned()) return {};
+    if (!reads_text()) return {};
     if (o_.dataset.empty()) {
-      return fail(error_kind::usage, "tuning needs calibration text: write --dataset FILE (.jsonl, .json or .txt); nothing is downloaded. "
-                                     "--iters 0 --disable_opt_rtn rounds without any");
+      return fail(error_kind::usage, "calibration text is needed: write --dataset FILE (.jsonl, .json or .txt); nothing is downloaded. "
+                                     "--iters 0 searches scales without any");
     }
     auto tok = text::tokenizer::open(source_->tokenizer_directory());
     if (!tok) return forward_error(tok);
@@ -176,21 +183,85 @@ class quantization {
   /// Ctrl-C ends it after an iteration or a layer.
   result<void> quantize_layers() {
     const io::interrupt_watch watch;
+    if (auto r = find_importance(); !r) return r;
     if (auto r = tuned() ? tune_blocks() : round_blocks(); !r) return r;
     return round_outside_blocks();
   }
 
-  result<void> round_layer(const layer_decision& layer) {
-    if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
+  result<void> find_importance() {
+    if (!o_.imatrix.empty()) {
+      auto read = exporting::read_importance(o_.imatrix, source_->spec());
+      if (!read) return forward_error(read);
+      importance_ = std::move(*read);
+    } else if (collects_importance()) {
+      tune::importance_options c;
+      c.batch_size = request_.batch_size;
+      const bool amp = o_.amp.value_or(linalg::fast_bf16());
+      c.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
+      c.bf16_activations = amp;
+      bar_.start("block", source_->spec().num_layers);
+      c.on_block = [&](std::int64_t) {
+        bar_.finish_unit("importance collected");
+        return !io::interrupt_watch::requested();
+      };
+      auto collected = tune::collect_importance(*source_, calibration_, c);
+      if (!collected) return forward_error(collected);
+      importance_ = std::move(*collected);
+      times_.add("importance", since_last_part());
+    } else if (searched()) {
+      bar_.message("note: without --dataset or --imatrix, scales are searched for the weights alone");
+    }
+    if (!o_.save_imatrix.empty()) {
+      if (auto r = exporting::write_importance(o_.save_imatrix, source_->spec(), importance_, calibration_.seqlen, o_.dataset); !r) return r;
+      bar_.message("importance matrix written: " + o_.save_imatrix);
+    }
+    return {};
+  }
+
+  /// How a layer outside of tuning is quantized.
+  tune::rounding rounding_of(const layer_decision& layer, const std::vector<float>& importance) const {
+    tune::rounding how;
     // The original's shard-wise route computes in float, its tuning flow in the type of the checkpoint.
     const io::dtype stored = source_->directory()->find(layer.name + ".weight")->type;
-    ar::real weight_type = ar::real::f32;
-    if (!plan_.jobs.front().model_free && stored == io::dtype::bf16) weight_type = ar::real::bf16;
-    if (!plan_.jobs.front().model_free && stored == io::dtype::f16) weight_type = ar::real::f16;
-    auto quantized = tune::round_to_nearest(*source_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
-                                            gguf() ? ar::real::f32 : ar::real::f16, weight_type);
+    if (!plan_.jobs.front().model_free && stored == io::dtype::bf16) how.weight_type = ar::real::bf16;
+    if (!plan_.jobs.front().model_free && stored == io::dtype::f16) how.weight_type = ar::real::f16;
+    how.scale_type = gguf() ? ar::real::f32 : ar::real::f16;
+    how.reference = o_.compat;
+    how.search = searched() && tune::searches_by_default(layer.scheme, o_.compat);
+    if (how.search) how.importance = importance;
+    const auto shared = global_scales_.find(layer.name);
+    if (shared != global_scales_.end()) how.global_scale = shared->second;
+    return how;
+  }
+
+  result<void> round_layer(const layer_decision& layer) {
+    if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
+    const auto known = importance_.find(layer.name);
+    const std::vector<float> importance = known == importance_.end() ? std::vector<float>() : known->second.per_sequence();
+    auto quantized = tune::quantize_layer(*source_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
+                                          rounding_of(layer, importance));
     if (!quantized) return forward_error(quantized);
     return add(*quantized);
+  }
+
+  /// Layers that engines fuse share the scale of their whole tensors, where the scheme has one.
+  template <class Layers>
+  result<void> share_global_scales(Layers first, Layers last) {
+    const model::model_spec& spec = source_->spec();
+    std::vector<float> scales(spec.linears.size(), -1.0f);
+    bool any = false;
+    for (Layers layer = first; layer != last; ++layer) {
+      if (!layer->quantize || !tune::has_global_scale(layer->scheme)) continue;
+      auto weight = model::read_tensor(*source_, layer->name + ".weight", {layer->rows, layer->cols});
+      if (!weight) return forward_error(weight);
+      scales[static_cast<std::size_t>(layer->linear)] = tune::own_global_scale(layer->scheme, *weight);
+      any = true;
+    }
+    if (!any) return {};
+    tune::share_global_scales(spec, scales, o_.compat);
+    for (Layers layer = first; layer != last; ++layer)
+      if (scales[static_cast<std::size_t>(layer->linear)] >= 0) global_scales_[layer->name] = scales[static_cast<std::size_t>(layer->linear)];
+    return {};
   }
 
   result<void> round_blocks() {
@@ -199,6 +270,9 @@ class quantization {
     auto next = plan_.layers().begin();
     for (std::int64_t b = 0; b < blocks; ++b) {
       std::int64_t done = 0, all = 0;
+      auto end = next;
+      while (end != plan_.layers().end() && end->block == b) ++end;
+      if (auto r = share_global_scales(next, end); !r) return r;
       for (; next != plan_.layers().end() && next->block == b; ++next) {
         ++all;
         if (!next->quantize) continue;
@@ -272,13 +346,16 @@ class quantization {
     return {};
   }
 
-  std::string method_name() const { return tuned() ? fmt::format("SignRound, {} iterations", request_.iters) : "round to nearest"; }
+  std::string method_name() const {
+    if (tuned()) return fmt::format("SignRound, {} iterations", request_.iters);
+    return searched() ? "OPT-RTN (searched scales)" : "round to nearest";
+  }
 
   void log_start() {
     const model::model_spec& s = source_->spec();
     bar_.message(fmt::format("{}: {}, {} blocks; {} by {}; about {} of memory", o_.model, s.model_class, s.num_layers, plan_.scheme_name, method_name(),
                              report::human_bytes(plan_.peak_memory_bytes)));
-    if (tuned()) {
+    if (reads_text()) {
       bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); tuning by {}; {}, {} threads",
                                calibration_.rows(), calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive,
                                tuning_name(), linalg::description(), omp_get_max_threads()));
@@ -349,6 +426,8 @@ class quantization {
   std::unique_ptr<exporting::stored_model> source_;
   plan::run_plan plan_;
   text::calibration_set calibration_;
+  tune::importance_matrix importance_;
+  std::map<std::string, float> global_scales_;
   tune::tuning_result tuning_;
   report::event_log log_;
   report::progress bar_;

@@ -20,6 +20,8 @@ struct run_options {
   std::string output_dir = "./tmp_autoround";
   plan::request request;
   std::string dataset;  ///< --dataset; empty: the model folder's own calibration file is not guessed, tuning then needs one
+  std::string imatrix, save_imatrix;  ///< files of an importance matrix, to search with and to write; may be empty
+  bool compat = false;                ///< search as the original does, with what it gets wrong
   std::int64_t seed = 42, nblocks = 1;
   double momentum = 0;
   bool not_use_best_mse = false;

@@ -31,7 +31,8 @@ struct layer_decision {
   std::string kept_type;            ///< data_type that configuration files give to a layer kept in 16 bits: "fp" (shape rule), "float" (ignored)
 };
 
-enum class method { rtn, signround };
+/// Round to nearest; the same with searched scales; tuned.
+enum class method { rtn, opt_rtn, signround };
 
 /// One run: everything an exporter may want to know before the first weight is read.
 struct job {

@@ -62,6 +62,15 @@ void apply_multiple_of_32_rule(job& run) {
   }
 }
 
+void apply_whole_groups_rule(job& run) {
+  for (layer_decision& layer : run.layers) {
+    if (!layer.quantize || layer.scheme.group_size <= 0 || layer.cols % static_cast<std::uint64_t>(layer.scheme.group_size) == 0) continue;
+    layer.quantize = false;
+    layer.reason = fmt::format("{} columns are no multiple of the group size {}", layer.cols, layer.scheme.group_size);
+    layer.kept_type = "fp";
+  }
+}
+
 result<void> safetensors_exporter::prepare(const std::vector<std::pair<std::string, std::string>>& texts) {
   std::unordered_map<std::string, const layer_decision*> packed;
   std::unordered_map<std::string, const layer_decision*> kept;

@@ -19,6 +19,8 @@ std::vector<std::string> writing_order(const io::checkpoint_dir& source, const m
 
 /// Integer weight-only schemes leave layers in 16 bits whose rows or columns are no multiple of 32.
 void apply_multiple_of_32_rule(job& run);
+/// MX and NVFP4 schemes leave layers in 16 bits whose columns are no multiple of the group size.
+void apply_whole_groups_rule(job& run);
 
 class safetensors_exporter : public exporter {
  public:

@@ -62,7 +62,9 @@ class fake_exporter final : public safetensors_exporter {
 };
 
 result<void> decide(job& run) {
-  if (run.scheme.data_type == "int" && run.scheme.act_bits.value_or(16) >= 16 && !run.scheme.super_bits) apply_multiple_of_32_rule(run);
+  const std::string_view type = run.scheme.data_type;
+  if (type == "int" && run.scheme.act_bits.value_or(16) >= 16 && !run.scheme.super_bits) apply_multiple_of_32_rule(run);
+  if (type.find("mx_fp") != type.npos || type.find("nv_fp") != type.npos) apply_whole_groups_rule(run);
   return {};
 }
 

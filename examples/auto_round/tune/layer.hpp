@@ -15,11 +15,12 @@ struct quantized_layer {
   ar::scheme_fields scheme; ///< resolved
   std::size_t rows = 0, cols = 0;  ///< out_features, in_features
   std::vector<float> weight;       ///< dequantized, [rows x cols]; what the following blocks saw
-  std::vector<std::uint8_t> code;  ///< unsigned codes 0..2^bits-1, [rows x cols]; integer types only
-  std::vector<float> scale;        ///< [rows x groups]; K types: the scale of each sub-block, unrounded
+  std::vector<std::uint8_t> code;  ///< codes as the library's data type stores them, [rows x cols]; integers: 0..2^bits-1; empty for K types
+  std::vector<float> scale;        ///< [rows x groups], [1] for the whole tensor, [tile rows x tile columns]; K types: of each sub-block, unrounded
   std::vector<float> zero_point;   ///< [rows x groups], asymmetric integers; empty for symmetric (2^(bits-1) throughout)
   std::vector<float> wmin;         ///< K types with minimum: [rows x groups]
   std::vector<float> d_scale, d_wmin;  ///< K types: steps of the super-block, [rows x superblocks]
+  float global_scale = 0;              ///< types with a scale of the whole tensor (NVFP4): that scale; 0 for others and for a tensor of zeros
 };
 
 }  // namespace auto_round::tune

@@ -1,10 +1,13 @@
 #include "tune/quantizer.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
+#include "ar/calibrate.hpp"
 #include "ar/dispatch.hpp"
+#include "ar/resolve.hpp"
 #include "tune/tuned_layer.hpp"
 
 namespace auto_round::tune {
@@ -12,13 +15,13 @@ namespace {
 
 constexpr std::size_t rows_at_once = 32;  // the unit of work of a thread
 
-/// f(first row, rows) -> errc in parallel; the first error by row, or ok.
+/// f(first row, rows) -> errc in parallel for pieces of `step` rows; the first error by row, or ok.
 template <class F>
-ar::errc for_rows(std::size_t rows, const F& f) {
-  const std::size_t pieces = ar::ceil_div(rows, rows_at_once);
+ar::errc for_rows(std::size_t rows, std::size_t step, const F& f) {
+  const std::size_t pieces = ar::ceil_div(rows, step);
   std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(static)
-  for (std::size_t i = 0; i < pieces; ++i) outcome[i] = f(i * rows_at_once, std::min(rows_at_once, rows - i * rows_at_once));
+#pragma omp parallel for schedule(dynamic)
+  for (std::size_t i = 0; i < pieces; ++i) outcome[i] = f(i * step, std::min(step, rows - i * step));
   const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
   return bad == outcome.end() ? ar::errc::ok : *bad;
 }
@@ -33,33 +36,66 @@ result<void> explain(ar::errc e, const std::string& name) {
   }
 }
 
-result<void> round_groups(const ar::range_kernels& k, const float* weight, std::size_t group_size, quantized_layer& out) {
-  const std::size_t groups = ar::ceil_div(out.cols, group_size);
-  out.code.resize(out.rows * out.cols);
-  out.scale.resize(out.rows * groups);
-  if (k.has_zero_point) out.zero_point.resize(out.rows * groups);
-  return explain(for_rows(out.rows,
-                          [&](std::size_t first, std::size_t n) {
-                            const ar::matrix_view<std::uint8_t> code(out.code.data() + first * out.cols, n, out.cols);
-                            const ar::matrix_view<float> scale(out.scale.data() + first * groups, n, groups);
-                            ar::matrix_view<float> zero;
-                            if (k.has_zero_point) zero = {out.zero_point.data() + first * groups, n, groups};
-                            const int group = static_cast<int>(group_size);
-                            const ar::errc e = k.quantize(out.scheme.bits, group, {weight + first * out.cols, n, out.cols}, code, scale, zero);
-                            if (e != ar::errc::ok) return e;
-                            float* const q = out.weight.data() + first * out.cols;
-                            const ar::errc d = k.dequantize(out.scheme.bits, group, code, scale, zero, {q, n, out.cols});
-                            // Codes cannot say it, but the reference keeps the sign of weights that symmetric types round to zero.
-                            if (d == ar::errc::ok && !k.has_zero_point) {
-                              const float* const w = weight + first * out.cols;
-                              for (std::size_t i = 0; i < n * out.cols; ++i) q[i] = q[i] == 0.0f ? std::copysign(0.0f, w[i]) : q[i];
-                            }
-                            return d;
-                          }),
-                 out.name);
+/// Which type of the library the scheme means, and how it is quantized.
+result<ar::quantizer_choice> choose(const ar::scheme_fields& scheme, const rounding& how, const std::string& name) {
+  const ar::quantizer_request wanted{.data_type = scheme.data_type, .bits = scheme.bits, .sym = scheme.sym, .tiles = scheme.group_rows > 0,
+                                     .search = how.search, .neuqi = how.search && !how.reference && !scheme.sym, .reference = how.reference};
+  ar::quantizer_choice found;
+  if (ar::resolve_quantizer(wanted, found) == ar::errc::ok && !found.data_type.empty()) return found;
+  return fail(error_kind::unsupported,
+              "no quantizer for data type " + std::string(scheme.data_type) + " with " + std::to_string(scheme.bits) + " bits", {}, name);
 }
 
-result<void> round_blocks(const ar::gguf_kernels& k, const float* weight, quantized_layer& out) {
+const ar::range_kernels* range_kernels_of(const ar::quantizer_choice& c, const rounding& how) {
+  // The reference searches integers in the arithmetic of the weights, scales included.
+  const bool all_in_weight_type = how.search && how.reference && c.search && c.data_type == "int_sym";
+  const auto find = [&](ar::real weight_type) {
+    return ar::kernels().range_type(c.data_type, weight_type, all_in_weight_type ? weight_type : how.scale_type);
+  };
+  const ar::range_kernels* k = find(how.weight_type);
+  return k != nullptr ? k : find(ar::real::f32);
+}
+
+result<void> round_groups(const ar::range_kernels& k, const ar::quantizer_choice& choice, const float* weight, const rounding& how, quantized_layer& out) {
+  const ar::scheme_fields& s = out.scheme;
+  const ar::group_shape shape(s.group_size, std::max(1, s.group_rows));
+  const bool whole = s.group_size == 0;
+  const std::size_t high = static_cast<std::size_t>(shape.rows);
+  const std::size_t groups = whole ? 1 : ar::ceil_div(out.cols, resolve_group_size(s.group_size, out.cols));
+  const std::size_t step = whole ? out.rows : high * std::max<std::size_t>(1, rows_at_once / high);
+  out.code.resize(out.rows * out.cols);
+  out.scale.resize(whole ? 1 : ar::ceil_div(out.rows, high) * groups);
+  if (k.has_zero_point) out.zero_point.resize(out.scale.size());
+  ar::type_values type(s.bits);
+  if (k.two_level()) {
+    const std::span all(weight, out.rows * out.cols);
+    out.global_scale = type.tensor.global_scale = how.global_scale >= 0 ? how.global_scale : own_global_scale(s, all);
+  }
+  ar::search_options options;
+  options.importance = how.importance.empty() ? nullptr : how.importance.data();
+  options.neuqi = choice.neuqi;
+  options.reference = how.reference;
+  if (how.reference && choice.data_type == "int_sym") options.least_scale = how.scale_type == ar::real::f32 ? 1e-8f : 1e-5f;
+  const auto piece = [&](std::size_t first, std::size_t n) {
+    const ar::matrix_view<const float> w(weight + first * out.cols, n, out.cols);
+    const ar::matrix_view<std::uint8_t> code(out.code.data() + first * out.cols, n, out.cols);
+    const std::size_t bands = whole ? 1 : ar::ceil_div(n, high), at = first / high * groups;
+    const ar::matrix_view<float> scale(out.scale.data() + at, bands, groups), q(out.weight.data() + first * out.cols, n, out.cols);
+    ar::matrix_view<float> zero;
+    if (k.has_zero_point) zero = {out.zero_point.data() + at, bands, groups};
+    if (how.search) return k.search(type, shape, w, options, {.scale = scale, .zero_point = zero, .code = code, .weight = q});
+    if (const ar::errc e = k.quantize(type, shape, w, code, scale, zero); e != ar::errc::ok) return e;
+    if (k.facts != nullptr) return k.qdq(type, shape, w, q);
+    if (const ar::errc e = k.dequantize(type, shape, code, scale, zero, q); e != ar::errc::ok) return e;
+    // Codes cannot say it, but the reference keeps the sign of weights that symmetric types round to zero.
+    if (!k.has_zero_point)
+      for (std::size_t i = 0; i < n * out.cols; ++i) q.data[i] = q.data[i] == 0.0f ? std::copysign(0.0f, w.data[i]) : q.data[i];
+    return ar::errc::ok;
+  };
+  return explain(for_rows(out.rows, step, piece), out.name);
+}
+
+result<void> round_blocks(const ar::gguf_kernels& k, const float* weight, const rounding& how, quantized_layer& out) {
   if (k.search == nullptr || out.cols % k.block_elements != 0) return explain(ar::errc::bad_shape, out.name);
   const std::size_t groups = out.cols / k.group_size, blocks = k.superblock ? out.cols / k.block_elements : 0;
   out.scale.resize(out.rows * groups);
@@ -68,57 +104,91 @@ result<void> round_blocks(const ar::gguf_kernels& k, const float* weight, quanti
     out.wmin.resize(out.rows * groups);
     out.d_wmin.resize(out.rows * blocks);
   }
+  // The K types search always; what OPT-RTN adds is the importance. Q4_1 and Q5_1 have a variant of their own instead.
+  const std::span<const float> importance = how.search ? how.importance : std::span<const float>{};
+  const ar::gguf_variant variant{.bf16 = how.reference && how.weight_type == ar::real::bf16, .reciprocal = how.reference && how.search};
   const auto from = [](std::vector<float>& x, std::size_t at) { return x.empty() ? nullptr : x.data() + at; };
-  return explain(for_rows(out.rows,
-                          [&](std::size_t first, std::size_t n) {
-                            const ar::gguf_parameters<float> p{from(out.scale, first * groups), from(out.wmin, first * groups), from(out.d_scale, first * blocks),
-                                                               from(out.d_wmin, first * blocks)};
-                            const ar::matrix_view<const float> w(weight + first * out.cols, n, out.cols);
-                            const ar::errc e = k.search(w, {}, {}, {}, p);
-                            if (e != ar::errc::ok) return e;
-                            return k.qdq(w, {}, {}, {p.scale, p.offset, p.d_scale, p.d_offset}, {out.weight.data() + first * out.cols, n, out.cols});
-                          }),
-                 out.name);
+  const auto piece = [&](std::size_t first, std::size_t n) {
+    const ar::gguf_parameters<float> p{from(out.scale, first * groups), from(out.wmin, first * groups), from(out.d_scale, first * blocks),
+                                       from(out.d_wmin, first * blocks)};
+    const ar::matrix_view<const float> w(weight + first * out.cols, n, out.cols);
+    if (const ar::errc e = k.search(w, importance, {}, variant, p); e != ar::errc::ok) return e;
+    return k.qdq(w, {}, variant, {p.scale, p.offset, p.d_scale, p.d_offset}, {out.weight.data() + first * out.cols, n, out.cols});
+  };
+  return explain(for_rows(out.rows, rows_at_once, piece), out.name);
 }
 
 }  // namespace
 
-result<quantized_layer> round_to_nearest(const float* weight, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols,
-                                         ar::real scale_type, ar::real weight_type) {
+bool searches_by_default(const ar::scheme_fields& s, bool reference) {
+  if (s.super_bits) return true;
+  const int act_bits = s.act_bits.value_or(16);
+  if (s.data_type == "int_asym_float_zp") return reference;  // a variant of rounding, no search
+  if (s.data_type == "int") return s.sym ? s.bits < 8 : !reference && s.bits < 8;
+  if (s.data_type.starts_with("mx_")) return s.bits <= 8;
+  if (s.data_type == "nv_fp") return s.bits == 4;
+  return !reference && s.group_rows == 0 && s.bits == 8 && s.data_type.starts_with("fp") && act_bits >= 8;
+}
+
+bool has_global_scale(const ar::scheme_fields& scheme) {
+  const auto choice = choose(scheme, {}, {});
+  const ar::range_kernels* k = choice ? range_kernels_of(*choice, {}) : nullptr;
+  return k != nullptr && k->two_level();
+}
+
+float own_global_scale(const ar::scheme_fields& scheme, std::span<const float> weight) {
+  const auto choice = choose(scheme, {}, {});
+  const ar::range_kernels* k = choice ? range_kernels_of(*choice, {}) : nullptr;
+  if (k == nullptr || !k->two_level()) return -1;
+  float largest = 0;
+  for (const float w : weight) largest = std::max(largest, std::abs(w));
+  return k->global_scale(largest);
+}
+
+void share_global_scales(const model::model_spec& spec, std::span<float> scales, bool reference) {
+  const auto share = [&](std::initializer_list<int> members) {
+    std::array<float, 3> given{};
+    std::size_t n = 0;
+    for (const int i : members)
+      if (scales[static_cast<std::size_t>(i)] >= 0) given[n++] = scales[static_cast<std::size_t>(i)];
+    const float common = ar::shared_global_scale(std::span(given.data(), n), reference);
+    for (const int i : members)
+      if (scales[static_cast<std::size_t>(i)] >= 0) scales[static_cast<std::size_t>(i)] = common;
+  };
+  share({spec.q, spec.k, spec.v});
+  share({spec.gate, spec.up});
+}
+
+result<quantized_layer> quantize_layer(const float* weight, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols,
+                                       const rounding& how) {
   quantized_layer out;
   out.name = name;
   out.scheme = scheme;
   out.rows = rows;
   out.cols = cols;
-  out.weight.resize(rows * cols);
-  const auto unsupported = [&] {
-    return fail(error_kind::unsupported, "no quantizer for data type " + std::string(scheme.data_type) + " with " + std::to_string(scheme.bits) + " bits", {}, name);
-  };
-  if (scheme.bits < 2 || scheme.bits > 8 || scheme.group_rows != 0 || scheme.group_size == 0 || rows == 0 || cols == 0) return unsupported();
+  if (rows == 0 || cols == 0) return fail(error_kind::unsupported, "an empty layer", {}, name);
+  if (!how.importance.empty() && how.importance.size() != cols) return fail(error_kind::input, "the importance matrix has another number of columns", {}, name);
+  auto choice = choose(scheme, how, name);
+  if (!choice) return forward_error(choice);
   result<void> done;
-  if (scheme.data_type == "int") {
-    const std::string type = std::string(scheme.data_type) + (scheme.sym ? "_sym" : "_asym");
-    const ar::range_kernels* k = ar::kernels().range_type(type, weight_type, scale_type);
-    if (k == nullptr) k = ar::kernels().range_type(type, ar::real::f32, scale_type);
-    if (k == nullptr) return unsupported();
-    done = round_groups(*k, weight, resolve_group_size(scheme.group_size, cols), out);
+  out.weight.resize(rows * cols);
+  if (const ar::range_kernels* k = range_kernels_of(*choice, how); k != nullptr) {
+    done = round_groups(*k, *choice, weight, how, out);
+  } else if (const ar::gguf_kernels* block = ar::kernels().gguf_type(choice->data_type);
+             block != nullptr && block->group_size == static_cast<std::uint32_t>(scheme.group_size)) {
+    done = round_blocks(*block, weight, how, out);
   } else {
-    // The GGUF types are named after their bits and whether scales are quantized once more.
-    const std::string_view kind = scheme.data_type;
-    const char* suffix = kind.ends_with("_dq") ? "_k" : kind.ends_with("_float_zp") ? "_1" : nullptr;
-    const ar::gguf_kernels* k = suffix == nullptr ? nullptr : ar::kernels().gguf_type("q" + std::to_string(scheme.bits) + suffix);
-    if (k == nullptr || k->asymmetric == scheme.sym || k->group_size != static_cast<std::uint32_t>(scheme.group_size)) return unsupported();
-    done = round_blocks(*k, weight, out);
+    done = explain(ar::errc::unsupported, name);
   }
   if (!done) return forward_error(done);
   return out;
 }
 
-result<quantized_layer> round_to_nearest(const model::weight_source& source, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows,
-                                         std::size_t cols, ar::real scale_type, ar::real weight_type) {
+result<quantized_layer> quantize_layer(const model::weight_source& source, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows,
+                                       std::size_t cols, const rounding& how) {
   auto weight = model::read_tensor(source, name + ".weight", {rows, cols});
   if (!weight) return forward_error(weight);
-  return round_to_nearest(weight->data(), name, scheme, rows, cols, scale_type, weight_type);
+  return quantize_layer(weight->data(), name, scheme, rows, cols, how);
 }
 
 }  // namespace auto_round::tune

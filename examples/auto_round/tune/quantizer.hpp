@@ -1,7 +1,8 @@
-// Round to nearest: one linear layer quantized from its weights alone, by the scheme's run-time fields. No calibration, no search over data.
+// One linear layer quantized from its weights alone, by the scheme's run-time fields: round to nearest, or OPT-RTN, which searches better scales.
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 #include "ar/numeric/real.hpp"
@@ -12,15 +13,37 @@
 
 namespace auto_round::tune {
 
-/// Reads `name`.weight [rows x cols] and quantizes it. Integer types compute in `weight_type` (the reference: the checkpoint's type, or f32 in its
-/// shard-wise route; f32 if there is no such kernel), with scales stored as `scale_type`; the K types and Q4_1/Q5_1 of GGUF get the reference's parameters (`code` and `zero_point` stay empty, `wmin` is the offset).
-/// Rows are worked on in parallel; the result does not depend on the number of threads. error_kind::unsupported for schemes without a quantizer
-/// and shapes that do not fit, error_kind::input for weights whose scale overflows.
-result<quantized_layer> round_to_nearest(const model::weight_source& source, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows,
-                                         std::size_t cols, ar::real scale_type = ar::real::f16, ar::real weight_type = ar::real::f32);
+/// How to quantize. The defaults are plain rounding.
+struct rounding {
+  ar::real scale_type = ar::real::f16;   ///< storage of integer scales; f32 for GGUF types
+  ar::real weight_type = ar::real::f32;  ///< what is computed in: the checkpoint's type, or f32 in the reference's shard-wise route
+  bool search = false;                   ///< OPT-RTN: search scales (asymmetric integers: NeUQI's search, FP8: factors of the range)
+  std::span<const float> importance{};   ///< [cols] weights of the squared errors of a search, or empty
+  float global_scale = -1;               ///< of types with a scale of the whole tensor: the one to use; negative: the layer's own
+  bool reference = false;                ///< search exactly as auto-round 0.16.1: not at all for asymmetric integers and FP8, its defects included
+};
 
-/// The same for a weight in memory.
-result<quantized_layer> round_to_nearest(const float* weight, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols,
-                                         ar::real scale_type = ar::real::f16, ar::real weight_type = ar::real::f32);
+/// True where OPT-RTN searches with data by default (schemes.md 6): K types; symmetric integers below 8 bits, MX and NVFP4. With `reference`
+/// false also asymmetric integers and FP8, which the reference rounds plainly.
+bool searches_by_default(const ar::scheme_fields& scheme, bool reference);
+
+/// Quantizes `weight` [rows x cols]. Rows are worked on in parallel; the result does not depend on the number of threads.
+/// error_kind::unsupported for schemes without a quantizer and shapes that do not fit, error_kind::input for weights whose scale overflows.
+result<quantized_layer> quantize_layer(const float* weight, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols,
+                                       const rounding& how = {});
+
+/// The same for tensor `name`.weight of a model.
+result<quantized_layer> quantize_layer(const model::weight_source& source, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows,
+                                       std::size_t cols, const rounding& how = {});
+
+/// True for types with a scale of the whole tensor (NVFP4).
+bool has_global_scale(const ar::scheme_fields& scheme);
+
+/// The scale of the whole tensor that a layer would get on its own (NVFP4: 2688 over the largest magnitude); negative for schemes without one.
+float own_global_scale(const ar::scheme_fields& scheme, std::span<const float> weight);
+
+/// Replaces the global scales of a block's layers, by index into model_spec::linears, negative for none, by those of layers that engines fuse: q, k, v and
+/// gate, up take the smallest of theirs. `reference`: a layer of zeros then zeroes its partners.
+void share_global_scales(const model::model_spec& spec, std::span<float> scales, bool reference = false);
 
 }  // namespace auto_round::tune

@@ -283,10 +283,11 @@ AR_NOINLINE AR_FN constexpr float best_factor(const any_scaled& type, const grou
 template <class T>
 inline constexpr bool is_scaled = requires(const T& t) { t.facts(); };
 
+/// The search of a type; the reference has none for FP8.
 template <class T>
-constexpr search_family family_of(const T& t) noexcept {
+constexpr search_family family_of(const T& t, bool reference) noexcept {
   if constexpr (is_scaled<T>) {
-    return t.facts().search;
+    return reference && t.facts().rule == scale_rule::quotient ? search_family::none : t.facts().search;
   } else if constexpr (requires { T::search; }) {
     return T::search;
   } else {
@@ -325,7 +326,7 @@ struct search_fitter {
   any_scaled plain{};  ///< of scaled types: as float weights have it
 
   constexpr search_fitter(const T& t, const search_options& options, const detail::importance_repair& r, float tensor_maximum) noexcept
-      : type(t), how(options), family(family_of(t)), repair(r), tries(t.bits() < 2 ? 2 : t.bits(), options.scale_ratio), multiples(family) {
+      : type(t), how(options), family(family_of(t, options.reference)), repair(r), tries(t.bits() < 2 ? 2 : t.bits(), options.scale_ratio), multiples(family) {
     if constexpr (is_scaled<T>) {
       plain = as_any(t);
       plain.the_facts.weight = real::f32;
@@ -506,8 +507,8 @@ template <RangeType T, class V>
 [[nodiscard]] constexpr errc search(T t, group_shape group, matrix_view<const float> w, const search_options& how, group_output out) noexcept {
   if (!t.valid() || !in_range(how)) return errc::bad_value;
   if ((out.scale.data != nullptr || out.code.data != nullptr) && !rows::usable_type(t)) return errc::bad_value;
-  if (how.reference && family_of(t) == search_family::signed_scale && !how.neuqi && T::weight_format != T::scale_format) return errc::bad_value;
-  if (family_of(t) != search_family::none && group.rows != 1) return errc::unsupported;
+  if (how.reference && family_of(t, true) == search_family::signed_scale && !how.neuqi && T::weight_format != T::scale_format) return errc::bad_value;
+  if (family_of(t, how.reference) != search_family::none && group.rows != 1) return errc::unsupported;
   const std::size_t columns = w.cols, matrix_rows = w.rows;
   shapes::cells cells;
   if (const errc e = check_output(group, w, rows::has_zero_point<T>, out, cells); e != errc::ok) return e;

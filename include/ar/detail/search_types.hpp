@@ -14,7 +14,7 @@ enum class search_family : unsigned char {
   signed_scale,  ///< symmetric integers: multiples of 1 / scale around -2^(bits-1) / extreme weight
   zero_point,    ///< asymmetric integers, by NeUQI only: smaller scales, each with the best zero point
   halves,        ///< MX: the range, half of it and twice it
-  hundredths,    ///< NVFP4: 0.50 to 1.51 times the range
+  hundredths,    ///< NVFP4, FP8: 0.50 to 1.51 times the range
 };
 
 /// How to search. The default does what the reference means to do; `reference` also repeats what it gets wrong.
@@ -29,7 +29,7 @@ struct search_options {
   double scale_ratio = 0.75;  ///< signed_scale: the width of the search (AR_SEARCH_SCALE_RATIO), above 0, at most 1; not used at 2 bits
   float least_scale = 0.0f;   ///< smallest magnitude of an integer scale; 0: that of its format, scale_threshold
   /// Repeat auto-round 0.16.1 where it errs: symmetric integers are searched in the arithmetic of the weights' format (the scale then needs the same
-  /// format), NVFP4 with the tensor's own global scale though another one is given, and importances are repaired by the rows and by dividing by zero.
+  /// format), NVFP4 with the tensor's own global scale though another one is given, FP8 not at all, and importances are repaired by the rows and by dividing by zero.
   bool reference = false;
 };
 

@@ -12,20 +12,21 @@
 AR_BEGIN_TARGET
 
 /// The least scale is that of vLLM. Half-precision weights pass through bfloat16, as in the reference.
-AR_INLINE constexpr scaled_facts fp8_facts(const char* name, small_format format, scale_rule rule, real weight, real scale) noexcept {
+AR_INLINE constexpr scaled_facts fp8_facts(const char* name, small_format format, scale_rule rule, real weight, real scale,
+                                           search_family search = search_family::none) noexcept {
   const small_grid grid = grid_of(format);
   const float least = static_cast<float>(1.0 / (static_cast<double>(grid.max) * 512.0));
   const real read = weight == real::f16 ? real::bf16 : weight;
   return {.name = name, .grid = grid, .rule = rule, .limit = grid.max, .max_exponent = 0, .least = scale == real::f32 ? least : scale == real::bf16 ? round_to_bf16(least) : round_to_f16(least), .weight = weight, .scale = scale,
           .quotient = scale == real::f32 ? real::f32 : promote(read, scale), .through_bf16 = weight == real::f16, .half_up = false, .keeps_zero_sign = true,
-          .plus_zero = true, .search = search_family::none, .float_least = least};
+          .plus_zero = true, .search = search, .float_least = least};
 }
 
 /// `Weight` is the format of the weights. `the_tensor.maximum` is a largest magnitude that is given instead of being taken from the data (static
 /// activations).
 template <real Weight = real::f32>
 struct fp8 : tensor_scaled_type<fp8<Weight>, Weight> {
-  static constexpr scaled_facts the_facts = fp8_facts("fp8", e4m3fn, scale_rule::quotient, Weight, real::f32);
+  static constexpr scaled_facts the_facts = fp8_facts("fp8", e4m3fn, scale_rule::quotient, Weight, real::f32, search_family::hundredths);
   static constexpr const char* name = the_facts.name;
   static constexpr bool own_kernels = Weight == real::f32;
   static constexpr std::string_view reference_names = "fp8 fp8_sym fp8_e4m3";
@@ -34,7 +35,7 @@ static_assert(RangeType<fp8<>>);
 
 template <real Weight = real::f32>
 struct fp8e5m2 : tensor_scaled_type<fp8e5m2<Weight>, Weight> {
-  static constexpr scaled_facts the_facts = fp8_facts("fp8e5m2", e5m2, scale_rule::quotient, Weight, real::f32);
+  static constexpr scaled_facts the_facts = fp8_facts("fp8e5m2", e5m2, scale_rule::quotient, Weight, real::f32, search_family::hundredths);
   static constexpr const char* name = the_facts.name;
   static constexpr std::string_view reference_names = "fp8_e5m2";
 };

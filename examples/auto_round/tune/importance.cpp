@@ -1,0 +1,95 @@
+#include "tune/importance.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "ar/calibrate.hpp"
+#include "ar/dispatch.hpp"
+#include "model/block.hpp"
+#include "tune/activations.hpp"
+#include "tune/run_parts.hpp"
+
+namespace auto_round::tune {
+namespace {
+
+/// x^2 summed by columns, columns split among threads: the sum of a column does not depend on how.
+ar::errc add_columns(const float* x, std::size_t tokens, std::size_t cols, bool first, std::vector<float>& sum) {
+  constexpr std::size_t width = 256;  // columns of a thread's piece; blocks of 32 share an order of summation
+  const std::size_t pieces = ar::ceil_div(cols, width);
+  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
+#pragma omp parallel for schedule(static)
+  for (std::size_t i = 0; i < pieces; ++i) {
+    const std::size_t at = i * width, n = std::min(width, cols - at);
+    outcome[i] = ar::kernels().calibrate.add_importance({x + at, tokens, n, cols}, first, sum.data() + at);
+  }
+  const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
+  return bad == outcome.end() ? ar::errc::ok : *bad;
+}
+
+result<importance_matrix> collect(const model::weight_source& source, const text::calibration_set& set, const importance_options& o) {
+  const model::model_spec& spec = source.spec();
+  const auto samples = static_cast<std::size_t>(set.rows()), seqlen = static_cast<std::size_t>(set.seqlen);
+  const std::size_t size = seqlen * static_cast<std::size_t>(spec.hidden_size), batch = std::min(samples, static_cast<std::size_t>(std::max<std::int64_t>(1, o.batch_size)));
+  activations chain;
+  if (auto r = embed_calibration(source, set, o.bf16_activations, chain); !r) return forward_error(r);
+  importance_matrix all;
+  model::block_runner runner(spec, o.precision);
+  std::vector<float> x(batch * size);
+  for (std::int64_t b = 0; b < spec.num_layers; ++b) {
+    auto weights = model::read_block(source, b);
+    if (!weights) return forward_error(weights);
+    std::vector<column_importance*> of(spec.linears.size());
+    for (std::size_t i = 0; i < of.size(); ++i) {
+      of[i] = &all[spec.linear_name(b, static_cast<int>(i))];
+      of[i]->sum.resize(static_cast<std::size_t>(spec.linears[i].in_features));
+    }
+    ar::errc bad = ar::errc::ok;
+    int bad_layer = 0;
+    const auto hook = [&](int linear, const float* in, std::size_t tokens) {
+      // k and v read what q reads, up what gate reads.
+      if (linear == spec.k || linear == spec.v || linear == spec.up) return;
+      column_importance& c = *of[static_cast<std::size_t>(linear)];
+      if (const ar::errc e = add_columns(in, tokens, c.sum.size(), c.tokens == 0, c.sum); e != ar::errc::ok && bad == ar::errc::ok) {
+        bad = e;
+        bad_layer = linear;
+      }
+      c.tokens += static_cast<std::int64_t>(tokens);
+    };
+    for (std::size_t first = 0; first < samples; first += batch) {
+      const std::size_t n = std::min(batch, samples - first);
+      chain.load(first, n, x.data());
+      runner.forward(*weights, x.data(), n, seqlen, x.data(), hook);
+      chain.store(first, n, x.data());
+    }
+    if (bad != ar::errc::ok) {
+      return fail(error_kind::input, "the float model gives activations that are not finite; no importance can be collected", {}, spec.linear_name(b, bad_layer));
+    }
+    for (column_importance* c : of) c->sequences = static_cast<std::int64_t>(samples);
+    const auto same_as = [&](int to, int from) { *of[static_cast<std::size_t>(to)] = *of[static_cast<std::size_t>(from)]; };
+    same_as(spec.k, spec.q);
+    same_as(spec.v, spec.q);
+    same_as(spec.up, spec.gate);
+    source.done_with_block(b);
+    if (o.on_block && !o.on_block(b)) return fail(error_kind::interrupted, "interrupted while collecting importance");
+  }
+  return all;
+}
+
+}  // namespace
+
+std::vector<float> column_importance::per_sequence() const {
+  std::vector<float> mean = sum;
+  if (sequences > 0) ar::finish_importance(mean.data(), mean.size(), static_cast<std::size_t>(sequences));
+  return mean;
+}
+
+result<importance_matrix> collect_importance(const model::weight_source& source, const text::calibration_set& set, const importance_options& options) {
+  if (set.rows() < 1) return fail(error_kind::usage, "the calibration set is empty");
+  try {
+    return collect(source, set, options);
+  } catch (const std::bad_alloc&) {
+    return fail(error_kind::unsupported, "out of memory while collecting importance; use fewer or shorter calibration samples (nsamples, seqlen)");
+  }
+}
+
+}  // namespace auto_round::tune

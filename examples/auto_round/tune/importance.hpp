@@ -1,0 +1,40 @@
+// Importance of the input columns of linear layers: how large the activations are that a column of the weight meets. Searches weight their errors
+// with it (an importance matrix, "imatrix").
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "model/decoder.hpp"
+#include "model/linalg.hpp"
+#include "text/calibration.hpp"
+
+namespace auto_round::tune {
+
+/// Of one linear layer.
+struct column_importance {
+  std::vector<float> sum;      ///< [in_features], the sum over all tokens of the squared activation
+  std::int64_t sequences = 0;  ///< that went into it
+  std::int64_t tokens = 0;     ///< likewise
+  /// sum / sequences, which is what auto-round weights with. (llama.cpp divides by the tokens; a common factor changes no search.)
+  std::vector<float> per_sequence() const;
+};
+using importance_matrix = std::map<std::string, column_importance>;  ///< by checkpoint name without ".weight"
+
+struct importance_options {
+  std::int64_t batch_size = 8;                           ///< sequences at a time; only memory and the order of sums depend on it
+  linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
+  bool bf16_activations = false;                         ///< keep activations between blocks in bfloat16
+  /// After each block, with its number; false ends the pass with error_kind::interrupted. May be empty.
+  std::function<bool(std::int64_t block)> on_block = {};
+};
+
+/// Runs the float model over the calibration set, block by block, and sums up what each linear layer of the blocks reads. All tokens count.
+/// error_kind::input from reading weights and for activations that are not finite.
+result<importance_matrix> collect_importance(const model::weight_source& source, const text::calibration_set& set, const importance_options& options);
+
+}  // namespace auto_round::tune
