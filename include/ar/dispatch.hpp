@@ -1,6 +1,6 @@
 // Door: kernels for the best instruction set of the machine that runs the program, chosen at run time among all that Highway knows for the
 // machine family. Cheap to include. Exactly one translation unit of a program, which holds nothing else, defines AR_DISPATCH_IMPLEMENTATION
-// before including this header and links libhwy; CMake's ar::dispatch is that unit (in four parts, cmake/dispatch*_unit.cpp, for several cores to
+// before including this header and links libhwy; CMake's ar::dispatch is that unit (in five parts, cmake/dispatch*_unit.cpp, for several cores to
 // compile). Every target gives the same bits.
 #pragma once
 

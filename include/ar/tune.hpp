@@ -16,11 +16,17 @@
 namespace ar {
 inline namespace AR_ABI {
 
-/// errc::bad_value for a grid outside the ranges of its fields, errc::bad_shape for groups that do not fit the layer (super-blocks must fill rows,
-/// and searched initial scales belong to the symmetric family), errc::bad_size for sizes that wrap. Every function below starts with it.
+/// errc::bad_value for a grid outside the ranges of its fields (a scaled one needs facts for float weights, with two levels also a global scale),
+/// errc::bad_shape for groups that do not fit the layer (super-blocks must fill rows, and searched initial scales belong to the symmetric and the
+/// scaled family), errc::bad_size for sizes that wrap. Every function below starts with it.
 [[nodiscard]] constexpr errc check(const tune_grid& g, const tune_layer& layer) noexcept {
   const bool superblocks = g.family == tune_family::superblock_asymmetric || g.family == tune_family::superblock_symmetric;
   if (g.bits < 2 || g.bits > 8 || !(g.factor_min <= g.factor_max)) return errc::bad_value;
+  if (g.family == tune_family::scaled) {
+    if (g.facts == nullptr || g.facts->weight != real::f32 || g.facts->scale != real::f32) return errc::bad_value;
+    if (g.facts->two_level() && !(g.global_scale >= 0.0f && g.global_scale <= 0x1.fffffep127f)) return errc::bad_value;
+    if (g.factor_min < 0.0f) return errc::bad_value;  // the largest magnitude stays one
+  }
   if (superblocks && (g.super_bits < 2 || g.super_bits > 8)) return errc::bad_value;
   if (g.superblock_groups < 1 || g.superblock_groups > 16 || (g.superblock_groups & (g.superblock_groups - 1)) != 0) return errc::bad_value;
   if (layer.group_size == 0 || layer.group_size > detail::rowsum_max) return errc::bad_shape;
@@ -28,7 +34,7 @@ inline namespace AR_ABI {
   if (!checked_mul(layer.rows, layer.cols, n) || !checked_add(n, layer.group_size, padded)) return errc::bad_size;
   if (superblocks && (layer.cols % layer.group_size != 0 || layer.groups() % static_cast<std::size_t>(g.superblock_groups) != 0))
     return errc::bad_shape;
-  if (layer.init_scale != nullptr && g.family != tune_family::symmetric) return errc::bad_shape;
+  if (layer.init_scale != nullptr && g.family != tune_family::symmetric && g.family != tune_family::scaled) return errc::bad_shape;
   return errc::ok;
 }
 
@@ -53,7 +59,7 @@ inline namespace AR_ABI {
 }
 
 /// Fake-quantized weight of the rows first_row..last_row into wq [rows x cols] (indexed from row 0): signround.md section 3, source
-/// auto_round/data_type/{int,gguf}.py. Factors are clamped to the grid's bounds first. Rounds half to even. No allocation.
+/// auto_round/data_type/{int,gguf,mxfp,nvfp,fp8}.py. Factors are clamped to the grid's bounds first. Rounds half to even. No allocation.
 [[nodiscard]] constexpr errc fake_quantize(const tune_grid& grid, const tune_layer& layer, std::size_t first_row, std::size_t last_row,
                                            float* wq) noexcept {
   const errc e = check(grid, layer);
@@ -96,14 +102,17 @@ inline namespace AR_ABI {
 }
 
 /// p[0..n) <- p - lr * sgn(b) with b = grad, or b <- momentum * b + grad in `buffer` if it is not null (signround.md section 5; on the first
-/// step pass `first`). No weight decay, no dampening.
+/// step pass `first`). No weight decay, no dampening. Where grad is NaN there is no step, and the buffer stays as it is (0 on the first step): the
+/// reference would never move such a parameter again.
 constexpr void sign_step(float* p, const float* grad, std::size_t n, float lr, float momentum = 0.0f, float* buffer = nullptr,
                          bool first = false) noexcept {
   for (std::size_t i = 0; i < n; ++i) {
     float b = grad[i];
     if (buffer != nullptr) {
+      const bool absent = b != b;
       if (!first) b = momentum * buffer[i] + grad[i];
-      buffer[i] = b;
+      if (!absent) buffer[i] = b;
+      if (absent && first) buffer[i] = 0.0f;
     }
     p[i] = sign_stepped(p[i], b, lr);
   }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "ar/detail/tune_scaled.hpp"
 #include "ar/dispatch.hpp"
 
 namespace {
@@ -156,6 +157,154 @@ TEST(TuneGradient, EqualsAutomaticDifferentiation) {
   }
 }
 
+// ---- Scaled small floats: every type that the library has, from its facts. ----
+
+/// The scaled types for float weights, as the kernel table lists them.
+std::vector<const ar::range_kernels*> scaled_types() {
+  std::vector<const ar::range_kernels*> types;
+  const ar::kernel_table& table = ar::kernels();
+  for (size_t i = 0; i < table.range_type_count; ++i)
+    if (table.range_types[i].facts != nullptr && table.range_types[i].weight_format == ar::real::f32) types.push_back(table.range_types + i);
+  return types;
+}
+/// The grid of a type for this layer.
+ar::tune_grid grid_of(const ar::range_kernels& type, const layer_data& l) {
+  float largest = 0;
+  for (const float w : l.weight) largest = std::max(largest, std::abs(w));
+  return ar::scaled_grid(*type.facts, type.two_level() ? type.global_scale(largest) : -1.0f);
+}
+
+/// dL/dp of a group by the chain rule through the reference's forward as signround.md section 3 writes it, step by step in double; the numbers
+/// where it rounds are those of the float forward. `parameter`: 1 max_scale, 2 + j: v of element j.
+double chain_rule(const ar::tune_grid& g, const layer_data& l, size_t group, size_t parameter) {
+  struct number {
+    double x = 0, d = 0;
+    number operator*(number b) const { return {x * b.x, d * b.x + x * b.d}; }
+    number operator/(number b) const { return {x / b.x, (d - x / b.x * b.d) / b.x}; }
+    number operator+(number b) const { return {x + b.x, d + b.d}; }
+  };
+  const auto logarithm = [](number a) { return number{std::log2(a.x), a.d / (a.x * std::log(2.0))}; };
+  const auto power = [](number e) { return number{std::exp2(e.x), std::exp2(e.x) * std::log(2.0) * e.d}; };
+  const auto at = [](number a, double x) { return number{x, a.d}; };  // straight through
+  const auto limited = [](number a, double lo, double hi) { return lo < a.x && a.x < hi ? a : number{std::clamp(a.x, lo, hi), 0}; };
+  const ar::scaled_facts& f = *g.facts;
+  const ar::tuned_scaled grid(g);
+  const ar::tune_span span(l.view, group);
+  const float most = std::max(l.wmax[group], -l.wmin[group]), factor = std::min(std::max(l.max_scale[group], g.factor_min), g.factor_max);
+  const float init = l.init_scale.empty() ? 1.0f : l.init_scale[group];
+  const ar::group_range<float> range{l.wmin[group], l.wmax[group], 1, factor, init};
+  float value[ar::tuned_scaled::values];
+  grid.prepare(range, !l.init_scale.empty(), value);
+  const double global = static_cast<double>(g.global_scale), scale = static_cast<double>(value[ar::tuned_scaled::scale]);
+  const number m{static_cast<double>(most * (factor * init)), parameter == 1 ? static_cast<double>(most * init) : 0.0};
+  const number limit{static_cast<double>(f.limit), 0}, six{6, 0};
+  number s{1, 0};
+  switch (f.rule) {
+    case ar::scale_rule::one: break;
+    case ar::scale_rule::power_floor: s = power(limited(at(logarithm(m), std::log2(scale)), -127, 127)); break;
+    case ar::scale_rule::power_ceil: s = power(limited(at(logarithm(m / limit), std::log2(scale)), -127, 127)); break;
+    case ar::scale_rule::quotient: s = at(limited(m / limit, static_cast<double>(f.least), 1e30), scale); break;
+    case ar::scale_rule::e4m3_two_level: s = at(limited(number{global, 0} * m / six, -448, 448), scale) / number{global, 0}; break;
+    case ar::scale_rule::e5m3_two_level: s = at(limited(number{global, 0} * m / six, 0, 114688), scale) / number{global, 0}; break;
+    case ar::scale_rule::e5m3: s = at(limited(m / six, 0, 114688), scale); break;
+  }
+  double sum = 0;
+  for (size_t j = 0; j < span.n; ++j) {
+    const float w = l.weight[span.at + j], v = l.v[span.at + j];
+    const float element = grid.code(value, w, v), t = grid.multiplies ? w * value[ar::tuned_scaled::forward] + v : w / value[ar::tuned_scaled::forward] + v;
+    number y = at(number{static_cast<double>(w), 0} / s + number{0, parameter == 2 + j ? 1.0 : 0.0}, static_cast<double>(t));
+    const double most_element = static_cast<double>(f.grid.max), e = static_cast<double>(element);
+    y = limited(y, -most_element, most_element);
+    if (f.gradient == ar::rounding_gradient::straight_through) y = at(y, e);
+    if (f.gradient == ar::rounding_gradient::saturating) y = t == 0.0f ? number{} : limited(at(y, e), -most_element, most_element);
+    if (f.gradient == ar::rounding_gradient::binade) {
+      const number size{std::abs(y.x), y.x < 0 ? -y.d : y.d};
+      number exponent{std::log2(static_cast<double>(f.grid.min_normal)), 0};
+      const int own = t == 0.0f ? -1000 : ar::floor_log2_rounded(std::abs(t));
+      if (own > exponent.x) exponent = at(logarithm(size), own);
+      const number steps = y / power(exponent);
+      y = t == 0.0f ? number{} : limited(at(at(steps, e / power(exponent).x) * power(exponent), e), -most_element, most_element);
+    }
+    sum += static_cast<double>(l.grad[span.at + j]) * (y * s).d;
+  }
+  return sum;
+}
+
+TEST(TuneGradient, OfScaledTypesFollowsTheChainRule) {
+  for (const ar::range_kernels* type : scaled_types())
+    for (const bool with_init : {false, true}) {
+      SCOPED_TRACE(testing::Message() << type->name << (with_init ? " with initial factors" : ""));
+      layer_data l({6, 70, 32}, 17, with_init);
+      for (float& x : l.init_scale) x = 0.5f + std::abs(x) * 40;
+      for (float& x : l.max_scale) x = std::max(x, 0.01f);  // a range of zero has no gradient
+      ar::tune_grid g = grid_of(*type, l);
+      if (with_init) g.factor_max = 2.0f;
+      const gradients ours = gradient_of(g, l);
+      for (size_t group = 0; group < l.view.rows * l.view.groups(); ++group) {
+        const ar::tune_span span(l.view, group);
+        double size = 0;
+        for (size_t j = 0; j < span.n; ++j) {
+          size += static_cast<double>(std::abs(l.grad[span.at + j]) * std::max(l.wmax[group], -l.wmin[group]));
+          const double expected = chain_rule(g, l, group, 2 + j);
+          EXPECT_NEAR(static_cast<double>(ours.v[span.at + j]), expected, 1e-5 * std::abs(expected)) << "group " << group << " value " << j;
+        }
+        EXPECT_EQ(ours.min_scale[group], 0.0f);
+        // The terms may cancel: the bound is relative to their sizes.
+        EXPECT_NEAR(static_cast<double>(ours.max_scale[group]), chain_rule(g, l, group, 1), 1e-4 * size) << "group " << group;
+      }
+    }
+}
+
+TEST(TuneQuantize, OfScaledTypesIsTheTunedForwardOfTheType) {
+  for (const ar::range_kernels* type : scaled_types()) {
+    SCOPED_TRACE(type->name);
+    layer_data l({5, 90, 32}, 29, true);
+    for (float& x : l.max_scale) x = std::min(std::max(x, 0.0f), 1.0f);
+    for (float& x : l.init_scale) x = 1.0f + std::abs(x);
+    std::fill(l.weight.begin(), l.weight.begin() + 32, 0.0f);  // a group of zeros
+    l.wmin[0] = l.wmax[0] = 0.0f;
+    const ar::tune_grid g = grid_of(*type, l);
+    const size_t n = l.weight.size(), groups = l.min_scale.size();
+    std::vector<float> weight(n), scale(groups), wq(n), theirs(n), their_scale(groups);
+    std::vector<std::uint8_t> code(n), their_code(n);
+    ASSERT_EQ(ar::tune_quantize(g, l.view, 0, 5, {weight.data(), code.data(), scale.data()}), ar::errc::ok);
+    ASSERT_EQ(ar::fake_quantize(g, l.view, 0, 5, wq.data()), ar::errc::ok);
+    ar::tensor_values tensor;
+    tensor.global_scale = g.global_scale;
+    const ar::matrix_view<const float> factors(l.max_scale.data(), 5, 3), init(l.init_scale.data(), 5, 3);
+    ASSERT_EQ(type->quantize_tuned({0, tensor}, 32, {l.weight.data(), 5, 90}, {{l.v.data(), 5, 90}, {}, factors, init},
+                                   {{their_scale.data(), 5, 3}, {}, {}, {their_code.data(), 5, 90}, {theirs.data(), 5, 90}}),
+              ar::errc::ok);
+    EXPECT_EQ(code, their_code);
+    EXPECT_EQ(scale, their_scale);
+    EXPECT_EQ(weight, theirs);
+    EXPECT_EQ(weight, wq);
+  }
+}
+
+TEST(TuneStep, AGroupOfZerosOfAScaledTypeDoesNotMove) {
+  for (const ar::range_kernels* type : scaled_types()) {
+    if (type->facts->rule == ar::scale_rule::one || type->facts->rule == ar::scale_rule::quotient) continue;  // their scale has a least value
+    SCOPED_TRACE(type->name);
+    layer_data l({2, 64, 32}, 31);
+    std::fill(l.weight.begin(), l.weight.begin() + 32, 0.0f);
+    l.wmin[0] = l.wmax[0] = 0.0f;
+    for (float& x : l.max_scale) x = 0.75f;
+    const ar::tune_grid g = grid_of(*type, l);
+    const gradients d = gradient_of(g, l);
+    EXPECT_TRUE(std::isnan(d.max_scale[0]));
+    EXPECT_FALSE(std::isnan(d.max_scale[1]));
+    gradients to{l.v, l.min_scale, l.max_scale};
+    ASSERT_EQ(ar::tune_step(g, l.view, 0, 2, l.grad.data(), true, 0.1f, 0.1f, {to.v.data(), to.min_scale.data(), to.max_scale.data()}), ar::errc::ok);
+    EXPECT_EQ(to.max_scale[0], 0.75f);
+    EXPECT_NE(to.max_scale[1], 0.75f);
+    float buffer[4] = {1, 1, 1, 1};
+    ar::sign_step(to.max_scale.data(), d.max_scale.data(), 4, 0.1f, 0.5f, buffer);
+    EXPECT_EQ(to.max_scale[0], 0.75f);
+    EXPECT_EQ(buffer[0], 1.0f) << "momentum is kept";
+  }
+}
+
 TEST(TuneGradient, StrictClampDropsTheOutermostCodesClosedKeepsThem) {
   for (const auto family : {ar::tune_family::symmetric, ar::tune_family::asymmetric, ar::tune_family::superblock_asymmetric, ar::tune_family::superblock_symmetric}) {
     const layer_data l({4, 512, 32}, 3);
@@ -251,13 +400,22 @@ void expect_same(const results& a, const results& b) {
   EXPECT_EQ(a.code, b.code);
 }
 
-TEST(TuneKernels, EveryInstructionSetAndEverySplitGivesTheScalarBits) {
+void expect_every_target_agrees(const ar::tune_grid& g, const layer_data& l) {
   const ar::kernel_table* tables[16];
-  const size_t count = std::min<size_t>(ar::all_kernels(tables, 16), 16);
+  const size_t count = std::min<size_t>(ar::all_kernels(tables, 16), 16), rows = l.view.rows;
   ASSERT_GE(count, 1u);
-  std::string names;
-  for (size_t t = 0; t < count; ++t) names += std::string(" ") + tables[t]->target;
-  RecordProperty("targets", names);
+  ASSERT_EQ(ar::check(g, l.view), ar::errc::ok);
+  const results scalar = run(ar::tune_loops<float>::table(), g, l, 0);
+  expect_same(scalar, run(ar::tune_loops<float>::table(), g, l, rows / 2));
+  for (size_t t = 0; t < count; ++t) {
+    SCOPED_TRACE(tables[t]->target);
+    expect_same(scalar, run(tables[t]->tune, g, l, rows / 3));
+  }
+  for (size_t i = 0; i < scalar.wq.size(); ++i) ASSERT_EQ(scalar.wq_bf16[i], ar::bf16_from_f32(scalar.wq[i]));
+  expect_same(scalar.wq, scalar.weight, "result");
+}
+
+TEST(TuneKernels, EveryInstructionSetAndEverySplitGivesTheScalarBits) {
   // Whole vectors, tails of every kind, padded last groups, groups below 8 values, rows of several levels of partial sums.
   const shape plain[] = {{5, 128, 32}, {3, 256, 128}, {4, 90, 40}, {3, 100, 64}, {7, 17, 5}, {4, 33, 7}, {2, 1, 1}, {3, 48, 16}, {2, 1111, 1111}, {1, 9000, 9000}, {2, 700, 600}};
   const shape blocks[] = {{5, 256, 32}, {3, 768, 32}, {2, 512, 16}};
@@ -270,16 +428,16 @@ TEST(TuneKernels, EveryInstructionSetAndEverySplitGivesTheScalarBits) {
         ar::tune_grid g = grid(family, bits);
         if (s.group_size == 16 && superblocks) g.superblock_groups = 16;
         if (bits == 8) g.scale_type = superblocks ? ar::real::f32 : ar::real::bf16;
-        ASSERT_EQ(ar::check(g, l.view), ar::errc::ok);
-        const results scalar = run(ar::tune_loops<float>::table(), g, l, 0);
-        expect_same(scalar, run(ar::tune_loops<float>::table(), g, l, s.rows / 2));
-        for (size_t t = 0; t < count; ++t) {
-          SCOPED_TRACE(tables[t]->target);
-          expect_same(scalar, run(tables[t]->tune, g, l, s.rows / 3));
-        }
-        for (size_t i = 0; i < scalar.wq.size(); ++i) ASSERT_EQ(scalar.wq_bf16[i], ar::bf16_from_f32(scalar.wq[i]));
-        expect_same(scalar.wq, scalar.weight, "result");
+        expect_every_target_agrees(g, l);
       }
+    }
+  for (const ar::range_kernels* type : scaled_types())
+    for (const shape& s : plain) {
+      SCOPED_TRACE(testing::Message() << type->name << " " << s.rows << " x " << s.cols << " group " << s.group_size);
+      const layer_data l(s, static_cast<unsigned>(s.cols), s.cols % 3 == 0);
+      ar::tune_grid g = grid_of(*type, l);
+      if (s.cols % 2 == 0) g.clamp = ar::clamp_gradient::closed;
+      expect_every_target_agrees(g, l);
     }
 }
 
@@ -381,6 +539,16 @@ TEST(TuneCheck, RefusesWhatDoesNotFit) {
               v.init_scale = l.min_scale.data();
             }),
             ar::errc::bad_shape);
+  const ar::range_kernels* two_level = nullptr;
+  for (const ar::range_kernels* type : scaled_types())
+    if (type->two_level()) two_level = type;
+  ASSERT_NE(two_level, nullptr);
+  EXPECT_EQ(with([&](auto& g, auto&) { g = ar::scaled_grid(*two_level->facts, 1.0f); }), ar::errc::ok);
+  EXPECT_EQ(with([&](auto& g, auto&) { g = ar::scaled_grid(*two_level->facts); }), ar::errc::bad_value) << "no global scale";
+  EXPECT_EQ(with([&](auto& g, auto&) { g = ar::scaled_grid(*two_level->facts, INFINITY); }), ar::errc::bad_value);
+  EXPECT_EQ(with([&](auto& g, auto&) { g.family = ar::tune_family::scaled; }), ar::errc::bad_value) << "no facts";
+  const ar::scaled_facts* bf16 = ar::kernels().range_type(two_level->name, ar::real::bf16)->facts;
+  EXPECT_EQ(with([&](auto& g, auto&) { g = ar::scaled_grid(*bf16, 1.0f); }), ar::errc::bad_value) << "tuning is done in float";
   float out[128];
   EXPECT_EQ(ar::fake_quantize(grid(ar::tune_family::symmetric, 4), l.view, 1, 3, out), ar::errc::bad_shape) << "rows past the end";
   float extremum;

@@ -7,6 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "ar/dtype/mxfp4.hpp"
+#include "ar/dtype/mxfp6.hpp"
+#include "ar/dtype/mxfp8.hpp"
+#include "ar/dtype/mxint.hpp"
+#include "ar/dtype/nvfp4.hpp"
 #include "ar/tune.hpp"
 
 namespace golden {
@@ -34,6 +39,16 @@ inline named_grid grid_of(const std::string& name) {
     g.bits = name[1] - '0';
     g.super_bits = g.bits == 3 ? 6 : 8;
     g.superblock_groups = 16;
+  } else if (starts("mx_fp4")) {
+    g = ar::scaled_grid(ar::mxfp4<>::the_facts);
+  } else if (starts("mx_fp6")) {
+    g = ar::scaled_grid(ar::mxfp6<>::the_facts);
+  } else if (starts("mx_fp8")) {
+    g = ar::scaled_grid(ar::mxfp8<>::the_facts);
+  } else if (starts("mx_int4")) {
+    g = ar::scaled_grid(ar::mxint<4>::the_facts);
+  } else if (starts("nv_fp4")) {
+    g = ar::scaled_grid(ar::nvfp4<>::the_facts);
   } else {
     r.known = false;
   }

@@ -14,13 +14,15 @@
 #if !defined(AR_DISPATCH_WITHOUT_CODECS)
 #include "ar/detail/dispatch_codec-inl.h"
 #endif
+#if !defined(AR_DISPATCH_WITHOUT_TUNE)
+#include "ar/detail/dispatch_tune-inl.h"
+#endif
 #include "ar/detail/gguf_table-inl.h"
 #include "ar/detail/kernel_table.hpp"
 #include "ar/detail/lane-inl.h"
 #include "ar/detail/rows-inl.h"
 #include "ar/detail/scaled_type-inl.h"
 #include "ar/detail/search_table-inl.h"
-#include "ar/detail/tune_rows.hpp"
 
 AR_BEGIN_TARGET
 #if defined(AR_DISPATCH_WITHOUT_SEARCH)
@@ -112,9 +114,20 @@ std::span<const codec_kernels> codec_table() noexcept;
 }
 #endif
 
+#if defined(AR_DISPATCH_WITHOUT_TUNE)
+namespace dispatch {
+void tune_fake_quantize(const tune_grid&, const tune_layer&, std::size_t, std::size_t, float*) noexcept;
+void tune_fake_quantize_bf16(const tune_grid&, const tune_layer&, std::size_t, std::size_t, std::uint16_t*) noexcept;
+void tune_gradient(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const float*, bool, bool, const tune_parameters&) noexcept;
+void tune_step(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const float*, bool, float, float, const tune_parameters&) noexcept;
+void tune_quantize(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const tune_output&) noexcept;
+}
+#endif
+
 // HWY_NAMESPACE is "N_" and the name of the target.
 inline constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], dispatch::types.range, dispatch::types.ranges, gguf::kernel_table<vec>,
-                                    tune_loops<vec>::table(),
+                                    {dispatch::tune_fake_quantize, dispatch::tune_fake_quantize_bf16, dispatch::tune_gradient, dispatch::tune_step,
+                                     dispatch::tune_quantize},
                                     {calibrate::add_maxima<vec>, calibrate::add_head_maxima<vec>, calibrate::add_importance<vec>},
                                     dispatch::codec_table};
 

@@ -18,7 +18,8 @@ AR_INLINE constexpr scaled_facts mx_facts(const char* const (&names)[3], const s
           .rule = exponent == mx_exponent::floor ? scale_rule::power_floor : scale_rule::power_ceil,
           .limit = exponent == mx_exponent::ceil_v2 ? 7.25f : grid.max, .max_exponent = max_exponent, .least = 0.0f, .weight = weight, .scale = real::f32,
           .quotient = real::f32, .through_bf16 = false, .half_up = true, .keeps_zero_sign = false, .plus_zero = false,
-          .search = exponent == mx_exponent::floor ? search_family::halves : search_family::none, .float_least = 0.0f};
+          .search = exponent == mx_exponent::floor ? search_family::halves : search_family::none, .float_least = 0.0f,
+          .gradient = rounding_gradient::binade};
 }
 
 }  // namespace ar

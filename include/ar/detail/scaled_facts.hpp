@@ -19,6 +19,13 @@ enum class scale_rule : unsigned char {
   e5m3_two_level,       ///< unsigned E5M3 of A / 6 times the tensor's global scale
 };
 
+/// What the reference takes for the derivative of rounding to the grid, inside the range that the grid covers.
+enum class rounding_gradient : unsigned char {
+  straight_through,  ///< 1: a cast
+  saturating,        ///< 1, but 0 where the result is the largest element or the value is 0 (NVFP4)
+  binade,            ///< likewise, and element / value beyond the subnormal numbers: it differentiates through the exponent that sets the step (MX)
+};
+
 struct scaled_facts {
   const char* name;
   small_grid grid;
@@ -35,6 +42,7 @@ struct scaled_facts {
   bool plus_zero;       ///< qdq gives no -0: the reference's straight-through rounding
   search_family search; ///< how better scales are searched
   float float_least;    ///< `least` where the scale is float, as in tuned layers
+  rounding_gradient gradient; ///< how layers are tuned
 
   AR_INLINE constexpr bool two_level() const noexcept { return rule == scale_rule::e4m3_two_level || rule == scale_rule::e5m3_two_level; }
   /// The global scale of a tensor is this, times the reciprocal of its largest magnitude: the largest scale times the largest element.

@@ -83,7 +83,10 @@ struct tuned_symmetric {
   AR_FN constexpr F code(const F* g, F w, F v) const noexcept {
     return lane_clamp(round_ste(w / g[scale] + v), lane_set<F>(-levels), lane_set<F>(levels - 1.0f));
   }
-  AR_FN constexpr float code_offset() const noexcept { return levels; }
+  template <class F>
+  AR_FN constexpr F stored(F q) const noexcept {
+    return q + lane_set<F>(levels);
+  }
   template <class F>
   AR_FN constexpr F decode(const F* g, F q) const noexcept {
     return g[scale] * q;
@@ -148,7 +151,10 @@ struct tuned_asymmetric {
   AR_FN constexpr F code(const F* g, F w, F v) const noexcept {
     return lane_clamp(round_ste(w / g[scale] + v) + g[zero_point], lane_set<F>(0.0f), lane_set<F>(top));
   }
-  AR_FN constexpr float code_offset() const noexcept { return 0.0f; }
+  template <class F>
+  AR_FN constexpr F stored(F q) const noexcept {
+    return q;
+  }
   template <class F>
   AR_FN constexpr F decode(const F* g, F q) const noexcept {
     return g[scale] * (q - g[zero_point]);
@@ -261,7 +267,10 @@ struct tuned_superblock_asymmetric {
   AR_FN constexpr F code(const F* g, F w, F v) const noexcept {
     return lane_clamp(round_ste((w + g[minimum]) / g[scale] + v), lane_set<F>(0.0f), lane_set<F>(top));
   }
-  AR_FN constexpr float code_offset() const noexcept { return 0.0f; }
+  template <class F>
+  AR_FN constexpr F stored(F q) const noexcept {
+    return q;
+  }
   template <class F>
   AR_FN constexpr F decode(const F* g, F q) const noexcept {
     return g[scale] * q - g[minimum];
@@ -346,7 +355,10 @@ struct tuned_superblock_symmetric {
     const F u = round_ste(w * g[reciprocal] + v) + lane_set<F>(levels);
     return lane_clamp(u, lane_set<F>(0.0f), lane_set<F>(2.0f * levels - 1.0f)) - lane_set<F>(levels);
   }
-  AR_FN constexpr float code_offset() const noexcept { return levels; }
+  template <class F>
+  AR_FN constexpr F stored(F q) const noexcept {
+    return q + lane_set<F>(levels);
+  }
   template <class F>
   AR_FN constexpr F decode(const F* g, F q) const noexcept {
     return g[scale] * q;

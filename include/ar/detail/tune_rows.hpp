@@ -13,6 +13,7 @@
 #include "ar/detail/rowsum.hpp"
 #include "ar/detail/target.hpp"
 #include "ar/detail/tune_grid.hpp"
+#include "ar/detail/tune_scaled.hpp"
 #include "ar/detail/tune_types.hpp"
 
 AR_BEGIN_TARGET
@@ -340,7 +341,7 @@ AR_FN constexpr void quantize_rows(const tune_grid& g, const tune_layer& layer, 
       batch.template broadcast<F>(i, value);
       for (; j + lanes <= span.n; j += lanes) {
         const F q = grid.code(value, lane_load<F>(layer.weight + span.at + j), lane_load<F>(layer.v + span.at + j));
-        if (out.code != nullptr) lane_store_code(q + lane_set<F>(grid.code_offset()), out.code + span.at + j);
+        if (out.code != nullptr) lane_store_code(grid.stored(q), out.code + span.at + j);
         if (out.weight != nullptr) lane_store(grid.decode(value, q), out.weight + span.at + j);
       }
       if constexpr (lanes == 1) continue;
@@ -348,7 +349,7 @@ AR_FN constexpr void quantize_rows(const tune_grid& g, const tune_layer& layer, 
       batch.template broadcast<float>(i, last);
       for (; j < span.n; ++j) {
         const float q = grid.code(last, layer.weight[span.at + j], layer.v[span.at + j]);
-        if (out.code != nullptr) lane_store_code(q + grid.code_offset(), out.code + span.at + j);
+        if (out.code != nullptr) lane_store_code(grid.stored(q), out.code + span.at + j);
         if (out.weight != nullptr) lane_store(grid.decode(last, q), out.weight + span.at + j);
       }
     }
@@ -403,6 +404,7 @@ struct tune_loops {
       case tune_family::asymmetric: return op.template run<tuned_asymmetric>();
       case tune_family::superblock_asymmetric: return op.template run<tuned_superblock_asymmetric>();
       case tune_family::superblock_symmetric: return op.template run<tuned_superblock_symmetric>();
+      case tune_family::scaled: return op.template run<tuned_scaled>();
     }
   }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "ar/config.hpp"
+#include "ar/detail/scaled_facts.hpp"
 #include "ar/numeric/real.hpp"
 #include "ar/view.hpp"
 
@@ -16,6 +17,7 @@ enum class tune_family : std::uint8_t {
   asymmetric,             ///< w ~ s * (q - zp), q in [0, 2^bits-1]
   superblock_asymmetric,  ///< w ~ s * q - m, where s and m of the groups of a super-block are themselves quantized (Q2_K, Q4_K, Q5_K)
   superblock_symmetric,   ///< w ~ s * q with quantized s (Q3_K, Q6_K)
+  scaled,                 ///< w ~ s * q with q on a grid of small floats: MX, NVFP4, FP8, as their facts say
 };
 
 /// Where a clamp passes the gradient. `strict`: only inside the open interval, as torch >= 2.14 and the reference do, so that weights on the two
@@ -29,14 +31,27 @@ enum class scale_gradient : std::uint8_t { reference, f32 };
 /// A grid to tune on, as plain numbers. Which data types lie on which grid is said by their headers.
 struct tune_grid {
   tune_family family = tune_family::symmetric;
-  int bits = 4;               ///< 2..8
+  int bits = 4;               ///< 2..8; scaled: the facts have it
   int super_bits = 0;         ///< bits of the quantized scales of a super-block, 2..8
   int superblock_groups = 1;  ///< groups in a super-block: 1, 2, 4, 8 or 16
-  real scale_type = real::f16;
+  real scale_type = real::f16;  ///< integers: what scales are rounded to
   clamp_gradient clamp = clamp_gradient::strict;
   scale_gradient scale_grad = scale_gradient::reference;
   float factor_min = 0.0f, factor_max = 1.0f;  ///< bounds of min_scale and max_scale; every forward clamps to them
+  const scaled_facts* facts = nullptr;         ///< scaled: the type's, for float weights (T::the_facts, or range_kernels::facts)
+  float global_scale = -1.0f;                  ///< scaled, of types with two levels: that of the tensor, or of all that share one
 };
+
+/// The grid of a scaled type. Its min_scale is not used.
+AR_INLINE constexpr tune_grid scaled_grid(const scaled_facts& facts, float global_scale = -1.0f) noexcept {
+  tune_grid g;
+  g.family = tune_family::scaled;
+  g.bits = facts.grid.bits;
+  g.scale_type = real::f32;
+  g.facts = &facts;
+  g.global_scale = global_scale;
+  return g;
+}
 
 /// The tensors of one layer, owned by the caller. All are row-major and contiguous; `groups()` counts the groups of a row, the last of which is
 /// padded with zeros if it is short (the padding has no v).
@@ -49,7 +64,7 @@ struct tune_layer {
   const float* v = nullptr;           ///< [rows x cols], rounding offsets; start at 0
   const float* min_scale = nullptr;   ///< [rows x groups()], factors of wmin and wmax; start at 1
   const float* max_scale = nullptr;   ///< [rows x groups()]
-  const float* init_scale = nullptr;  ///< null, or [rows x groups()]: a searched scale that replaces the extrema (symmetric family)
+  const float* init_scale = nullptr;  ///< null, or [rows x groups()]: a searched scale that replaces the extrema (symmetric), a searched factor (scaled)
 
   AR_INLINE constexpr std::size_t groups() const noexcept { return ceil_div(cols, group_size); }
 };
@@ -61,11 +76,11 @@ struct tune_parameters {
   float* max_scale = nullptr;
 };
 
-/// What a tuned layer becomes; any pointer may be null. `code` is unsigned, 0..2^bits-1.
+/// What a tuned layer becomes; any pointer may be null. `code` is unsigned, 0..2^bits-1; scaled: as quantize stores it.
 struct tune_output {
   float* weight = nullptr;      ///< [rows x cols], dequantized
   std::uint8_t* code = nullptr; ///< [rows x cols]
-  float* scale = nullptr;       ///< [rows x groups()], rounded to scale_type
+  float* scale = nullptr;       ///< [rows x groups()], rounded to scale_type; scaled: as quantize stores it
   float* zero_point = nullptr;  ///< [rows x groups()], asymmetric family
   float* minimum = nullptr;     ///< [rows x groups()], asymmetric super-blocks
   float* d_scale = nullptr;     ///< [rows x groups() / superblock_groups], super-blocks: the step of the scales

@@ -19,7 +19,7 @@ AR_INLINE constexpr scaled_facts fp8_facts(const char* name, small_format format
   const real read = weight == real::f16 ? real::bf16 : weight;
   return {.name = name, .grid = grid, .rule = rule, .limit = grid.max, .max_exponent = 0, .least = scale == real::f32 ? least : scale == real::bf16 ? round_to_bf16(least) : round_to_f16(least), .weight = weight, .scale = scale,
           .quotient = scale == real::f32 ? real::f32 : promote(read, scale), .through_bf16 = weight == real::f16, .half_up = false, .keeps_zero_sign = true,
-          .plus_zero = true, .search = search, .float_least = least};
+          .plus_zero = true, .search = search, .float_least = least, .gradient = rounding_gradient::straight_through};
 }
 
 /// `Weight` is the format of the weights. `the_tensor.maximum` is a largest magnitude that is given instead of being taken from the data (static

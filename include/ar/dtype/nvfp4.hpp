@@ -16,7 +16,7 @@ AR_BEGIN_TARGET
 AR_INLINE constexpr scaled_facts nvfp4_facts(const char* name, scale_rule rule, real weight) noexcept {
   return {.name = name, .grid = grid_of(e2m1), .rule = rule, .limit = 6.0f, .max_exponent = 2, .least = 0.0f, .weight = weight, .scale = real::f32,
           .quotient = real::f32, .through_bf16 = false, .half_up = false, .keeps_zero_sign = false, .plus_zero = false,
-          .search = search_family::hundredths, .float_least = 0.0f};
+          .search = search_family::hundredths, .float_least = 0.0f, .gradient = rounding_gradient::saturating};
 }
 
 /// The global scale is a number of the type: `the_tensor.global_scale`, or `the_tensor.maximum` that it follows from. Without it, qdq takes the
