@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "model/head.hpp"
 #include "model/kernels.hpp"
 #include "model/linalg.hpp"
 
@@ -33,35 +34,6 @@ result<void> check_shape(const weight_source& source, const std::string& name, c
 
 std::vector<std::uint64_t> embedding_shape(const model_spec& spec) {
   return {static_cast<std::uint64_t>(spec.vocab_size), static_cast<std::uint64_t>(spec.hidden_size)};
-}
-
-/// Final norm and output head.
-struct head {
-  std::vector<float> norm, weight;  // [hidden], [vocab x hidden]
-  std::size_t hidden = 0, vocab = 0;
-  float eps = 0;
-
-  /// out[rows x vocab] from rows of the last block's output; `scratch` holds the normed rows.
-  void logits(const float* x, std::size_t rows, std::vector<float>& scratch, float* out) const {
-    scratch.resize(rows * hidden);
-    kernels::rms_norm(x, rows, hidden, norm.data(), eps, scratch.data(), nullptr);
-    linalg::gemm_nt({scratch.data(), rows, hidden, hidden}, {weight.data(), vocab, hidden, hidden}, out, vocab);
-  }
-};
-
-result<head> read_head(const weight_source& source) {
-  const model_spec& spec = source.spec();
-  head h;
-  h.hidden = static_cast<std::size_t>(spec.hidden_size);
-  h.vocab = static_cast<std::size_t>(spec.vocab_size);
-  h.eps = static_cast<float>(spec.rms_norm_eps);
-  auto norm = read_tensor(source, spec.final_norm_name, {h.hidden});
-  if (!norm) return forward_error(norm);
-  auto weight = read_tensor(source, spec.tie_word_embeddings ? spec.embed_name : spec.head_name, embedding_shape(spec));
-  if (!weight) return forward_error(weight);
-  h.norm = std::move(*norm);
-  h.weight = std::move(*weight);
-  return h;
 }
 
 /// Output of the last block for whole sequences of `seqlen` ids.
@@ -230,7 +202,7 @@ result<evaluation> evaluate(const weight_source& source, std::span<const std::in
   const auto h = read_head(source);
   if (!h) return forward_error(h);
   std::vector<float> x_ref;
-  head h_ref;
+  output_head h_ref;
   if (reference != nullptr) {
     auto xr = run_blocks(*reference, ids, window, count_block);
     if (!xr) return forward_error(xr);
@@ -240,8 +212,7 @@ result<evaluation> evaluate(const weight_source& source, std::span<const std::in
     h_ref = std::move(*hr);
   }
 
-  // Logits of at most 32 MiB a model are alive at a time.
-  const std::size_t vocab = h->vocab, most = std::clamp<std::size_t>((std::size_t{8} << 20) / vocab, 1, 512);
+  const std::size_t vocab = h->vocab, most = h->rows_at_once();
   std::vector<float> scratch, rows(most * vocab), rows_ref(reference == nullptr ? 0 : most * vocab);
   std::vector<double> nll(most), kl(most);
   std::vector<std::uint8_t> same(most);

@@ -1,0 +1,35 @@
+// From the last block's output to logits, and to the loss of a causal language model with its gradient.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "error.hpp"
+#include "model/decoder.hpp"
+
+namespace auto_round::model {
+
+/// Final norm and output head.
+struct output_head {
+  std::vector<float> norm, weight;  ///< [hidden], [vocab x hidden]
+  std::size_t hidden = 0, vocab = 0;
+  float eps = 0;
+
+  /// out[rows x vocab] from rows of the last block's output; `scratch` holds the normed rows.
+  void logits(const float* x, std::size_t rows, std::vector<float>& scratch, float* out) const;
+
+  /// Rows of logits that take at most 32 MiB: as many as should be alive at a time.
+  std::size_t rows_at_once() const;
+};
+
+result<output_head> read_head(const weight_source& source);
+
+/// Mean cross-entropy, nats, of each token given those before it in its sequence; `x` [sequences * seqlen x hidden] is the last block's output.
+/// Tokens whose entry in `valid` (may be empty) is 0 and the first of each sequence are no targets; 0 if there are none.
+/// `dx` [like x] receives the gradient; `d_weight` [vocab x hidden], unless null, that of the head's weight. Float products, sums in double.
+double causal_loss(const output_head& head, const float* x, std::span<const std::int32_t> ids, std::span<const std::uint8_t> valid, std::size_t seqlen,
+                   float* dx, float* d_weight = nullptr);
+
+}  // namespace auto_round::model

@@ -1,0 +1,187 @@
+// links: ar_autoscheme OpenMP::OpenMP_CXX
+// Scores of one pass over the float model for all options, and what they have to do with those at the quantized points.
+#include "autoscheme/delta_loss.hpp"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include "autoscheme/fake_quantizer.hpp"
+#include "model/block.hpp"
+#include "model/head.hpp"
+#include "support/random_model.hpp"
+
+namespace {
+
+using namespace auto_round;
+using namespace auto_round::autoscheme;
+
+/// The random model with a final norm of ones and its embedding as head.
+class tied_model final : public model::weight_source {
+ public:
+  tied_model() : spec_(model_.spec()) { spec_.tie_word_embeddings = true; }
+  const model::model_spec& spec() const override { return spec_; }
+  bool has(const std::string& name) const override { return name == spec_.final_norm_name || model_.has(name); }
+  result<void> read(const std::string& name, std::span<float> out) const override {
+    if (name != spec_.final_norm_name) return model_.read(name, out);
+    std::fill(out.begin(), out.end(), 1.0f);
+    return {};
+  }
+
+  std::vector<layer> layers() const {
+    std::vector<layer> all;
+    for (std::int64_t b = 0; b < spec_.num_layers; ++b)
+      for (int i = 0; i < 7; ++i) {
+        const model::linear_desc& d = spec_.linears[static_cast<std::size_t>(i)];
+        all.push_back({spec_.linear_name(b, i), static_cast<std::uint64_t>(d.out_features), static_cast<std::uint64_t>(d.in_features)});
+      }
+    return all;
+  }
+
+ private:
+  support::random_model model_;
+  model::model_spec spec_;
+};
+
+const ar::scheme_fields& preset(const char* name) { return *ar::find_preset(name); }
+
+score_table scores(const tied_model& m, const std::vector<layer>& layers, const std::vector<ar::scheme_fields>& schemes, const score_options& options) {
+  std::vector<std::vector<ar::scheme_fields>> table;
+  for (const ar::scheme_fields& s : schemes) table.emplace_back(layers.size(), s);
+  text::calibration_set set = support::calibration();
+  set.batch_rows = {4, 0, 2};
+  auto t = delta_loss(m, set, layers, table, options);
+  if (!t) throw std::runtime_error(describe(t.error()));
+  return *t;
+}
+
+TEST(DeltaLoss, OnePassScoresAllOptionsAsIfEachWereAlone) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<ar::scheme_fields> schemes = {preset("W2A16G64"), preset("W4A16G64"), preset("MXFP4"), preset("BF16")};
+  const score_table all = scores(m, layers, schemes, {});
+  ASSERT_EQ(all.losses.size(), 1u);
+  EXPECT_EQ(all.losses[0].size(), 2u);  // an empty batch is none
+  for (std::size_t o = 0; o < schemes.size(); ++o) EXPECT_EQ(scores(m, layers, {schemes[o]}, {}).scores[0], all.scores[o]) << o;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    EXPECT_GT(all.scores[0][l], 3 * all.scores[1][l]) << layers[l].name;  // two bits fewer: steps four times as long
+    EXPECT_GT(all.scores[1][l], 0) << layers[l].name;
+    EXPECT_EQ(all.scores[3][l], 0) << layers[l].name;  // 16 bits cost nothing
+  }
+}
+
+TEST(DeltaLoss, AScoreIsGradientTimesDifference) {
+  // By hand, for `down` of the last block: everything behind it is final norm and head.
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  text::calibration_set set = support::calibration();
+  const std::vector<std::vector<ar::scheme_fields>> table = {std::vector<ar::scheme_fields>(layers.size(), preset("W4A16G64"))};
+  auto got = delta_loss(m, set, layers, table, {});  // no batch_rows: one batch
+  ASSERT_TRUE(got);
+  auto x = model::embed(m, set.ids);
+  model::block_runner runner(m.spec(), linalg::precision::f32);
+  const auto first = model::read_block(m, 0), last = model::read_block(m, 1);
+  runner.forward(*first, x->data(), 6, 8, x->data());
+  const std::vector<float> input = *x;
+  runner.forward_train(*last, input.data(), 6, 8, x->data());
+  const auto head = model::read_head(m);
+  std::vector<float> d(x->size()), g(256 * 256);
+  const double loss = model::causal_loss(*head, x->data(), set.ids, set.valid, 8, d.data());
+  EXPECT_EQ(got->losses[0][0], loss);
+  std::vector<float*> wanted(7, nullptr);
+  wanted[6] = g.data();
+  runner.backward(*last, d.data(), wanted, false);
+  const auto rounded = fake_quantize_weight(last->linears[6].data(), "down", preset("W4A16G64"), 256, 256);
+  double sum = 0;
+  for (std::size_t i = 0; i < g.size(); ++i) sum += std::abs(static_cast<double>(g[i]) * (static_cast<double>(last->linears[6][i]) - static_cast<double>((*rounded)[i])));
+  EXPECT_NEAR(got->scores[0][13], sum, 1e-5 * sum);
+}
+
+TEST(DeltaLoss, BothPointsAgreeWhereRoundingIsFine) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<ar::scheme_fields> schemes = {preset("W8A16G32")};
+  const score_table here = scores(m, layers, schemes, {}), there = scores(m, layers, schemes, {.gradient_at_quantized = true});
+  // 8 bits move the loss by little, and with it the gradients: a hundredth is far more than they move, and far less than a wrong point would give.
+  for (std::size_t l = 0; l < layers.size(); ++l) EXPECT_NEAR(here.scores[0][l], there.scores[0][l], 0.02 * here.scores[0][l]) << layers[l].name;
+  EXPECT_NEAR(here.losses[0][0], there.losses[0][0], 0.01 * here.losses[0][0]);
+}
+
+TEST(DeltaLoss, ActivationsCountWhereTheyAreRounded) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<ar::scheme_fields> schemes = {preset("W4A16G32"), preset("MXFP4"), preset("MXFP8")};
+  for (const bool quantized : {false, true}) {
+    const score_table with = scores(m, layers, schemes, {.gradient_at_quantized = quantized});
+    const score_table without = scores(m, layers, schemes, {.gradient_at_quantized = quantized, .activations = false});
+    EXPECT_EQ(with.scores[0], without.scores[0]);
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      const double four = with.scores[1][l] - without.scores[1][l], eight = with.scores[2][l] - without.scores[2][l];
+      EXPECT_GT(eight, 0) << layers[l].name;
+      EXPECT_GT(four, 3 * eight) << layers[l].name;  // one bit of mantissa against three
+    }
+  }
+}
+
+TEST(DeltaLoss, FixedLayersStayInFloat) {
+  const tied_model m;
+  std::vector<layer> layers = m.layers();
+  const std::vector<ar::scheme_fields> schemes = {preset("W2A16G64")};
+  for (layer& l : layers)
+    if (l.name != "layers.1.down") l.fixed = preset("W2A16G64");
+  const score_table t = scores(m, layers, schemes, {.gradient_at_quantized = true});
+  for (std::size_t l = 0; l + 1 < layers.size(); ++l) EXPECT_EQ(t.scores[0][l], 0);
+  EXPECT_GT(t.scores[0].back(), 0);
+  // Only the last layer is rounded, so that the loss is near that of the float model.
+  const score_table all = scores(m, m.layers(), schemes, {.gradient_at_quantized = true}), none = scores(m, layers, schemes, {});
+  EXPECT_LT(std::abs(t.losses[0][0] - none.losses[0][0]), std::abs(all.losses[0][0] - none.losses[0][0]));
+}
+
+TEST(DeltaLoss, DoesNotDependOnThreads) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<ar::scheme_fields> schemes = {preset("W3A16G64"), preset("NVFP4"), preset("GGUF:Q4_K_S")};
+  const int threads = omp_get_max_threads();
+  const score_table a = scores(m, layers, schemes, {});
+  omp_set_num_threads(3);
+  const score_table b = scores(m, layers, schemes, {});
+  omp_set_num_threads(threads);
+  EXPECT_EQ(a.scores, b.scores);
+}
+
+TEST(DeltaLoss, TellsItsProgressAndStopsWhenAsked) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<std::vector<ar::scheme_fields>> table = {std::vector<ar::scheme_fields>(layers.size(), preset("W4A16G64"))};
+  text::calibration_set set = support::calibration();
+  std::int64_t last = 0;
+  ASSERT_TRUE(delta_loss(m, set, layers, table, {}, [&](std::int64_t done, std::int64_t all) -> result<void> {
+    EXPECT_EQ(done, last + 1);
+    EXPECT_EQ(all, 4);
+    last = done;
+    return {};
+  }));
+  EXPECT_EQ(last, 4);
+  const auto stopped = delta_loss(m, set, layers, table, {}, [](std::int64_t done, std::int64_t) -> result<void> {
+    if (done == 2) return fail(error_kind::interrupted, "enough");
+    return {};
+  });
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().kind, error_kind::interrupted);
+}
+
+TEST(DeltaLoss, WhatCannotBeScoredIsRefused) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<std::vector<ar::scheme_fields>> table = {std::vector<ar::scheme_fields>(layers.size(), preset("W4A16G64"))};
+  const auto nothing = delta_loss(m, text::calibration_set{}, layers, table, {});
+  ASSERT_FALSE(nothing);
+  EXPECT_EQ(nothing.error().kind, error_kind::input);
+  ar::scheme_fields odd = preset("W4A16G64");
+  odd.data_type = "unknown";
+  const std::vector<std::vector<ar::scheme_fields>> wrong = {std::vector<ar::scheme_fields>(layers.size(), odd)};
+  const auto unknown = delta_loss(m, support::calibration(), layers, wrong, {});
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().kind, error_kind::unsupported);
+}
+
+}  // namespace
