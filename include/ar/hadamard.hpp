@@ -32,14 +32,14 @@ inline namespace AR_ABI {
 constexpr std::size_t hadamard_factor(std::size_t n, hadamard_rule rule) noexcept {
   constexpr unsigned char spinquant_orders[] = {172, 156, 140, 108, 60, 52, 40, 36, 28, 20, 12};
   if (n == 0) return 0;
-  if (rule != hadamard_rule::random && detail::is_power_of_two(n)) return 1;
-  const auto fits = [&](std::size_t k) { return n % k == 0 && detail::is_power_of_two(n / k); };
+  if (rule != hadamard_rule::random && hadamard_parts::is_power_of_two(n)) return 1;
+  const auto fits = [&](std::size_t k) { return n % k == 0 && hadamard_parts::is_power_of_two(n / k); };
   if (rule == hadamard_rule::spinquant) {
     for (const std::size_t k : spinquant_orders)
       if (fits(k)) return k;
     return 0;
   }
-  for (std::size_t k = detail::sign_matrix::max_order; k >= 4; k -= 4)
+  for (std::size_t k = hadamard_parts::sign_matrix::max_order; k >= 4; k -= 4)
     if (fits(k)) return k;
   return fits(2) ? 2 : n == 1 ? 1 : 0;
 }
@@ -65,7 +65,7 @@ class hadamard {
     const std::size_t k = hadamard_factor(n, rule);
     if (k == 0) return errc::unsupported;
     const auto set = rule == hadamard_rule::spinquant ? hadamard_tables::spinquant : hadamard_tables::general;
-    if (!detail::make_hadamard_table(set, k, out.table_)) return errc::unsupported;
+    if (!hadamard_parts::make_hadamard_table(set, k, out.table_)) return errc::unsupported;
     out.n_ = n;
     return errc::ok;
   }
@@ -86,7 +86,7 @@ class hadamard {
 
  private:
   std::size_t n_ = 1;
-  detail::sign_matrix table_;
+  hadamard_parts::sign_matrix table_;
 };
 
 /// Roundings of the running values after each addition and the division: none (the arithmetic of T), or to a narrow format that float holds.
@@ -103,7 +103,7 @@ struct f16_rounding {
   AR_INLINE constexpr float operator()(float x) const noexcept { return round_to_f16(x); }
 };
 
-namespace detail {
+namespace hadamard_parts {
 
 constexpr std::size_t hadamard_piece = 16;  // vectors that go through the table together
 
@@ -182,10 +182,10 @@ constexpr void divide(matrix_view<T> x, T divisor, Rounding round) noexcept {
   }
 }
 
-}  // namespace detail
+}  // namespace hadamard_parts
 
 /// Values of scratch that a transform needs.
-constexpr std::size_t hadamard_scratch(const hadamard& h) noexcept { return h.factor() == 1 ? 0 : h.factor() * detail::hadamard_piece; }
+constexpr std::size_t hadamard_scratch(const hadamard& h) noexcept { return h.factor() == 1 ? 0 : h.factor() * hadamard_parts::hadamard_piece; }
 
 /// sqrt(n), which makes the matrix orthogonal: correctly rounded, first to double, then to T. n < 2^53.
 template <class T>
@@ -204,23 +204,23 @@ template <class T, class Rounding = no_rounding>
   if (!(divisor > 0 && divisor - divisor == 0)) return errc::bad_value;
   const std::size_t n = h.order(), m = n / h.factor();
   for (std::size_t r = 0; r < x.rows; ++r)
-    for (std::size_t c = 0; c < x.cols; c += n) detail::butterflies(h, matrix_view<T>(x.row(r) + c, n, 1), round);
+    for (std::size_t c = 0; c < x.cols; c += n) hadamard_parts::butterflies(h, matrix_view<T>(x.row(r) + c, n, 1), round);
   if (h.factor() == 1) {
-    detail::divide(x, divisor, round);
+    hadamard_parts::divide(x, divisor, round);
     return errc::ok;
   }
   // Vectors of neighboring chunks and rows go through the table side by side.
-  T* lane[detail::hadamard_piece] = {};
+  T* lane[hadamard_parts::hadamard_piece] = {};
   std::size_t count = 0;
   for (std::size_t r = 0; r < x.rows; ++r)
     for (std::size_t c = 0; c < x.cols; c += n)
       for (std::size_t i = 0; i < m; ++i) {
         lane[count++] = x.row(r) + c + i;
-        if (count < detail::hadamard_piece) continue;
-        detail::table_times_lanes(h, lane, count, m, transposed, divisor, scratch, round);
+        if (count < hadamard_parts::hadamard_piece) continue;
+        hadamard_parts::table_times_lanes(h, lane, count, m, transposed, divisor, scratch, round);
         count = 0;
       }
-  if (count != 0) detail::table_times_lanes(h, lane, count, m, transposed, divisor, scratch, round);
+  if (count != 0) hadamard_parts::table_times_lanes(h, lane, count, m, transposed, divisor, scratch, round);
   return errc::ok;
 }
 
@@ -232,18 +232,18 @@ template <class T, class Rounding = no_rounding>
   if (x.rows % h.order() != 0 || x.stride < x.cols || (scratch == nullptr && hadamard_scratch(h) != 0)) return errc::bad_shape;
   if (!(divisor > 0 && divisor - divisor == 0)) return errc::bad_value;
   const std::size_t n = h.order(), m = n / h.factor();
-  for (std::size_t r = 0; r < x.rows; r += n) detail::butterflies(h, matrix_view<T>(x.row(r), n, x.cols, x.stride), round);
+  for (std::size_t r = 0; r < x.rows; r += n) hadamard_parts::butterflies(h, matrix_view<T>(x.row(r), n, x.cols, x.stride), round);
   if (h.factor() == 1) {
-    detail::divide(x, divisor, round);
+    hadamard_parts::divide(x, divisor, round);
     return errc::ok;
   }
-  T* lane[detail::hadamard_piece] = {};
+  T* lane[hadamard_parts::hadamard_piece] = {};
   for (std::size_t r = 0; r < x.rows; r += n)
     for (std::size_t i = r; i < r + m; ++i)
-      for (std::size_t first = 0; first < x.cols; first += detail::hadamard_piece) {
-        const std::size_t left = x.cols - first, count = left < detail::hadamard_piece ? left : detail::hadamard_piece;
+      for (std::size_t first = 0; first < x.cols; first += hadamard_parts::hadamard_piece) {
+        const std::size_t left = x.cols - first, count = left < hadamard_parts::hadamard_piece ? left : hadamard_parts::hadamard_piece;
         for (std::size_t c = 0; c < count; ++c) lane[c] = x.row(i) + first + c;
-        detail::table_times_lanes(h, lane, count, m * x.stride, transposed, divisor, scratch, round);
+        hadamard_parts::table_times_lanes(h, lane, count, m * x.stride, transposed, divisor, scratch, round);
       }
   return errc::ok;
 }

@@ -42,8 +42,8 @@ TEST(RotationMatricesGolden, TablesAreTheReferencesEntryForEntry) {
     const size_t n = order_in(name);
     const bool own = name.starts_with("kh.");
     ++(own ? spinquant : general);
-    ar::detail::sign_matrix m;
-    ASSERT_TRUE(ar::detail::make_hadamard_table(own ? ar::hadamard_tables::spinquant : ar::hadamard_tables::general, n, m)) << name;
+    ar::hadamard_parts::sign_matrix m;
+    ASSERT_TRUE(ar::hadamard_parts::make_hadamard_table(own ? ar::hadamard_tables::spinquant : ar::hadamard_tables::general, n, m)) << name;
     ASSERT_EQ(m.order, n);
     ASSERT_EQ(t.shape, (std::vector<size_t>{n, (n + 7) / 8}));
     size_t bad = 0;

@@ -14,7 +14,7 @@ namespace ar {
 enum class hadamard_tables : unsigned char { general, spinquant };
 
 inline namespace AR_ABI {
-namespace detail {
+namespace hadamard_parts {
 
 /// A square matrix of signs of at most 256 rows, one bit an entry.
 struct sign_matrix {
@@ -198,6 +198,6 @@ constexpr bool make_hadamard_table(hadamard_tables set, std::size_t order, sign_
   return true;
 }
 
-}  // namespace detail
+}  // namespace hadamard_parts
 }  // namespace AR_ABI
 }  // namespace ar
