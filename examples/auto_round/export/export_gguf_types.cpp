@@ -12,8 +12,19 @@ using io::gguf_type;
 // general.file_type: llama.h, enum llama_ftype.
 constexpr std::array recipes = {
     gguf_recipe{"gguf:q4_0", "GGUF:Q4_0", "Q4_0", gguf_type::q4_0, 2},
+    gguf_recipe{"gguf:q4_1", "GGUF:Q4_1", "Q4_1", gguf_type::q4_1, 3},
     gguf_recipe{"gguf:q8_0", "GGUF:Q8_0", "Q8_0", gguf_type::q8_0, 7},
+    gguf_recipe{"gguf:q5_0", "GGUF:Q5_0", "Q5_0", gguf_type::q5_0, 8},
+    gguf_recipe{"gguf:q5_1", "GGUF:Q5_1", "Q5_1", gguf_type::q5_1, 9},
+    gguf_recipe{"gguf:q3_k_s", "GGUF:Q3_K_S", "Q3_K_S", gguf_type::q3_k, 11},
+    gguf_recipe{"gguf:q3_k_m", "GGUF:Q3_K_M", "Q3_K_M", gguf_type::q3_k, 12},
+    gguf_recipe{"gguf:q3_k_l", "GGUF:Q3_K_L", "Q3_K_L", gguf_type::q3_k, 13},
     gguf_recipe{"gguf:q4_k_s", "GGUF:Q4_K_S", "Q4_K_S", gguf_type::q4_k, 14},
+    gguf_recipe{"gguf:q4_k_m", "GGUF:Q4_K_M", "Q4_K_M", gguf_type::q4_k, 15},
+    gguf_recipe{"gguf:q5_k_s", "GGUF:Q5_K_S", "Q5_K_S", gguf_type::q5_k, 16},
+    gguf_recipe{"gguf:q5_k_m", "GGUF:Q5_K_M", "Q5_K_M", gguf_type::q5_k, 17},
+    gguf_recipe{"gguf:q6_k", "GGUF:Q6_K", "Q6_K", gguf_type::q6_k, 18},
+    gguf_recipe{"gguf:q2_k_s", "GGUF:Q2_K_S", "Q2_K_S", gguf_type::q2_k, 21},
 };
 
 constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = {{{gguf_type::q4_0, "GGUF:Q4_0"},
@@ -45,11 +56,30 @@ bool is_70b_class(const model::model_spec& spec) {
   return spec.architecture == "llama" && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads;
 }
 
+/// The blocks to which the medium mixes give more bits: the first and the last eighth, and every third between.
+bool gets_more_bits(std::int64_t i, std::int64_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
+
+/// Which layers of a mix get another type than the base. Source: llama.cpp, llama-quant.cpp, as auto-round restates it.
 gguf_type linear_type(const gguf_recipe& recipe, const model::model_spec& spec, int linear, std::int64_t block) {
-  constexpr std::int64_t first_value_layers = 4;
-  if (recipe.spelling != "gguf:q4_k_s") return recipe.base;
-  if (linear == spec.v) return block < first_value_layers || is_70b_class(spec) ? gguf_type::q5_k : recipe.base;
-  if (linear == spec.down) return block < spec.num_layers / 8 ? gguf_type::q5_k : recipe.base;
+  const std::string_view mix = recipe.label;
+  const std::int64_t n = spec.num_layers;
+  const bool first_eighth = block < n / 8, more = gets_more_bits(block, n);
+  if (linear == spec.v) {
+    gguf_type type = recipe.base;
+    if (mix == "Q2_K_S" && spec.num_heads >= 4 * spec.num_kv_heads) type = gguf_type::q4_k;
+    if (mix == "Q3_K_M") type = block < 2 ? gguf_type::q5_k : gguf_type::q4_k;
+    if (mix == "Q3_K_L" || (mix == "Q4_K_S" && block < 4)) type = gguf_type::q5_k;
+    if ((mix == "Q4_K_M" || mix == "Q5_K_M") && more) type = gguf_type::q6_k;
+    return is_70b_class(spec) && (type == gguf_type::q3_k || type == gguf_type::q4_k) ? gguf_type::q5_k : type;
+  }
+  if (linear == spec.down) {
+    if (mix == "Q2_K_S" && first_eighth) return gguf_type::q4_k;
+    if (mix == "Q3_K_M") return block < n / 16 ? gguf_type::q5_k : gguf_type::q4_k;
+    if (mix == "Q3_K_L" || (mix == "Q4_K_S" && first_eighth)) return gguf_type::q5_k;
+    if ((mix == "Q4_K_M" || mix == "Q5_K_M") && more) return gguf_type::q6_k;
+  }
+  if (linear == spec.o && mix == "Q3_K_M") return gguf_type::q4_k;
+  if (linear == spec.o && mix == "Q3_K_L") return gguf_type::q5_k;
   return recipe.base;
 }
 

@@ -24,7 +24,8 @@
 namespace auto_round::exporting {
 namespace {
 
-constexpr std::array<std::string_view, 3> spellings = {"gguf:q4_0", "gguf:q8_0", "gguf:q4_k_s"};
+constexpr std::array<std::string_view, 14> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
+                                                        "gguf:q3_k_m", "gguf:q3_k_l", "gguf:q4_k_s", "gguf:q4_k_m", "gguf:q5_k_s", "gguf:q5_k_m", "gguf:q6_k"};
 
 const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<std::uint32_t>(t)).name; }
 
