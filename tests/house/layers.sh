@@ -12,7 +12,7 @@ lib_rank() {
     ar/version.hpp|ar/config.hpp|ar/errc.hpp|ar/view.hpp|ar/numeric/*) echo 0 ;;
     ar/detail/*) echo 1 ;;
     ar/dtype/*|ar/codec/*) echo 2 ;;
-    ar/scheme.hpp|ar/data_types.hpp|ar/quantize.hpp|ar/tune.hpp|ar/search.hpp|ar/calibrate.hpp|ar/resolve.hpp|ar/codecs.hpp|ar/pack.hpp|ar/gguf.hpp|ar/convert.hpp|ar/hadamard.hpp) echo 3 ;;
+    ar/scheme.hpp|ar/data_types.hpp|ar/quantize.hpp|ar/tune.hpp|ar/search.hpp|ar/calibrate.hpp|ar/resolve.hpp|ar/codecs.hpp|ar/pack.hpp|ar/gguf.hpp|ar/convert.hpp|ar/hadamard.hpp|ar/awq.hpp) echo 3 ;;
     ar/dispatch.hpp|ar/cuda/*) echo 4 ;;
     ar/ar.hpp) echo 5 ;;
     *) echo "?" ;;

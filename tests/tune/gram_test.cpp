@@ -38,6 +38,24 @@ std::vector<float> product(const std::vector<float>& a, const std::vector<float>
   return c;
 }
 
+TEST(RangeStart, RangesBeginWhereTheyAreToldButNeverWider) {
+  const std::vector<float> w = {-1.0f, 3.0f, 0.5f, 2.0f, -4.0f, 1.0f, -2.0f, -1.0f};  // two rows of two groups
+  float lo[4], hi[4];
+  tune::range_start start;
+  tune::find_ranges({w.data(), 2, 4}, 2, start, 0, lo, hi);
+  EXPECT_EQ((std::vector<float>(lo, lo + 4)), (std::vector<float>{-1.0f, 0.0f, -4.0f, -2.0f}));
+  EXPECT_EQ((std::vector<float>(hi, hi + 4)), (std::vector<float>{3.0f, 2.0f, 1.0f, 0.0f}));
+  start.step = std::make_shared<std::vector<std::uint16_t>>(std::vector<std::uint16_t>{0, 10, 5, 15});
+  start.n = 20;
+  tune::find_ranges({w.data() + 4, 1, 4}, 2, start, 1, lo, hi);  // the second row: 3/4 of 4 and 1/4 of 2
+  EXPECT_EQ((std::vector<float>(lo, lo + 2)), (std::vector<float>{-3.0f, -0.5f}));
+  EXPECT_EQ((std::vector<float>(hi, hi + 2)), (std::vector<float>{1.0f, 0.0f}));
+  start.symmetric = false;
+  tune::find_ranges({w.data(), 2, 4}, 2, start, 0, lo, hi);
+  EXPECT_EQ((std::vector<float>(lo, lo + 4)), (std::vector<float>{-1.0f, 0.0f, -3.0f, -0.5f}));
+  EXPECT_EQ((std::vector<float>(hi, hi + 4)), (std::vector<float>{3.0f, 1.0f, 0.75f, 0.0f}));
+}
+
 // A layer of 70 rows (no whole number of pieces) and 96 inputs that 200 tokens have seen, with an error of its inputs or of its output.
 class GramRows : public testing::TestWithParam<bool> {
  protected:

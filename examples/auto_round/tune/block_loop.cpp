@@ -88,7 +88,7 @@ void block_loop::prepare(const std::vector<layer_plan>& layers, tuned_block& blo
       block.quantized.linears[i] = block.floats.linears[i];
       continue;
     }
-    block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), l.rows, l.cols, storage());
+    block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), l.rows, l.cols, storage(), l.choice->start);
     if (narrow) block.quantized.linears_bf16[i].resize(n);
     else block.quantized.linears[i].resize(n);
     block.gradients[i].resize(n);

@@ -520,6 +520,7 @@ class gram_tuner {
       job.cols = cols;
       job.group_size = l.group_size;
       job.grid = l.grid;
+      job.start = l.choice->start;
       job.gram = &prepared_gram_;
       job.bf16 = bf16_;
       job.cross = of.cross();

@@ -40,7 +40,7 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
   best_.assign(n, 0);
   wmin_.resize(n * groups);
   wmax_.resize(n * groups);
-  static_cast<void>(ar::group_extrema({w, n, cols}, layer.group_size, wmin_.data(), wmax_.data()));  // the group size is positive
+  find_ranges({w, n, cols}, layer.group_size, layer.start, first, wmin_.data(), wmax_.data());
   wq_.resize(size);
   gradient_.resize(size);
   if (layer.bf16) change_bf16_.resize(size);

@@ -34,6 +34,7 @@ struct gram_layer {
   const float* weight = nullptr;              ///< [rows x cols]
   std::size_t rows = 0, cols = 0, group_size = 0;
   ar::tune_grid grid;
+  range_start start = {};
   const linalg::prepared* gram = nullptr;     ///< H as the right operand, in the element type `bf16` says
   bool bf16 = false;
   const float* cross = nullptr;               ///< null for none; [rows x cols], or, if `cross_inputs`, e^T x [cols x cols] for an error e of the

@@ -3,12 +3,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "ar/scheme.hpp"
 
 namespace auto_round::tune {
+
+/// Ranges that tuning starts from, smaller than those of the weights (AWQ's clip_as_init).
+struct range_start {
+  std::shared_ptr<const std::vector<std::uint16_t>> step;  ///< [rows x groups]: the range of a group times 1 - step / n; null: as it is
+  int n = 20;
+  bool symmetric = true;                                   ///< the range is that of the largest magnitude, both ways
+};
 
 struct quantized_layer {
   std::string name;         ///< checkpoint name without ".weight"

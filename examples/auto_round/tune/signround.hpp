@@ -43,6 +43,7 @@ struct signround_options {
 struct layer_choice {
   ar::scheme_fields scheme;
   ar::real scale_type = ar::real::f16;  ///< storage of the scales; f32 for GGUF types
+  range_start start = {};
 };
 using layer_choices = std::map<std::string, layer_choice>;  ///< by checkpoint name without ".weight"; layers that are not named stay in float
 

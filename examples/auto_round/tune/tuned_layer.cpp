@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ar/awq.hpp"
 #include "ar/dispatch.hpp"
 #include "ar/tune.hpp"
 
@@ -36,8 +37,19 @@ std::size_t resolve_group_size(int group_size, std::size_t cols) {
   return group_size <= 0 || static_cast<std::size_t>(group_size) > cols ? cols : static_cast<std::size_t>(group_size);
 }
 
+void find_ranges(ar::matrix_view<const float> w, std::size_t group_size, const range_start& start, std::size_t first_row, float* wmin, float* wmax) {
+  static_cast<void>(ar::group_extrema(w, group_size, wmin, wmax));  // the group size is positive
+  if (start.step == nullptr) return;
+  const std::size_t groups = ar::ceil_div(w.cols, group_size);
+  for (std::size_t i = 0; i < w.rows * groups; ++i) {
+    const float f = ar::awq::clip_factor(start.n, (*start.step)[first_row * groups + i]), magnitude = std::max(-wmin[i], wmax[i]);
+    wmax[i] = std::min(wmax[i], (start.symmetric ? magnitude : wmax[i]) * f);
+    wmin[i] = std::max(wmin[i], (start.symmetric ? -magnitude : wmin[i]) * f);
+  }
+}
+
 tuned_layer::tuned_layer(std::string name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, const float* weight, std::size_t rows,
-                         std::size_t cols, storage keep)
+                         std::size_t cols, storage keep, const range_start& start)
     : name_(std::move(name)),
       scheme_(scheme),
       grid_(grid),
@@ -48,7 +60,7 @@ tuned_layer::tuned_layer(std::string name, const ar::scheme_fields& scheme, cons
       groups_(ar::ceil_div(cols, group_size_)),
       wmin_(rows * groups_),
       wmax_(rows * groups_) {
-  static_cast<void>(ar::group_extrema({weight_, rows_, cols_}, group_size_, wmin_.data(), wmax_.data()));  // the group size is positive
+  find_ranges({weight_, rows_, cols_}, group_size_, start, 0, wmin_.data(), wmax_.data());
   const auto allocate = [this](parameters& p, float factor) {
     p.v.assign(rows_ * cols_, 0.0f);
     p.min_scale.assign(rows_ * groups_, factor);

@@ -20,6 +20,9 @@ std::optional<ar::tune_grid> grid_of(const ar::scheme_fields& scheme, ar::real s
 /// The group size in values for a layer of `cols` inputs: -1 and anything longer than the row give the row.
 std::size_t resolve_group_size(int group_size, std::size_t cols);
 
+/// The smallest and the largest weight of each group of rows first_row .. first_row + w.rows - 1, with 0 between them, limited to `start`.
+void find_ranges(ar::matrix_view<const float> w, std::size_t group_size, const range_start& start, std::size_t first_row, float* wmin, float* wmax);
+
 /// Sizes the parts of `out` that a layer on this grid has.
 void size_output(const std::string& name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, std::size_t rows, std::size_t cols,
                  std::size_t group_size, quantized_layer& out);
@@ -44,7 +47,7 @@ class tuned_layer {
   };
   /// `weight` [rows x cols] must outlive the layer; grid and shape must fit together (ar::check).
   tuned_layer(std::string name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, const float* weight, std::size_t rows, std::size_t cols,
-              storage keep);
+              storage keep, const range_start& start = {});
 
   const ar::tune_grid& grid() const { return grid_; }
   const ar::scheme_fields& scheme() const { return scheme_; }

@@ -1,0 +1,610 @@
+#include "transform/awq.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "model/block.hpp"
+#include "model/linalg.hpp"
+
+namespace auto_round::transform {
+namespace {
+
+using ar::matrix_view;
+using std::size_t;
+using floats = std::vector<float>;
+
+constexpr std::string_view weight_suffix = ".weight", bias_suffix = ".bias";
+
+/// Sum of squared differences over the rows of a and b that count, in a fixed order.
+double squared_difference(const float* a, const float* b, const std::uint8_t* counts, size_t rows, size_t n) {
+  std::vector<double> of_row(rows, 0.0);
+#pragma omp parallel for schedule(static)
+  for (size_t r = 0; r < rows; ++r) {
+    if (counts != nullptr && counts[r] == 0) continue;
+    double sum = 0;
+    for (size_t i = r * n; i < (r + 1) * n; ++i) {
+      const double d = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+      sum += d * d;
+    }
+    of_row[r] = sum;
+  }
+  double sum = 0;
+  for (const double s : of_row) sum += s;
+  return sum;
+}
+
+/// What one input of a block's layers (that of q, k and v; of o; of gate and up; of down) looked like over the calibration set.
+struct input_statistics {
+  floats sum, mean;      // of |x|, by channel
+  size_t tokens = 0;
+  floats gram;           // x'x, where a single layer is compared
+  floats features;       // some rows, for clipping
+  size_t rows = 0;       // of them
+};
+
+}  // namespace
+
+// ---- what becomes of the tensors ----
+
+bool awq_changes::touches(const std::string& tensor) const {
+  const auto at = of_.find(tensor);
+  return at != of_.end() && (at->second.replaced || !at->second.scaled.empty() || (at->second.clip && !at->second.clip->only_init));
+}
+
+const awq_changes::clipped* awq_changes::initial_ranges(const std::string& tensor) const {
+  const auto at = of_.find(tensor);
+  return at != of_.end() && at->second.clip && at->second.clip->only_init ? at->second.clip.get() : nullptr;
+}
+
+result<void> awq_changes::apply(const std::string& tensor, std::span<float> values) const {
+  const auto at = of_.find(tensor);
+  if (at == of_.end()) return {};
+  const change& c = at->second;
+  if (c.replaced) {
+    if (c.replaced->size() != values.size()) return fail(error_kind::internal, "AWQ has another size for a tensor", {}, tensor);
+    std::copy(c.replaced->begin(), c.replaced->end(), values.begin());
+  }
+  const bool bias = tensor.ends_with(bias_suffix);
+  for (const auto& [columns, factor] : c.scaled) {
+    const size_t n = factor->size();
+    const size_t cols = columns ? n : bias ? 1 : c.columns;
+    if (n == 0 || cols == 0 || values.size() % cols != 0) return fail(error_kind::internal, "AWQ has another shape for a tensor", {}, tensor);
+    const matrix_view<float> w(values.data(), values.size() / cols, cols);
+    const ar::errc e = columns ? ar::awq::scale_columns(w, factor->data(), c.format, w) : ar::awq::unscale_rows(w, nullptr, factor->data(), n, c.format);
+    if (e != ar::errc::ok) return fail(error_kind::internal, "AWQ has another shape for a tensor", {}, tensor);
+  }
+  if (!c.clip || c.clip->only_init) return {};
+  return apply_clips({values.data(), values.size() / c.columns, c.columns}, c.clip->group_size, *c.clip->step, c.clip->options, c.format);
+}
+
+result<void> awq_source::read(const std::string& name, std::span<float> out) const {
+  if (auto r = source_.read(name, out); !r) return r;
+  return changes_.apply(name, out);
+}
+
+result<void> awq_source::read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const {
+  if (changes_.touches(name)) return weight_source::read_part(name, elements, first, out);
+  return source_.read_part(name, elements, first, out);
+}
+
+// ---- the pass over the model ----
+
+class awq_pass {
+ public:
+  awq_pass(const model::weight_source& source, const text::calibration_set& set, const layer_schemes& schemes, const awq_options& o, const awq_events& events)
+      : source_(source),
+        spec_(source.spec()),
+        set_(set),
+        schemes_(schemes),
+        o_(o),
+        events_(events),
+        peer_(o.mapping.policy == mapping_policy::peer),
+        hidden_(static_cast<size_t>(spec_.hidden_size)),
+        runner_(spec_, linalg::precision::f32) {}
+
+  result<awq_changes> run() {
+    if (auto r = check(); !r) return forward_error(r);
+    if (auto r = make_quantizers(); !r) return forward_error(r);
+    auto list = resolve_mappings(modules(), facts(), o_.mapping);
+    if (!list) return forward_error(list);
+    for (const std::string& w : list->warnings) warn(w);
+    mappings_ = std::move(list->mappings);
+    if (auto r = embed(); !r) return forward_error(r);
+    for (std::int64_t b = 0; b < spec_.num_layers; ++b) {
+      if (auto r = do_block(b); !r) return forward_error(r);
+      source_.done_with_block(b);
+      if (events_.on_block && !events_.on_block(b + 1, spec_.num_layers)) return fail(error_kind::interrupted, "interrupted while smoothing");
+    }
+    return std::move(changes_);
+  }
+
+ private:
+  enum class parent { attention, mlp, layer };
+  /// A mapping of this block, in indices of its linear layers.
+  struct task {
+    const awq_mapping* mapping = nullptr;
+    parent kind = parent::layer;
+    std::vector<int> balance;
+    int smooth = -1;  // -1: a norm
+    tied_columns tie;
+    floats x_mean;    // of the mapping, divided by what was folded
+    floats folded;    // product of the factors of all rounds, one for each column of the inputs
+  };
+
+  // ---- preparation ----
+
+  void warn(const std::string& text) const {
+    if (events_.on_warning) events_.on_warning(text);
+  }
+
+  result<void> check() {
+    const auto range = [](bool fine, const char* what) -> result<void> {
+      if (fine) return {};
+      return fail(error_kind::usage, std::string("AWQ: ") + what);
+    };
+    for (const auto& [fine, what] :
+         {std::pair{o_.n_grid >= 1 && o_.n_grid <= 100000, "n_grid must be from 1 to 100000"}, {o_.batch_size >= 1, "batch_size must be at least 1"},
+          {o_.smooth_batch_size >= 0, "smooth_batch_size must not be negative"}, {o_.clip_n_grid >= 1 && o_.clip_n_grid <= 10000, "clip_n_grid must be from 1 to 10000"},
+          {o_.clip_max_shrink > 0 && o_.clip_max_shrink < 1, "clip_max_shrink must be between 0 and 1"},
+          {o_.clip_n_sample_token >= 1, "clip_n_sample_token must be at least 1"}, {o_.smooth_iters >= 1, "smooth_iters must be at least 1"},
+          {o_.apply_clip || !o_.clip_as_init, "clip_as_init needs apply_clip"}})
+      if (auto r = range(fine, what); !r) return r;
+    if (set_.rows() < 1 || set_.valid.size() != set_.ids.size()) return fail(error_kind::usage, "the calibration set is empty");
+    seqlen_ = static_cast<size_t>(set_.seqlen);
+    if (o_.seqlen > 0) seqlen_ = std::min(seqlen_, static_cast<size_t>(o_.seqlen));
+    samples_ = static_cast<size_t>(set_.rows());
+    batch_ = static_cast<size_t>(o_.batch_size);
+    replay_ = o_.smooth_batch_size > 0 ? static_cast<size_t>(o_.smooth_batch_size) : batch_;
+    counted_ = samples_ * seqlen_;
+    if (!o_.leave_out_padding) return {};
+    counts_.resize(samples_ * seqlen_);
+    for (size_t s = 0; s < samples_; ++s) std::copy_n(set_.valid.begin() + static_cast<std::ptrdiff_t>(s * static_cast<size_t>(set_.seqlen)), seqlen_, counts_.begin() + static_cast<std::ptrdiff_t>(s * seqlen_));
+    counted_ = static_cast<size_t>(std::count_if(counts_.begin(), counts_.end(), [](std::uint8_t c) { return c != 0; }));
+    if (counted_ == 0) return fail(error_kind::usage, "no token of the calibration set counts");
+    return {};
+  }
+
+  result<void> make_quantizers() {
+    for (const auto& [name, scheme] : schemes_) {
+      if (scheme.bits >= 16) continue;
+      const bool known = std::any_of(quantizers_.begin(), quantizers_.end(), [&, &s = scheme](const auto& q) { return q.first == s; });
+      if (known) continue;
+      auto q = make_fake_quantizer(scheme, o_.search);
+      if (!q) {
+        error e = q.error();
+        e.tensor = name;
+        return tl::unexpected<error>(std::move(e));
+      }
+      quantizers_.emplace_back(scheme, std::move(*q));
+    }
+    return {};
+  }
+  const ar::scheme_fields* scheme_of(const std::string& name) const {
+    const auto at = schemes_.find(name);
+    return at == schemes_.end() || at->second.bits >= 16 ? nullptr : &at->second;
+  }
+  const fake_quantizer& quantizer_of(const ar::scheme_fields& scheme) const {
+    return std::find_if(quantizers_.begin(), quantizers_.end(), [&](const auto& q) { return q.first == scheme; })->second;
+  }
+
+  static std::string without_suffix(const std::string& name) { return name.substr(0, name.size() - weight_suffix.size()); }
+  std::string norm_name(std::int64_t block, bool input) const {
+    return spec_.block_prefix + std::to_string(block) + "." + (input ? spec_.input_norm_name : spec_.post_attention_norm_name);
+  }
+
+  std::vector<module_info> modules() const {
+    std::vector<module_info> all;
+    for (std::int64_t b = 0; b < spec_.num_layers; ++b) {
+      for (size_t i = 0; i < spec_.linears.size(); ++i) {
+        const model::linear_desc& d = spec_.linears[i];
+        all.push_back({spec_.linear_name(b, static_cast<int>(i)), true, {static_cast<std::uint64_t>(d.out_features), static_cast<std::uint64_t>(d.in_features)}});
+      }
+      for (const bool input : {true, false}) all.push_back({without_suffix(norm_name(b, input)), false, {static_cast<std::uint64_t>(spec_.hidden_size)}});
+    }
+    return all;
+  }
+  mapping_facts facts() const {
+    return {spec_.model_class, {}, spec_.hidden_act, static_cast<std::uint64_t>(spec_.num_heads), static_cast<std::uint64_t>(spec_.num_kv_heads)};
+  }
+
+  result<void> embed() {
+    x_.resize(samples_ * seqlen_ * hidden_);
+    for (size_t s = 0; s < samples_; ++s) {
+      const auto rows = model::embed(source_, std::span(set_.ids).subspan(s * static_cast<size_t>(set_.seqlen), seqlen_));
+      if (!rows) return forward_error(rows);
+      std::copy(rows->begin(), rows->end(), x_.begin() + static_cast<std::ptrdiff_t>(s * seqlen_ * hidden_));
+    }
+    return {};
+  }
+
+  // ---- one block ----
+
+  bool reads_input(int linear) const { return linear == spec_.q || linear == spec_.k || linear == spec_.v; }
+  bool reads_middle(int linear) const { return linear == spec_.gate || linear == spec_.up; }
+  /// Of the layers that read the same rows, the first.
+  int reader(int linear) const { return reads_input(linear) ? spec_.q : reads_middle(linear) ? spec_.gate : linear; }
+  size_t in_features(int linear) const { return static_cast<size_t>(spec_.linears[static_cast<size_t>(linear)].in_features); }
+  floats& weight(int linear) { return w_.linears[static_cast<size_t>(linear)]; }
+  matrix_view<float> view(int linear) {
+    floats& w = weight(linear);
+    return {w.data(), w.size() / in_features(linear), in_features(linear)};
+  }
+  ar::real stored(const std::string& tensor) const { return o_.stored ? o_.stored(tensor) : ar::real::f32; }
+  /// What folded weights of a layer are rounded to: nothing, as they are quantized next; the original holds them in the checkpoint's type.
+  ar::real format_of(int linear) const { return peer_ ? stored(name(linear) + std::string(weight_suffix)) : ar::real::f32; }
+  std::string name(int linear) const { return spec_.linear_name(block_, linear); }
+
+  result<void> do_block(std::int64_t b) {
+    block_ = b;
+    auto w = model::read_block(source_, b);
+    if (!w) return forward_error(w);
+    w_ = std::move(*w);
+    for (const bool input : {true, false}) norms_[input ? 0 : 1] = input ? w_.input_norm : w_.post_attention_norm;
+    have_middle_ = false;
+    auto tasks = tasks_of_block();
+    if (!tasks) return forward_error(tasks);
+    if (auto r = collect(*tasks); !r) return r;
+    if (o_.apply_smooth) {
+      for (int round = 0; round < o_.smooth_iters; ++round)
+        for (task& t : *tasks)
+          if (auto r = smooth(t, round); !r) return r;
+    }
+    if (o_.apply_clip) {
+      if (auto r = clip(*tasks); !r) return r;
+    }
+    // The next block reads what the changed one gives.
+    for (size_t s = 0; s < samples_; s += batch_) {
+      const size_t n = std::min(batch_, samples_ - s);
+      runner_.forward(w_, row(x_, s), n, seqlen_, row(x_, s));
+    }
+    return {};
+  }
+
+  float* row(floats& rows, size_t sample) const { return rows.data() + sample * seqlen_ * hidden_; }
+
+  result<std::vector<task>> tasks_of_block() {
+    std::vector<task> tasks;
+    const std::string prefix = spec_.block_prefix + std::to_string(block_) + ".";
+    const auto rotations = source_.rotations(block_);
+    for (const awq_mapping& m : mappings_) {
+      if (!m.smooth.starts_with(prefix)) continue;
+      task t;
+      t.mapping = &m;
+      t.smooth = index_of(m.smooth);
+      for (const std::string& b : m.balance) t.balance.push_back(index_of(b));
+      t.tie = {static_cast<size_t>(m.tied), static_cast<size_t>(m.head)};
+      const auto all = [&](auto which) { return std::all_of(t.balance.begin(), t.balance.end(), which); };
+      if (t.balance.size() == 1) {
+        t.kind = parent::layer;
+      } else if (all([&](int i) { return reads_input(i); })) {
+        t.kind = parent::attention;
+      } else if (all([&](int i) { return reads_middle(i); })) {
+        t.kind = parent::mlp;
+      } else {
+        return fail(error_kind::unsupported, "AWQ cannot compare the output of layers that read different things", {}, m.smooth);
+      }
+      // Rotated inputs mix the channels that the factors would tell apart.
+      if (rotations) {
+        const int first = t.balance.front();
+        const auto& of_input = reads_input(first) ? rotations->attention_input : reads_middle(first) ? rotations->mlp_input : first == spec_.o ? rotations->o_input : rotations->down_input;
+        if (of_input) {
+          warn(fmt::format("AWQ leaves {} as it is: what it feeds is rotated on the way", m.smooth));
+          continue;
+        }
+      }
+      if (!quantized_alike(t)) continue;
+      tasks.push_back(std::move(t));
+    }
+    return tasks;
+  }
+
+  int index_of(const std::string& module) const {
+    for (size_t i = 0; i < spec_.linears.size(); ++i)
+      if (spec_.linear_name(block_, static_cast<int>(i)) == module) return static_cast<int>(i);
+    return -1;
+  }
+
+  bool quantized_alike(const task& t) const {
+    const std::string& smooth = t.mapping->smooth;
+    const ar::scheme_fields* first = nullptr;
+    if (t.smooth >= 0 && scheme_of(smooth) == nullptr) {
+      warn(fmt::format("AWQ leaves {} as it is: it stays in 16 bits", smooth));
+      return false;
+    }
+    for (const std::string& b : t.mapping->balance) {
+      const ar::scheme_fields* s = scheme_of(b);
+      if (s == nullptr) {
+        warn(fmt::format("AWQ leaves {} as it is: {} stays in 16 bits", smooth, b));
+        return false;
+      }
+      if (first == nullptr) first = s;
+      if (s->bits != first->bits || s->group_size != first->group_size || s->group_rows != first->group_rows || s->sym != first->sym ||
+          s->data_type != first->data_type || s->super_bits != first->super_bits || s->super_group_size != first->super_group_size) {
+        warn(fmt::format("AWQ leaves {} as it is: the layers behind it have different schemes", smooth));
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // ---- statistics ----
+
+  result<void> collect(std::vector<task>& tasks) {
+    statistics_.clear();
+    for (const task& t : tasks) {
+      input_statistics& s = statistics_[reader(t.balance.front())];
+      if (t.kind == parent::layer) s.gram.assign(in_features(t.balance.front()) * in_features(t.balance.front()), 0.0f);
+    }
+    if (o_.apply_clip && o_.classic_clip)
+      for (const int i : {spec_.q, spec_.o, spec_.gate, spec_.down}) statistics_[i];
+    for (auto& [linear, s] : statistics_) s.sum.assign(in_features(linear), 0.0f);
+    result<void> outcome;
+    floats y(std::min(batch_, samples_) * seqlen_ * hidden_), kept;
+    std::map<int, size_t> seen;  // rows of this batch, by input
+    size_t step = 1, at = 0;     // thinning of clip features; first token of the batch
+    const auto hook = [&](int linear, const float* x, size_t tokens) {
+      const auto found = statistics_.find(linear);
+      if (found == statistics_.end() || !outcome) return;
+      input_statistics& s = found->second;
+      const size_t n = in_features(linear), first = seen[linear];
+      const std::uint8_t* const counts = counts_.empty() ? nullptr : counts_.data() + at + first;
+      size_t rows = tokens;
+      if (counts != nullptr) {
+        kept.resize(tokens * n);
+        rows = 0;
+        for (size_t t = 0; t < tokens; ++t)
+          if (counts[t] != 0) std::copy_n(x + t * n, n, kept.data() + rows++ * n);
+      }
+      const float* const in = counts != nullptr ? kept.data() : x;
+      if (ar::awq::add_magnitudes({in, rows, n}, false, s.sum.data()) != ar::errc::ok)
+        outcome = fail(error_kind::input, "the activations of the float model hold NaN or infinity", source_.location(), name(linear) + std::string(weight_suffix));
+      s.tokens += rows;
+      if (!s.gram.empty() && rows > 0) linalg::gemm_tn({in, rows, n, n, false}, {in, rows, n, n, false}, s.gram.data(), n, true);
+      if (o_.apply_clip)
+        for (size_t t = 0; t < tokens; ++t)
+          if ((first + t) % step == 0 && (counts == nullptr || counts[t] != 0)) {
+            s.features.insert(s.features.end(), x + t * n, x + (t + 1) * n);
+            ++s.rows;
+          }
+      seen[linear] = first + tokens;
+    };
+    for (size_t b = 0; b < samples_ && outcome; b += batch_) {
+      const size_t n = std::min(batch_, samples_ - b);
+      seen.clear();
+      at = b * seqlen_;
+      step = sample_step(n * seqlen_, static_cast<size_t>(o_.clip_n_sample_token));
+      runner_.forward(w_, row(x_, b), n, seqlen_, y.data(), hook);
+    }
+    if (!outcome) return outcome;
+    for (auto& [linear, s] : statistics_) {
+      s.mean = s.sum;
+      for (float& m : s.mean) m /= static_cast<float>(s.tokens);
+    }
+    for (task& t : tasks) t.x_mean = tie_mean(statistics_.at(reader(t.balance.front())).mean, t.tie);
+    return {};
+  }
+
+  // ---- smoothing ----
+
+  result<void> smooth(task& t, int round) {
+    const ar::scheme_fields& scheme = *scheme_of(t.mapping->balance.front());
+    const size_t cols = in_features(t.balance.front());
+    std::vector<balance_layer> layers;
+    for (const int i : t.balance) layers.push_back({view(i), &quantizer_of(scheme), format_of(i)});
+    floats w_mean;
+    if (o_.duo_scaling != ar::awq::duo_scaling::off) {
+      auto mean = weight_statistic(layers, scheme.group_size);
+      if (!mean) return forward_error(mean);
+      w_mean = tie_largest(*mean, t.tie);
+    }
+    // The original goes on with the inputs of the first round, which the folded norm no longer gives.
+    const bool stale = peer_ && round > 0;
+    floats now[2] = {w_.input_norm, w_.post_attention_norm};
+    if (stale) std::tie(w_.input_norm, w_.post_attention_norm) = std::pair{norms_[0], norms_[1]};
+    prepare_comparison(t);
+    auto choice = search_factors(layers, t.x_mean, w_mean, t.tie, o_.duo_scaling, o_.n_grid,
+                                 [&](std::span<const floats> weights) -> result<double> { return error_with(t, weights); });
+    if (stale) std::tie(w_.input_norm, w_.post_attention_norm) = std::pair{now[0], now[1]};
+    if (!choice) return forward_error(choice);
+    if (!*choice) {
+      warn(fmt::format("AWQ leaves {} as it is: no candidate has a finite error", t.mapping->smooth));
+      return {};
+    }
+    if (events_.on_mapping) events_.on_mapping({block_, t.mapping->smooth, (*choice)->point, (*choice)->loss, (*choice)->losses.front()});
+    if ((*choice)->index == 0) return {};  // the identity
+    return fold(t, std::move((*choice)->factors), cols);
+  }
+
+  /// Reference outputs of the parent.
+  void prepare_comparison(const task& t) {
+    if (t.kind == parent::layer) return;
+    if (t.kind == parent::mlp && !have_middle_) {
+      middle_.resize(x_.size());
+      for (size_t s = 0; s < samples_; s += batch_) {
+        const size_t n = std::min(batch_, samples_ - s);
+        const linalg::operand rows = runner_.attend(w_, row(x_, s), n, seqlen_);
+        runner_.add_linear(w_, spec_.o, rows, row(x_, s), row(middle_, s));
+      }
+      have_middle_ = true;
+    }
+    expected_.resize(x_.size());
+    for (size_t s = 0; s < samples_; s += replay_) replay(t, s, row(expected_, s));
+  }
+
+  /// The parent's output for the samples from `first` on.
+  void replay(const task& t, size_t first, float* out) {
+    const size_t n = std::min(replay_, samples_ - first), tokens = n * seqlen_;
+    const bool attention = t.kind == parent::attention;
+    const linalg::operand rows = attention ? runner_.attend(w_, row(x_, first), n, seqlen_) : runner_.gate(w_, row(middle_, first), tokens);
+    const int last = attention ? spec_.o : spec_.down;
+    linalg::gemm_nt(rows, {weight(last).data(), hidden_, in_features(last), in_features(last), false}, out, hidden_);
+  }
+
+  double error_with(const task& t, std::span<const floats> weights) {
+    if (t.kind == parent::layer) {
+      // |x d'|^2 summed over tokens is d (x'x) d'.
+      const int i = t.balance.front();
+      const floats &w = weight(i), &gram = statistics_.at(reader(i)).gram;
+      const size_t n = in_features(i), rows = w.size() / n;
+      floats d(w.size()), dg(w.size());
+#pragma omp parallel for schedule(static)
+      for (size_t k = 0; k < w.size(); ++k) d[k] = weights[0][k] - w[k];
+      linalg::gemm_nn({d.data(), rows, n, n, false}, {gram.data(), n, n, n, false}, dg.data(), n);
+      std::vector<double> of_row(rows);
+#pragma omp parallel for schedule(static)
+      for (size_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        for (size_t k = r * n; k < (r + 1) * n; ++k) sum += static_cast<double>(d[k]) * static_cast<double>(dg[k]);
+        of_row[r] = sum;
+      }
+      double sum = 0;
+      for (const double s : of_row) sum += s;
+      return sum / (static_cast<double>(counted_) * static_cast<double>(rows));
+    }
+    std::vector<floats> own(t.balance.size());
+    for (size_t k = 0; k < t.balance.size(); ++k) {
+      own[k] = weights[k];
+      own[k].swap(weight(t.balance[k]));
+    }
+    double error = 0;
+    floats out(std::min(replay_, samples_) * seqlen_ * hidden_);
+    for (size_t s = 0; s < samples_; s += replay_) {
+      replay(t, s, out.data());
+      const size_t tokens = std::min(replay_, samples_ - s) * seqlen_;
+      error += squared_difference(out.data(), row(expected_, s), counts_.empty() ? nullptr : counts_.data() + s * seqlen_, tokens, hidden_);
+    }
+    for (size_t k = 0; k < t.balance.size(); ++k) own[k].swap(weight(t.balance[k]));
+    return error / (static_cast<double>(counted_) * static_cast<double>(hidden_));
+  }
+
+  awq_changes::change& change_of(const std::string& tensor, size_t columns, ar::real format) {
+    awq_changes::change& c = changes_.of_[tensor];
+    c.columns = columns;
+    c.format = format;
+    return c;
+  }
+
+  result<void> fold(task& t, floats s, size_t cols) {
+    const std::string smooth = t.mapping->smooth + std::string(weight_suffix);
+    const auto rows = std::make_shared<floats>(s);
+    if (t.smooth < 0) {
+      const bool input = smooth == norm_name(block_, true);
+      floats& norm = input ? w_.input_norm : w_.post_attention_norm;
+      const floats before = norm;
+      ar::awq::unscale_norm(norm.data(), s.data(), s.size(), stored(smooth));
+      // With what the rounded norm has really lost in the columns, the float model stays what it was.
+      if (!peer_) ar::awq::factors_after_rounding(before.data(), norm.data(), s.size(), false, s.data());
+      change_of(smooth, 1, ar::real::f32).replaced = std::make_shared<floats>(norm);
+    } else {
+      floats& bias = w_.bias[static_cast<size_t>(t.smooth)];
+      const ar::real format = format_of(t.smooth);
+      if (ar::awq::unscale_rows(view(t.smooth), bias.empty() ? nullptr : bias.data(), s.data(), s.size(), format) != ar::errc::ok)
+        return fail(error_kind::internal, "factors do not fit the rows", {}, smooth);
+      change_of(smooth, in_features(t.smooth), format).scaled.emplace_back(false, rows);
+      if (!bias.empty()) change_of(t.mapping->smooth + std::string(bias_suffix), 1, format).scaled.emplace_back(false, rows);
+    }
+    const auto columns = std::make_shared<floats>(spread(s, cols, t.tie));
+    std::vector<int> readers = t.balance;
+    for (const std::string& other : t.mapping->others) readers.push_back(index_of(other));
+    for (const int i : readers) {
+      if (ar::awq::scale_columns(view(i), columns->data(), format_of(i), view(i)) != ar::errc::ok)
+        return fail(error_kind::internal, "factors do not fit the columns", {}, name(i));
+      change_of(name(i) + std::string(weight_suffix), cols, format_of(i)).scaled.emplace_back(true, columns);
+    }
+    // What is known about the inputs, in the new units.
+    input_statistics& known = statistics_.at(reader(t.balance.front()));
+    for (size_t k = 0; k < known.features.size(); ++k) known.features[k] /= (*columns)[k % cols];
+    if (peer_) return {};
+    for (size_t k = 0; k < t.x_mean.size(); ++k) t.x_mean[k] /= s[k];
+    for (size_t k = 0; k < known.gram.size(); ++k) known.gram[k] /= (*columns)[k % cols] * (*columns)[k / cols];
+    return {};
+  }
+
+  // ---- clipping ----
+
+  static bool any_of(std::string_view text, std::initializer_list<std::string_view> parts) {
+    return std::any_of(parts.begin(), parts.end(), [&](std::string_view p) { return text.find(p) != std::string_view::npos; });
+  }
+
+  result<void> clip(const std::vector<task>& tasks) {
+    std::vector<int> layers;
+    if (o_.classic_clip) {
+      for (size_t i = 0; i < spec_.linears.size(); ++i)
+        if (!any_of(spec_.linears[i].name, {"q_", "k_", "query", "key", "Wqkv"})) layers.push_back(static_cast<int>(i));
+    } else {
+      for (const task& t : tasks)
+        for (const int i : t.balance) {
+          const std::string_view all = spec_.linears[static_cast<size_t>(i)].name;
+          if (!any_of(all.substr(all.rfind('.') + 1), {"q_", "k_", "query", "key", "Wqkv", "wqkv"})) layers.push_back(i);
+        }
+    }
+    for (const int i : layers) {
+      const ar::scheme_fields* scheme = scheme_of(name(i));
+      if (scheme == nullptr) continue;
+      if (scheme->super_bits || scheme->data_type.ends_with("float_zp") || scheme->group_rows > 0) {
+        if (block_ == 0) warn(fmt::format("AWQ does not clip {}: its data type has ranges of another kind", name(i)));
+        continue;
+      }
+      const size_t cols = in_features(i);
+      if (peer_ && scheme->group_size > 0 && cols % static_cast<size_t>(scheme->group_size) != 0) {
+        warn(fmt::format("AWQ does not clip {}: rows are no multiple of the group size", name(i)));
+        continue;
+      }
+      const input_statistics& s = statistics_.at(reader(i));
+      const size_t step = sample_step(s.rows, static_cast<size_t>(o_.clip_n_sample_token));
+      clip_options c;
+      c.n_grid = o_.clip_n_grid;
+      c.max_shrink = o_.clip_max_shrink;
+      c.symmetric = scheme->sym || o_.classic_clip;
+      c.reference = peer_;
+      auto found = search_clips(view(i), scheme->group_size, {s.features.data(), ar::ceil_div(s.rows, step), cols, step * cols}, quantizer_of(*scheme), c);
+      if (!found) return forward_error(found);
+      auto ranges = std::make_shared<awq_changes::clipped>();
+      ranges->group_size = scheme->group_size;
+      ranges->options = c;
+      ranges->step = std::make_shared<std::vector<std::uint16_t>>(std::move(*found));
+      ranges->only_init = o_.clip_as_init;
+      if (!o_.clip_as_init) {
+        if (auto r = apply_clips(view(i), scheme->group_size, *ranges->step, c, format_of(i)); !r) return r;
+      }
+      change_of(name(i) + std::string(weight_suffix), cols, format_of(i)).clip = std::move(ranges);
+    }
+    return {};
+  }
+
+  const model::weight_source& source_;
+  const model::model_spec& spec_;
+  const text::calibration_set& set_;
+  const layer_schemes& schemes_;
+  const awq_options& o_;
+  const awq_events& events_;
+  const bool peer_;
+  const size_t hidden_;
+  size_t seqlen_ = 0, samples_ = 0, batch_ = 0, replay_ = 0, counted_ = 0;
+  std::vector<std::uint8_t> counts_;  // tokens that count; empty: all
+  std::vector<std::pair<ar::scheme_fields, fake_quantizer>> quantizers_;
+  std::vector<awq_mapping> mappings_;
+  awq_changes changes_;
+
+  model::block_runner runner_;
+  floats x_;  // input of the block, [samples x seqlen x hidden]
+  std::int64_t block_ = 0;
+  model::block_weights w_;
+  floats norms_[2];            // as they were before any folding
+  floats middle_, expected_;   // behind attention; the parent's output
+  bool have_middle_ = false;
+  std::map<int, input_statistics> statistics_;
+};
+
+result<awq_changes> run_awq(const model::weight_source& source, const text::calibration_set& calibration, const layer_schemes& schemes,
+                            const awq_options& options, const awq_events& events) {
+  return awq_pass(source, calibration, schemes, options, events).run();
+}
+
+}  // namespace auto_round::transform
