@@ -85,6 +85,7 @@ result<std::vector<std::string>> apply_ignore_patterns(const std::string& text, 
 /// Why the original's shard-wise route does not apply; empty if it does.
 std::string obstacle_to_model_free(const request& wanted, const ar::scheme_fields& scheme, const std::vector<layer_decision>& layers) {
   if (wanted.how != exporting::method::rtn) return "it only rounds; use --iters 0";
+  if (wanted.weights != nullptr) return "the model's weights are transformed";
   for (const std::string& f : wanted.formats) {
     if (f != "auto_round" && f != "fake") return "format " + f + " is not written that way";
   }
@@ -202,7 +203,9 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
 
   job base;
   base.source = dir;
-  base.spec = &source.spec();
+  base.spec = wanted.weights != nullptr ? &wanted.weights->spec() : &source.spec();
+  base.weights = wanted.weights;
+  base.rotation = wanted.rotation;
   const arch::architecture* architecture = arch::find(source.spec().architecture);
   base.gguf_architecture = architecture == nullptr ? std::string() : std::string(architecture->gguf_name);
   base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().filename().string();
@@ -217,11 +220,19 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.enable_quanted_input = wanted.enable_quanted_input;
   base.scale_dtype = wanted.scale_dtype.empty() ? "float16" : wanted.scale_dtype;
   base.max_shard_bytes = wanted.max_shard_bytes;
-  base.layers = candidate_layers(source.spec(), plan.scheme);
+  base.layers = candidate_layers(*base.spec, plan.scheme);
   auto patterns = apply_ignore_patterns(wanted.ignore_layers, base.layers);
   if (!patterns) return forward_error(patterns);
   base.ignore_patterns = std::move(*patterns);
 
+  if (wanted.rotation != nullptr) {
+    for (const std::string& f : wanted.formats) {
+      if (f != "auto_round" && f != "fake") return fail(error_kind::unsupported, "format " + f + " cannot say how a model is rotated; auto_round and fake can");
+      if (f != "fake" && wanted.rotation_in_fake_only) {
+        return fail(error_kind::unsupported, "this rotation can be stored in format fake only: no loader of packed layers knows it; the algorithm quarot can be packed");
+      }
+    }
+  }
   base.format = lead;
   if (auto r = leader.decide(base); !r) return forward_error(r);
   const std::string obstacle = obstacle_to_model_free(wanted, plan.scheme, base.layers);

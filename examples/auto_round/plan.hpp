@@ -48,6 +48,9 @@ struct request {
   bool has_importance = false;                     ///< opt_rtn: an importance matrix is given, or none is wanted; else it is collected
   std::string scale_dtype{};                       ///< empty: float16, or float32 for GGUF
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
+  const model::weight_source* weights = nullptr;         ///< what changes the source's weights before they are quantized; null: nothing
+  const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing
+  bool rotation_in_fake_only = false;                    ///< nothing but this program could load it with packed layers
 };
 
 /// A run that is ready to start. Refers to the source, which must outlive it.

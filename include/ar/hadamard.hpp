@@ -2,9 +2,9 @@
 // multiplied with it changes nothing but what a quantizer sees. Orders n = k 2^m with k from tables of constructions (detail/hadamard_table.hpp), so
 // nothing of size n x n is ever formed: a row costs n m additions and n k more where k is not 1.
 //
-// Everything works in place on the caller's buffers. The order of the additions is part of the contract: float and double results are the same on every
-// target, and for k = 1 those of the reference in every type, bfloat16 and half included (the `rounding` argument).
-// Source: auto-round 0.16.1 (algorithms/transforms); golden/rotation.
+// Everything works in place on the caller's buffers. The order of the additions is part of the contract: float and double results are the same on
+// every target, and for k = 1 those of the reference in every type, bfloat16 and half included (the `rounding` argument). Source: auto-round 0.16.1
+// (algorithms/transforms); golden/rotation.
 #pragma once
 
 #include <cstddef>
@@ -198,7 +198,8 @@ inline T hadamard_divisor(std::size_t n) noexcept {
 /// then rounded once. `scratch` holds hadamard_scratch(h) values and may be null if that is 0. errc::bad_shape, errc::bad_value for a divisor that is
 /// not positive and finite; x is unchanged then.
 template <class T, class Rounding = no_rounding>
-[[nodiscard]] constexpr errc hadamard_rows(const hadamard& h, matrix_view<T> x, bool transposed, T divisor, T* scratch, Rounding round = {}) noexcept {
+[[nodiscard]] constexpr errc hadamard_rows(const hadamard& h, matrix_view<T> x, bool transposed, T divisor, T* scratch,
+                                           Rounding round = {}) noexcept {
   static_assert(std::is_same_v<T, float> || (std::is_same_v<T, double> && std::is_same_v<Rounding, no_rounding>));
   if (x.cols % h.order() != 0 || x.stride < x.cols || (scratch == nullptr && hadamard_scratch(h) != 0)) return errc::bad_shape;
   if (!(divisor > 0 && divisor - divisor == 0)) return errc::bad_value;
@@ -227,7 +228,8 @@ template <class T, class Rounding = no_rounding>
 /// The same along the columns of x [rows x cols], rows a multiple of n: (T x H) times each chunk of n rows. With x a row of values viewed as
 /// [n x cols], it mixes values that are `cols` apart, as rotations across attention heads do.
 template <class T, class Rounding = no_rounding>
-[[nodiscard]] constexpr errc hadamard_columns(const hadamard& h, matrix_view<T> x, bool transposed, T divisor, T* scratch, Rounding round = {}) noexcept {
+[[nodiscard]] constexpr errc hadamard_columns(const hadamard& h, matrix_view<T> x, bool transposed, T divisor, T* scratch,
+                                              Rounding round = {}) noexcept {
   static_assert(std::is_same_v<T, float> || (std::is_same_v<T, double> && std::is_same_v<Rounding, no_rounding>));
   if (x.rows % h.order() != 0 || x.stride < x.cols || (scratch == nullptr && hadamard_scratch(h) != 0)) return errc::bad_shape;
   if (!(divisor > 0 && divisor - divisor == 0)) return errc::bad_value;
@@ -251,8 +253,8 @@ template <class T, class Rounding = no_rounding>
 /// The seed that the reference's random transforms share, as its generator takes it.
 inline constexpr std::uint32_t hadamard_default_seed = static_cast<std::uint32_t>(67280421310721u);
 
-/// The random diagonal of a rotation: n signs 1 and -1 from the low bits of the generator's numbers, one each. Signs first, then hadamard_rows, is the
-/// multiplication of a row by the random matrix R = diag(signs) (T x H)^T / sqrt(n).
+/// The random diagonal of a rotation: n signs 1 and -1 from the low bits of the generator's numbers, one each. Signs first, then hadamard_rows, is
+/// the multiplication of a row by the random matrix R = diag(signs) (T x H)^T / sqrt(n).
 constexpr void random_signs(mt19937& generator, std::int8_t* signs, std::size_t n) noexcept {
   for (std::size_t i = 0; i < n; ++i) signs[i] = (generator.next() & 1u) != 0 ? std::int8_t{1} : std::int8_t{-1};
 }

@@ -291,8 +291,8 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
 
 TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
-  for (const char* option : {"--layer_config", "--algorithm", "--static_kv_dtype", "--tasks", "--enable_alg_ext", "--quant_lm_head", "--awq_apply_clip",
-                             "--rotation_type", "--schemes", "--model_dtype"}) {
+  for (const char* option : {"--layer_config", "--alg_config", "--static_kv_dtype", "--tasks", "--enable_alg_ext", "--quant_lm_head", "--awq_apply_clip",
+                             "--schemes", "--model_dtype"}) {
     const bool takes_value = std::string(option) != "--awq_apply_clip";
     expect_refused(run(quantize(takes_value ? std::vector<std::string>{option, "x"} : std::vector<std::string>{option})), unsupported, {std::string(option).substr(2)});
   }

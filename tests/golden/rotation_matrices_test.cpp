@@ -113,7 +113,8 @@ TEST(RotationMatricesGolden, MatricesOfAllFamilies) {
     ++checked;
   };
   for (const size_t n : {8u, 12u, 20u, 28u, 40u, 96u, 112u})  // in place: the divisor is a float whatever the data is
-    compare("inplace.det." + std::to_string(n) + ".f64", matrix(matrix_of(n, hadamard_rule::any), {}, static_cast<double>(ar::hadamard_divisor<float>(n))), false);
+    compare("inplace.det." + std::to_string(n) + ".f64",
+            matrix(matrix_of(n, hadamard_rule::any), {}, static_cast<double>(ar::hadamard_divisor<float>(n))), false);
   for (const std::string family : {"inplace", "spinquant"}) {
     ar::mt19937 generator(seed);
     for (const auto& order : info["seq_order"][family + ".random_seq"]) {
@@ -127,7 +128,8 @@ TEST(RotationMatricesGolden, MatricesOfAllFamilies) {
     }
   }
   for (const size_t n : {16u, 64u})
-    compare("spinquant.det." + std::to_string(n) + ".f32", matrix(matrix_of(n, hadamard_rule::spinquant), {}, static_cast<double>(ar::hadamard_divisor<float>(n))), true);
+    compare("spinquant.det." + std::to_string(n) + ".f32",
+            matrix(matrix_of(n, hadamard_rule::spinquant), {}, static_cast<double>(ar::hadamard_divisor<float>(n))), true);
   // The transform family multiplies signs with the float 1 / sqrt(n).
   const auto scaled = [&](std::vector<double> m, size_t n) {
     const float c = static_cast<float>(1.0 / std::sqrt(static_cast<double>(n)));
@@ -161,9 +163,12 @@ std::vector<double> transformed(const hadamard& h, const std::string& type, std:
   const ar::matrix_view<T> v(x.data(), x.size() / cols, cols);
   ar::errc e = ar::errc::bad_value;
   if constexpr (std::is_same_v<T, float>) {
-    if (type == "bf16") e = ar::hadamard_rows(h, v, false, divisor, scratch.data(), ar::bf16_rounding{});
-    else if (type == "f16") e = ar::hadamard_rows(h, v, false, divisor, scratch.data(), ar::f16_rounding{});
-    else e = ar::hadamard_rows(h, v, false, divisor, scratch.data());
+    if (type == "bf16")
+      e = ar::hadamard_rows(h, v, false, divisor, scratch.data(), ar::bf16_rounding{});
+    else if (type == "f16")
+      e = ar::hadamard_rows(h, v, false, divisor, scratch.data(), ar::f16_rounding{});
+    else
+      e = ar::hadamard_rows(h, v, false, divisor, scratch.data());
   } else {
     e = ar::hadamard_rows(h, v, false, divisor, scratch.data());
   }
@@ -195,7 +200,8 @@ TEST(RotationMatricesGolden, TransformOfRowsInEveryType) {
   int checked = 0;
   for (const auto& [name, t] : file.tensors()) {
     const bool in_place = name.starts_with("inplace."), own = name.starts_with("spinquant.");
-    if ((!in_place && !own) || name.find("block") != std::string::npos || name.find("group") != std::string::npos || name.find("cross") != std::string::npos)
+    if ((!in_place && !own) || name.find("block") != std::string::npos || name.find("group") != std::string::npos ||
+        name.find("cross") != std::string::npos)
       continue;
     const size_t n = order_in(name);
     const std::string type = name.substr(name.rfind('.') + 1);
@@ -227,7 +233,8 @@ TEST(RotationMatricesGolden, GroupsAndHeads) {
     if (name.starts_with("inplace.group")) {
       const hadamard h = matrix_of(std::stoul(name.substr(13)), hadamard_rule::any);
       const bool wide = type == "bf16_fp32had";
-      std::vector<double> ours = transformed<float>(h, wide ? "f32" : type, rounded(x, wide ? "bf16" : type), cols, ar::hadamard_divisor<float>(h.order()));
+      std::vector<double> ours =
+          transformed<float>(h, wide ? "f32" : type, rounded(x, wide ? "bf16" : type), cols, ar::hadamard_divisor<float>(h.order()));
       if (wide)
         for (double& v : ours) v = static_cast<double>(ar::round_to_bf16(static_cast<float>(v)));
       expect_near(ours, f64(t), cols, 0, name);
@@ -235,13 +242,15 @@ TEST(RotationMatricesGolden, GroupsAndHeads) {
       const hadamard h = matrix_of(8, hadamard_rule::any);
       std::vector<float> ours = x;
       for (size_t r = 0; r < x.size(); r += cols)
-        ASSERT_EQ(ar::hadamard_columns(h, ar::matrix_view<float>(ours.data() + r, 8, cols / 8), false, ar::hadamard_divisor<float>(8), static_cast<float*>(nullptr)),
+        ASSERT_EQ(ar::hadamard_columns(h, ar::matrix_view<float>(ours.data() + r, 8, cols / 8), false, ar::hadamard_divisor<float>(8),
+                                       static_cast<float*>(nullptr)),
                   ar::errc::ok);
       expect_near({ours.begin(), ours.end()}, f64(t), cols, 0, name);
     } else if (name.starts_with("spinquant.r1block")) {
       // A matrix product with the float matrix in the type of x: the reference's sums are those of its matrix library.
       const size_t n = std::stoul(name.substr(17));
-      std::vector<double> ours = transformed<float>(matrix_of(n, hadamard_rule::spinquant), "f32", rounded(x, type), cols, ar::hadamard_divisor<float>(n));
+      std::vector<double> ours =
+          transformed<float>(matrix_of(n, hadamard_rule::spinquant), "f32", rounded(x, type), cols, ar::hadamard_divisor<float>(n));
       expect_near(ours, f64(t), cols, type == "bf16" ? 0x1p-8 : 2e-6, name);
     } else {
       continue;
@@ -266,7 +275,8 @@ TEST(RotationMatricesGolden, TransformOfLayers) {
     // A float matrix, which for bfloat16 activations is rounded to their type.
     float entry = static_cast<float>(1.0 / std::sqrt(static_cast<double>(b)));
     if (bf16 && what != "w") entry = ar::round_to_bf16(entry);
-    ASSERT_EQ(ar::hadamard_rows(h, ar::matrix_view<double>(x.data(), x.size() / cols, cols), true, 1.0 / static_cast<double>(entry), scratch.data()), ar::errc::ok);
+    ASSERT_EQ(ar::hadamard_rows(h, ar::matrix_view<double>(x.data(), x.size() / cols, cols), true, 1.0 / static_cast<double>(entry), scratch.data()),
+              ar::errc::ok);
     if (random) {
       ar::mt19937 generator(ar::hadamard_default_seed);
       std::vector<std::int8_t> signs(b);
@@ -352,7 +362,8 @@ constexpr bool works_in_constant_expressions() {
   hadamard h;
   if (hadamard::make(8, hadamard_rule::any, h) != ar::errc::ok) return false;
   float x[8] = {1, 2, 3, 4, 5, 6, 7, 8};
-  return ar::hadamard_rows(h, ar::matrix_view<float>(x, 1, 8), false, 2.0f, static_cast<float*>(nullptr)) == ar::errc::ok && x[0] == 18.0f && x[1] == -2.0f;
+  return ar::hadamard_rows(h, ar::matrix_view<float>(x, 1, 8), false, 2.0f, static_cast<float*>(nullptr)) == ar::errc::ok && x[0] == 18.0f &&
+         x[1] == -2.0f;
 }
 static_assert(works_in_constant_expressions());
 

@@ -36,8 +36,8 @@ support::memory_source base_model(const std::string& name) {
   const golden::file file("rotation", "base_" + name + ".safetensors");
   const auto c = golden::parse_json(file.metadata().at("info"))["config"];
   support::memory_source m;
-  m.spec_ = support::llama_spec(c["hidden_size"], c["intermediate_size"], c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"], c["vocab_size"],
-                                c["num_hidden_layers"]);
+  m.spec_ = support::llama_spec(c["hidden_size"], c["intermediate_size"], c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"],
+                                c["vocab_size"], c["num_hidden_layers"]);
   for (const auto& [tensor, t] : file.tensors()) m.tensors[tensor] = t.f32();
   return m;
 }
@@ -119,9 +119,12 @@ TEST(RotationModelsGolden, ParametersInputsAndLogits) {
       size_t bad = 0;
       for (size_t i = 0; i < ours.size(); ++i) bad += ours[i] != theirs[i];
       // Float sums over a table of signs (orders that are no power of two) are taken in another order than the reference's matrix library takes them.
-      const bool table_in_float = base_name == "B" && o.family == transform::rotation_family::spinquant && tensor.find("down_proj") != std::string::npos;
-      if (table_in_float) EXPECT_LE(largest_difference(ours, theirs), 2e-6 * largest(theirs)) << tensor;
-      else EXPECT_EQ(bad, 0u) << tensor << " of " << ours.size();
+      const bool table_in_float =
+          base_name == "B" && o.family == transform::rotation_family::spinquant && tensor.find("down_proj") != std::string::npos;
+      if (table_in_float)
+        EXPECT_LE(largest_difference(ours, theirs), 2e-6 * largest(theirs)) << tensor;
+      else
+        EXPECT_EQ(bad, 0u) << tensor << " of " << ours.size();
       ++exact;
     }
     EXPECT_GT(exact, 0);
@@ -135,7 +138,8 @@ TEST(RotationModelsGolden, ParametersInputsAndLogits) {
     std::vector<float> plain, rotated, as_peer;
     for (size_t s = 0; s < sequences; ++s) {
       const auto one = std::span(ids).subspan(s * seqlen, seqlen);
-      for (const auto& [source, to] : {std::pair<const model::weight_source*, std::vector<float>*>{&base, &plain}, {&ours, &rotated}, {&peer, &as_peer}}) {
+      for (const auto& [source, to] :
+           {std::pair<const model::weight_source*, std::vector<float>*>{&base, &plain}, {&ours, &rotated}, {&peer, &as_peer}}) {
         const auto l = model::logits(*source, one);
         ASSERT_TRUE(l.has_value()) << l.error().message;
         to->insert(to->end(), l->begin(), l->end());
@@ -181,7 +185,10 @@ TEST(RotationModelsGolden, OnlineTransformsOfRecordedInputs) {
       SCOPED_TRACE(name + " " + tensor);
       const auto has = [&](const char* part) { return tensor.find(part) != std::string::npos; };
       const auto& on = places->online;
-      const auto& by = has("down_proj") ? on.down_input : has("o_proj") ? on.o_input : has("gate_proj") || has("up_proj") ? on.mlp_input : on.attention_input;
+      const auto& by = has("down_proj")                     ? on.down_input
+                       : has("o_proj")                      ? on.o_input
+                       : has("gate_proj") || has("up_proj") ? on.mlp_input
+                                                            : on.attention_input;
       ASSERT_NE(by, nullptr);
       std::vector<float> x = file["hook_in" + tensor.substr(8)].f32();
       const bool table = (by->order() & (by->order() - 1)) != 0;

@@ -106,8 +106,10 @@ TEST(Rotation, NoModelComputesSomethingElse) {
     std::int64_t hidden, inner, heads, kv_heads, head_dim;
     bool attention_bias, mlp_bias, tied;
   };
-  for (const shape& s : {shape{64, 96, 4, 2, 16, true, true, true}, shape{48, 120, 4, 1, 24, true, false, false}, shape{48, 192, 12, 4, 8, false, true, true}}) {
-    const auto base = random_model(support::llama_spec(s.hidden, s.inner, s.heads, s.kv_heads, s.head_dim, 40, 2, s.attention_bias, s.mlp_bias), s.tied, 11);
+  for (const shape& s :
+       {shape{64, 96, 4, 2, 16, true, true, true}, shape{48, 120, 4, 1, 24, true, false, false}, shape{48, 192, 12, 4, 8, false, true, true}}) {
+    const auto base =
+        random_model(support::llama_spec(s.hidden, s.inner, s.heads, s.kv_heads, s.head_dim, 40, 2, s.attention_bias, s.mlp_bias), s.tied, 11);
     const std::vector<float> expected = logits_of(base);
     for (const auto& [name, options] : all_options()) {
       SCOPED_TRACE(name + " of hidden size " + std::to_string(s.hidden) + ", heads of " + std::to_string(s.head_dim));

@@ -9,6 +9,7 @@
 
 #include "command/command.hpp"
 #include "command/quantize_run.hpp"
+#include "command/rotation_request.hpp"
 #include "export/export_format.hpp"
 #include "plan.hpp"
 #include "report/resources.hpp"
@@ -27,6 +28,8 @@ class quantize final : public command {
     declare_model_and_run(o);
     declare_scheme(o);
     declare_tuning(o);
+    o.text("algorithm,algorithms,alg,algs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, separated by commas (by --iters)");
+    rotation_.declare(o);
     declare_what_is_not_here(o);
   }
 
@@ -121,7 +124,7 @@ class quantize final : public command {
     o.refuse("disable_low_cpu_mem_usage", false, "blocks cannot be kept resident so far");
     o.refuse("model_dtype", true, "weights are read in the type they are stored in");
     o.refuse("num_hidden_layers,debug_layer_num", true, "quantizing a part of a model is not supported so far");
-    o.refuse("algorithm,algorithms,alg,algs,alg_config,alg_configs", true, "algorithms beyond rounding (--iters 0) and SignRound are not supported so far");
+    o.refuse("alg_config,alg_configs", true, "configurations of algorithms are not supported so far; each has options of its own");
     o.refuse("static_kv_dtype,static_kv_granularity,static_attention_dtype,static_attention_granularity", true,
              "quantizing the KV cache or attention is not supported so far");
     o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
@@ -136,8 +139,6 @@ class quantize final : public command {
     o.refuse("enable_neuqi", false, "is not supported");
     o.refuse("awq_duo_scaling,awq_n_grid,awq_seqlen,awq_smooth_batch_size,duo_scaling,n_grid", true, "AWQ is not supported so far");
     o.refuse("awq_apply_clip,awq_clip_as_init", false, "AWQ is not supported so far");
-    o.refuse("rotation_type,rotation_hadamard_type,rotation_backend,rotation_block_size,rotation_size,fuse_online_to_weight,allow_online_rotation", true,
-             "rotations are not supported so far");
     o.refuse("tasks,task", true, "tasks are not supported so far; `auto-round eval` gives perplexity and KL divergence");
     o.refuse("eval_bs,limit,num_fewshot,eval_gen_kwargs,eval_backend,eval_model_dtype,vllm_args", true, "tasks are not supported so far");
     o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "tasks are not supported so far");
@@ -155,8 +156,10 @@ class quantize final : public command {
     auto shard = plan::parse_bytes(max_shard_size_);
     if (!shard) return forward_error(shard);
     q.max_shard_bytes = *shard;
+    auto algorithms = complete_algorithms();
+    if (!algorithms) return forward_error(algorithms);
     q.iters = iters_.value_or(defaults_.iters);
-    if (model_free_) q.iters = 0;
+    if (model_free_ || std::find(algorithms->begin(), algorithms->end(), "rtn") != algorithms->end()) q.iters = 0;
     q.nsamples = nsamples_.value_or(defaults_.nsamples);
     q.seqlen = seqlen_.value_or(defaults_.seqlen);
     q.batch_size = batch_size_.value_or(defaults_.batch_size);
@@ -184,6 +187,39 @@ class quantize final : public command {
     if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
     if (threads_) omp_set_num_threads(static_cast<int>(*threads_));
     choose_method();
+    return complete_rotation(*algorithms);
+  }
+
+  /// The names in --algorithm, checked and without aliases of SignRound.
+  result<std::vector<std::string>> complete_algorithms() const {
+    std::vector<std::string> names;
+    std::string name;
+    for (const char c : algorithms_ + ",") {
+      if (c != ',') {
+        if (c != ' ') name += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+        continue;
+      }
+      if (name == "autoround" || name == "sign_round" || name == "signround") name = "auto_round";
+      if (name == "awq" || name == "svdquant") return fail(error_kind::unsupported, fmt::format("--algorithm {} is not supported so far", name));
+      if (!name.empty() && name != "rtn" && name != "auto_round" && !rotation_request::is_rotation(name))
+        return fail(error_kind::usage, fmt::format("--algorithm \"{}\" is unknown; rtn, auto_round, quarot, spinquant, hadamard, random_hadamard, quarot_hadamard", name));
+      if (!name.empty()) names.push_back(name);
+      name.clear();
+    }
+    return names;
+  }
+
+  result<void> complete_rotation(const std::vector<std::string>& algorithms) {
+    const plan::request& q = run_.request;
+    const auto scheme = plan::resolve_scheme(q.scheme, q.overrides, q.formats);
+    const bool blocks = scheme && (scheme->data_type.starts_with("mx") || scheme->data_type.starts_with("nv"));
+    auto rotation = rotation_.resolve(algorithms, blocks, run_.seed);
+    if (!rotation) return forward_error(rotation);
+    run_.rotation = *rotation;
+    run_.rotation_matrices = rotation_.matrices();
+    run_.rotation_training.batch_size = q.batch_size;
+    run_.rotation_training.seed = run_.seed;
+    if (auto r = rotation_.resolve_training(run_.rotation_training); !r) return r;
     return {};
   }
 
@@ -240,7 +276,8 @@ class quantize final : public command {
 
   const recipe& defaults_;
   std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
-  std::string clamp_gradient_, scale_gradient_;
+  std::string clamp_gradient_, scale_gradient_, algorithms_;
+  rotation_request rotation_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
   std::optional<double> lr_, minmax_lr_, momentum_;
   std::optional<bool> amp_, opt_rtn_;

@@ -84,7 +84,7 @@ class quantization {
   bool searched() const { return o_.request.how == exporting::method::opt_rtn; }
   /// A pass of the float model over calibration text before any layer is quantized.
   bool collects_importance() const { return (searched() && o_.imatrix.empty() && !o_.dataset.empty()) || !o_.save_imatrix.empty(); }
-  bool reads_text() const { return tuned() || collects_importance(); }
+  bool reads_text() const { return trains_rotation() || tuned() || collects_importance(); }
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
@@ -112,12 +112,37 @@ class quantization {
     request_ = o_.request;
     const std::int64_t most = source_->spec().max_position_embeddings;
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
+    if (auto r = rotate(); !r) return r;
     auto plan = plan::make_plan(request_, *source_);
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
     if (request_.seqlen != o_.request.seqlen && reads_text()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
     return {};
+  }
+
+  /// Weights from here on are rotated, where that is asked for.
+  result<void> rotate() {
+    weights_ = source_.get();
+    if (!o_.rotation) return {};
+    auto places = transform::place_rotations(source_->spec(), *o_.rotation, transform::drawn_signs(o_.rotation->seed), false, o_.compat);
+    if (!places) return forward_error(places);
+    for (const std::string& note : places->notes) bar_.message("note: " + note);
+    stored_rotation_ = transform::store_rotation(source_->spec(), *o_.rotation, *places, o_.rotation_matrices);
+    rotated_ = std::make_unique<transform::rotated_source>(*source_, std::move(*places), transform::rotated_source::arithmetic{[this](const std::string& name) { return stored_real(name); }, o_.compat});
+    weights_ = rotated_.get();
+    request_.weights = weights_;
+    request_.rotation = &stored_rotation_;
+    request_.rotation_in_fake_only = o_.rotation->family == transform::rotation_family::inplace;
+    return {};
+  }
+
+  /// The arithmetic type of a tensor of the source: that of its bytes, float for all others.
+  ar::real stored_real(const std::string& name) const {
+    const io::checkpoint_dir* dir = source_->directory();
+    const io::tensor_ref* t = dir == nullptr ? nullptr : dir->find(name);
+    if (t == nullptr) return ar::real::f32;
+    return t->type == io::dtype::bf16 ? ar::real::bf16 : t->type == io::dtype::f16 ? ar::real::f16 : ar::real::f32;
   }
 
   result<void> load_calibration() {
@@ -183,9 +208,36 @@ class quantization {
   /// Ctrl-C ends it after an iteration or a layer.
   result<void> quantize_layers() {
     const io::interrupt_watch watch;
+    if (auto r = train_rotation(); !r) return r;
     if (auto r = find_importance(); !r) return r;
     if (auto r = tuned() ? tune_blocks() : round_blocks(); !r) return r;
     return round_outside_blocks();
+  }
+
+  bool trains_rotation() const { return o_.rotation && o_.rotation->trained; }
+
+  result<void> train_rotation() {
+    if (!trains_rotation()) return {};
+    transform::rotation_places places = rotated_->places();
+    bar_.start("step", o_.rotation_training.iters);
+    auto trained = transform::train_rotation(*source_, calibration_, layer_choices(), o_.rotation_training, places, [&](std::int64_t step, double loss) {
+      bar_.finish_unit(fmt::format("rotation: loss {:.4e}", loss));
+      log_.write("rotation", {{"step", step}, {"loss", loss}});
+      return !io::interrupt_watch::requested();
+    });
+    if (!trained) return forward_error(trained);
+    rotated_->replace_matrices(places);
+    bar_.message(fmt::format("rotation trained: loss over the calibration set {:.4e} -> {:.4e}", trained->first_loss, trained->last_loss));
+    times_.add("rotation", since_last_part());
+    return {};
+  }
+
+  tune::layer_choices layer_choices() const {
+    tune::layer_choices choices;
+    for (const layer_decision& layer : plan_.layers()) {
+      if (layer.block >= 0 && layer.quantize) choices[layer.name] = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
+    }
+    return choices;
   }
 
   result<void> find_importance() {
@@ -204,7 +256,7 @@ class quantization {
         bar_.finish_unit("importance collected");
         return !io::interrupt_watch::requested();
       };
-      auto collected = tune::collect_importance(*source_, calibration_, c);
+      auto collected = tune::collect_importance(*weights_, calibration_, c);
       if (!collected) return forward_error(collected);
       importance_ = std::move(*collected);
       times_.add("importance", since_last_part());
@@ -222,9 +274,8 @@ class quantization {
   tune::rounding rounding_of(const layer_decision& layer, const std::vector<float>& importance) const {
     tune::rounding how;
     // The original's shard-wise route computes in float, its tuning flow in the type of the checkpoint.
-    const io::dtype stored = source_->directory()->find(layer.name + ".weight")->type;
-    if (!plan_.jobs.front().model_free && stored == io::dtype::bf16) how.weight_type = ar::real::bf16;
-    if (!plan_.jobs.front().model_free && stored == io::dtype::f16) how.weight_type = ar::real::f16;
+    const std::string weight = layer.name + ".weight";
+    if (!plan_.jobs.front().model_free && (o_.compat || !weights_->changed(weight))) how.weight_type = stored_real(weight);
     how.scale_type = gguf() ? ar::real::f32 : ar::real::f16;
     how.reference = o_.compat;
     how.search = searched() && tune::searches_by_default(layer.scheme, o_.compat);
@@ -238,7 +289,7 @@ class quantization {
     if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
     const auto known = importance_.find(layer.name);
     const std::vector<float> importance = known == importance_.end() ? std::vector<float>() : known->second.per_sequence();
-    auto quantized = tune::quantize_layer(*source_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
+    auto quantized = tune::quantize_layer(*weights_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
                                           rounding_of(layer, importance));
     if (!quantized) return forward_error(quantized);
     return add(*quantized);
@@ -252,7 +303,7 @@ class quantization {
     bool any = false;
     for (Layers layer = first; layer != last; ++layer) {
       if (!layer->quantize || !tune::has_global_scale(layer->scheme)) continue;
-      auto weight = model::read_tensor(*source_, layer->name + ".weight", {layer->rows, layer->cols});
+      auto weight = model::read_tensor(*weights_, layer->name + ".weight", {layer->rows, layer->cols});
       if (!weight) return forward_error(weight);
       scales[static_cast<std::size_t>(layer->linear)] = tune::own_global_scale(layer->scheme, *weight);
       any = true;
@@ -296,10 +347,7 @@ class quantization {
   }
 
   result<void> tune_blocks() {
-    tune::layer_choices choices;
-    for (const layer_decision& layer : plan_.layers()) {
-      if (layer.block >= 0 && layer.quantize) choices[layer.name] = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
-    }
+    const tune::layer_choices choices = layer_choices();
     tune::signround_options t;
     t.iters = request_.iters;
     if (request_.lr > 0) t.lr = request_.lr;
@@ -340,7 +388,7 @@ class quantization {
       return {};
     };
     const auto run = how() == tuning::gram ? tune::run_gram : how() == tuning::hybrid ? tune::run_hybrid : tune::run_signround;
-    auto tuned = run(*source_, calibration_, choices, t, events);
+    auto tuned = run(*weights_, calibration_, choices, t, events);
     if (!tuned) return forward_error(tuned);
     tuning_ = std::move(*tuned);
     return {};
@@ -424,6 +472,9 @@ class quantization {
   const run_options& o_;
   plan::request request_;
   std::unique_ptr<exporting::stored_model> source_;
+  std::unique_ptr<transform::rotated_source> rotated_;
+  transform::stored_rotation stored_rotation_;
+  const model::weight_source* weights_ = nullptr;  // the source, or what transforms it
   plan::run_plan plan_;
   text::calibration_set calibration_;
   tune::importance_matrix importance_;

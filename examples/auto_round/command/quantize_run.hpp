@@ -9,6 +9,8 @@
 #include "error.hpp"
 #include "plan.hpp"
 #include "report/progress.hpp"
+#include "transform/rotation.hpp"
+#include "transform/spinquant.hpp"
 
 namespace auto_round::command {
 
@@ -29,6 +31,9 @@ struct run_options {
   std::int64_t dynamic_max_gap = -1;
   std::optional<ar::clamp_gradient> clamp;           ///< empty: closed for tuning by gram, else strict
   std::optional<ar::scale_gradient> scale_gradient;  ///< empty: reference for tuning by block, else f32
+  std::optional<transform::rotation_options> rotation;  ///< before anything is quantized
+  bool rotation_matrices = false;                    ///< random ones in full, as auto-round stores them
+  transform::spinquant_options rotation_training;    ///< if rotation->trained
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   bool dry_run = false, json = false, quiet = false;

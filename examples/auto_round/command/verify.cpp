@@ -55,12 +55,12 @@ class verify final : public command {
     if (!source_.empty()) {
       auto source = exporting::open_model(source_);
       if (!source) return forward_error(source);
-      if (auto r = compare(m, **source, distances); !r) return r;
+      if (auto r = compare_rotated(m, **source, distances); !r) return r;
     }
     for (const auto& e : m.entries()) {
       ++tensors;
       quantized += e.quantized ? 1 : 0;
-      if (!m.has(e.name)) continue;
+      if (!m.has(e.name) || is_integer(e.type)) continue;  // buffers of rotations; opening the model has looked at them
       std::vector<float> values(elements(e.shape));
       if (auto r = m.read(e.name, values); !r) return as_verification(r.error());
     }
@@ -80,8 +80,24 @@ class verify final : public command {
     return tl::unexpected<error>(std::move(e));
   }
 
+  static bool is_integer(const std::string& type) { return type == "I8" || type == "U8" || type == "I32" || type == "I64"; }
+
+  /// A rotated checkpoint is compared with its source after the same rotation.
+  static result<void> compare_rotated(const exporting::stored_model& m, const exporting::stored_model& source, std::vector<distortion>& out) {
+    const transform::found_rotation* rotation = m.rotation();
+    if (rotation == nullptr) return compare(m, source, source, out);
+    if (rotation->options.trained) {
+      return fail(error_kind::unsupported, "the rotation was trained and is part of the weights; they cannot be compared with the source's", m.tokenizer_directory());
+    }
+    auto places = transform::place_rotations(source.spec(), rotation->options, transform::found_signs(*rotation));
+    if (!places) return forward_error(places);
+    const transform::rotated_source rotated(source, std::move(*places), {});
+    return compare(m, source, rotated, out);
+  }
+
   /// Every tensor of the source is there; what is stored in floats is unchanged up to the rounding of its type; what is quantized is near.
-  static result<void> compare(const exporting::stored_model& m, const exporting::stored_model& source, std::vector<distortion>& out) {
+  static result<void> compare(const exporting::stored_model& m, const exporting::stored_model& source, const model::weight_source& weights,
+                              std::vector<distortion>& out) {
     std::set<std::string> stored_quantized;
     for (const auto& e : m.entries()) {
       if (e.quantized) stored_quantized.insert(e.name);
@@ -94,11 +110,11 @@ class verify final : public command {
     for (const auto& e : source.entries()) {
       if (!source.has(e.name)) continue;
       if (!m.has(e.name)) {
-        if (source.spec().tie_word_embeddings && e.name == source.spec().head_name) continue;
+        if (weights.spec().tie_word_embeddings && e.name == weights.spec().head_name) continue;
         return fail(error_kind::verification, "a tensor of the source is missing", m.tokenizer_directory(), e.name);
       }
       std::vector<float> expected(elements(e.shape)), read(expected.size());
-      if (auto r = source.read(e.name, expected); !r) return r;
+      if (auto r = weights.read(e.name, expected); !r) return r;
       if (auto r = m.read(e.name, read); !r) return as_verification(r.error());
       distortion d{e.name, stored_quantized.contains(e.name) ? "quantized" : "kept"};
       double error = 0, norm = 0;
@@ -110,7 +126,8 @@ class verify final : public command {
       }
       d.relative = norm > 0 ? std::sqrt(error / norm) : error > 0 ? suspicious_distortion : 0;
       constexpr double half_precision = 1e-3;  // the coarsest type that unquantized tensors are converted to
-      const double limit = d.type == "kept" ? half_precision : suspicious_distortion;
+      constexpr double rewritten = 0x1p-8;     // and that rotated ones are rounded to: bfloat16
+      const double limit = d.type != "kept" ? suspicious_distortion : weights.changed(e.name) ? rewritten : half_precision;
       if (!(d.relative <= limit)) {
         return fail(error_kind::verification, fmt::format("the tensor is {:.3g} (relative) away from the source, which nothing explains", d.relative),
                     m.tokenizer_directory(), e.name);

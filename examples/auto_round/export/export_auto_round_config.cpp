@@ -110,6 +110,7 @@ io::json auto_round_config(const job& run) {
   q.set("quant_method", "auto-round").set("packing_format", packing_format(run));
   io::json extra = extra_config(run);
   if (!extra.members().empty()) q.set("extra_config", std::move(extra));
+  if (run.rotation != nullptr) q.set(run.rotation->key, run.rotation->config);
   return q;
 }
 
@@ -117,6 +118,8 @@ std::string config_text(const job& run, const io::json* quantization_config) {
   io::json config = run.source->config();
   config.erase("quantization_config");
   if (quantization_config != nullptr) config.set("quantization_config", *quantization_config);
+  else if (run.rotation != nullptr) config.set(run.rotation->key, run.rotation->config);
+  if (config.at("tie_word_embeddings").as_bool() && !run.spec->tie_word_embeddings) config.set("tie_word_embeddings", false);
   return io::dump(config, {.indent = 2, .sort_keys = !run.model_free}) + (run.model_free ? "" : "\n");
 }
 

@@ -15,6 +15,7 @@
 #include "io/json.hpp"
 #include "model/decoder.hpp"
 #include "model/spec.hpp"
+#include "transform/rotation_files.hpp"
 #include "tune/layer.hpp"
 
 namespace auto_round::exporting {
@@ -52,6 +53,10 @@ struct job {
   bool enable_minmax_tuning = true, enable_quanted_input = true;
   std::string scale_dtype = "float16";        ///< torch's name: float16, bfloat16, float32
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
+  const model::weight_source* weights = nullptr;         ///< where tensors come from that are kept but changed; null: none are
+  const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing
+
+  bool changed(const std::string& name) const { return weights != nullptr && weights->changed(name); }
 };
 
 enum class action { quantize, keep, convert, drop };
@@ -117,6 +122,7 @@ class stored_model : public model::weight_source {
   /// What reading weights does not find: configuration and tensors contradict each other, tensors that belong to nothing, weights stored twice.
   virtual result<void> check() const = 0;
   virtual const io::checkpoint_dir* directory() const { return nullptr; }  ///< the folder, if it is one of safetensors
+  virtual const transform::found_rotation* rotation() const { return nullptr; }  ///< how its weights were rotated; null: they were not
 };
 
 struct export_format {

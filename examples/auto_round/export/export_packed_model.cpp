@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <unordered_map>
 
 #include "arch/architecture.hpp"
@@ -43,7 +44,11 @@ class folder_model final : public stored_model {
     if (config.is_object()) {
       if (auto r = read_quantization(config); !r) return r;
     }
-    return check_inventory(dir_, spec_, config.is_object());
+    if (auto r = check_inventory(dir_, spec_, config.is_object()); !r) return r;
+    auto rotation = transform::find_rotation(dir_, spec_);
+    if (!rotation) return forward_error(rotation);
+    rotation_ = std::move(*rotation);
+    return {};
   }
 
   const model::model_spec& spec() const override { return spec_; }
@@ -63,6 +68,8 @@ class folder_model final : public stored_model {
   std::string format() const override { return packed_.empty() ? "safetensors" : "auto_round (GPTQ words, " + packing_ + ")"; }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }
+  const transform::found_rotation* rotation() const override { return rotation_ ? &*rotation_ : nullptr; }
+  std::shared_ptr<const model::block_rotations> rotations(std::int64_t) const override { return rotation_ ? rotation_->online : nullptr; }
 
   std::uint64_t file_bytes() const override {
     std::uint64_t n = 0;
@@ -202,6 +209,7 @@ class folder_model final : public stored_model {
   io::checkpoint_dir dir_;
   model::model_spec spec_;
   std::string packing_;
+  std::optional<transform::found_rotation> rotation_;
   std::unordered_map<std::string, packed_layer> packed_;
 };
 

@@ -71,6 +71,26 @@ void apply_whole_groups_rule(job& run) {
   }
 }
 
+std::vector<std::byte> to_bytes(std::span<const float> values, io::dtype type) {
+  std::vector<std::byte> bytes(values.size() * io::size_of(type));
+  if (type == io::dtype::f32) {
+    const auto raw = std::as_bytes(values);
+    std::copy(raw.begin(), raw.end(), bytes.begin());
+    return bytes;
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::uint16_t v = type == io::dtype::f16 ? ar::f16_from_f32(values[i]) : ar::bf16_from_f32(values[i]);
+    bytes[2 * i] = static_cast<std::byte>(v & 0xFFu);
+    bytes[2 * i + 1] = static_cast<std::byte>(v >> 8);
+  }
+  return bytes;
+}
+
+void round_to_type(std::span<float> values, io::dtype type) {
+  if (type == io::dtype::f16) std::transform(values.begin(), values.end(), values.begin(), ar::round_to_f16);
+  if (type == io::dtype::bf16) std::transform(values.begin(), values.end(), values.begin(), ar::round_to_bf16);
+}
+
 result<void> safetensors_exporter::prepare(const std::vector<std::pair<std::string, std::string>>& texts) {
   std::unordered_map<std::string, const layer_decision*> packed;
   std::unordered_map<std::string, const layer_decision*> kept;
@@ -96,24 +116,46 @@ result<void> safetensors_exporter::prepare(const std::vector<std::pair<std::stri
         folder_.add_tensor(std::move(d));
       }
     } else {
-      const io::dtype to = is_bias && at != packed.end() ? bias_type(t.type) : t.type;
+      const bool changed = run_.changed(name);
+      const io::dtype as_is = changed && t.type == io::dtype::f64 ? io::dtype::f32 : t.type;  // changed values are floats
+      const io::dtype to = is_bias && at != packed.end() ? bias_type(as_is) : as_is;
       if (to != t.type) {
         entry.what = action::convert;
         entry.output_type = io::name_of(to);
         entry.output_bytes = t.elements() * io::size_of(to);
         entry.note = "biases of packed layers are stored in half precision";
       }
+      if (changed) entry.note = "rewritten: the model's weights are transformed";
       if (const auto why = kept.find(layer_name); is_weight && why != kept.end()) entry.note = why->second->reason;
       folder_.add_tensor({name, to, t.shape});
-      copies_.emplace_back(&t, to);
+      copies_.push_back({name, t.shape, to, changed ? nullptr : &t});
     }
     plan_.tensors.push_back(std::move(entry));
   }
+  plan_added();
   for (const auto& [name, text] : texts) folder_.add_text(name, text);
   if (auto r = folder_.add_companions(*run_.source); !r) return r;
   folder_.lay_out(run_.max_shard_bytes);
   plan_.files = folder_.files();
   return {};
+}
+
+/// What the source does not have: the head of a model whose embeddings are no longer tied, and what a rotation adds.
+void safetensors_exporter::plan_added() {
+  const auto add = [&](const io::tensor_decl& d, const char* note) {
+    tensor_plan entry{d.name, d.name, d.shape, {}, 0, action::keep, std::string(io::name_of(d.type)), d.bytes(), note};
+    folder_.add_tensor(d);
+    plan_.tensors.push_back(std::move(entry));
+  };
+  const std::string& head = run_.spec->head_name;
+  if (!run_.spec->tie_word_embeddings && run_.source->find(head) == nullptr && run_.weights != nullptr) {
+    const io::tensor_ref& embedding = *run_.source->find(run_.spec->embed_name);
+    copied c{head, embedding.shape, embedding.type == io::dtype::f64 ? io::dtype::f32 : embedding.type, nullptr};
+    add({c.name, c.to, c.shape}, "no longer tied to the embedding");
+    copies_.push_back(std::move(c));
+  }
+  if (run_.rotation == nullptr) return;
+  for (const transform::stored_tensor& t : run_.rotation->tensors) add(t.tensor, "rotation");
 }
 
 result<void> safetensors_exporter::add(const tune::quantized_layer& layer) {
@@ -142,10 +184,28 @@ result<void> safetensors_exporter::copy(const io::tensor_ref& tensor, io::dtype 
   return {};
 }
 
+/// By rows: an embedding may be larger than all blocks of a small model.
+result<void> safetensors_exporter::write_changed(const copied& tensor) {
+  const io::tensor_decl declared{tensor.name, tensor.to, tensor.shape};
+  const std::uint64_t elements = declared.bytes() / io::size_of(tensor.to);
+  const std::uint64_t row = tensor.shape.size() == 2 ? tensor.shape[1] : elements;
+  std::vector<float> values;
+  for (std::uint64_t at = 0; at < elements; at += values.size()) {
+    values.resize(static_cast<std::size_t>(std::min(elements - at, std::max<std::uint64_t>(1, copy_elements / row) * row)));
+    if (auto r = run_.weights->read_part(tensor.name, elements, at, values); !r) return r;
+    if (auto r = folder_.write(tensor.name, to_bytes(values, tensor.to), at * io::size_of(tensor.to)); !r) return r;
+  }
+  return {};
+}
+
 result<void> safetensors_exporter::finish() {
-  for (const auto& [tensor, to] : copies_) {
-    if (auto r = copy(*tensor, to); !r) return r;
-    run_.source->release(*tensor);
+  for (const copied& c : copies_) {
+    if (auto r = c.source == nullptr ? write_changed(c) : copy(*c.source, c.to); !r) return r;
+    if (c.source != nullptr) run_.source->release(*c.source);
+  }
+  if (run_.rotation != nullptr) {
+    for (const transform::stored_tensor& t : run_.rotation->tensors)
+      if (auto r = folder_.write(t.tensor.name, t.data); !r) return r;
   }
   return folder_.finish();
 }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -21,6 +22,11 @@ std::vector<std::string> writing_order(const io::checkpoint_dir& source, const m
 void apply_multiple_of_32_rule(job& run);
 /// MX and NVFP4 schemes leave layers in 16 bits whose columns are no multiple of the group size.
 void apply_whole_groups_rule(job& run);
+
+/// Values as a tensor of type F32, F16 or BF16 holds them.
+std::vector<std::byte> to_bytes(std::span<const float> values, io::dtype type);
+/// The values that are then read back.
+void round_to_type(std::span<float> values, io::dtype type);
 
 class safetensors_exporter : public exporter {
  public:
@@ -51,12 +57,21 @@ class safetensors_exporter : public exporter {
   const job run_;
 
  private:
+  /// A tensor that is kept.
+  struct copied {
+    std::string name;
+    std::vector<std::uint64_t> shape;
+    io::dtype to = io::dtype::f32;
+    const io::tensor_ref* source = nullptr;  // null: it is not in the source, or changed
+  };
   result<void> copy(const io::tensor_ref& tensor, io::dtype to);
+  result<void> write_changed(const copied& tensor);
+  void plan_added();
 
   checkpoint_folder folder_;
   output_plan plan_;
   std::vector<std::pair<std::string, std::uint64_t>> expected_;
-  std::vector<std::pair<const io::tensor_ref*, io::dtype>> copies_;
+  std::vector<copied> copies_;
 };
 
 }  // namespace auto_round::exporting

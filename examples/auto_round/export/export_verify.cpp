@@ -11,6 +11,7 @@
 
 #include "ar/numeric/half.hpp"
 #include "export/export_digest.hpp"
+#include "export/export_safetensors.hpp"
 
 namespace auto_round::exporting {
 namespace {
@@ -38,6 +39,35 @@ result<std::vector<float>> expected_values(const io::tensor_ref& source, const t
   if (!values) return forward_error(values);
   if (planned.output_type == "F16" && source.type != io::dtype::f16) std::transform(values->begin(), values->end(), values->begin(), ar::round_to_f16);
   return values;
+}
+
+/// A kept tensor that something has changed, against what changed it.
+result<void> check_changed(const job& run, const tensor_plan& planned, const stored_model& stored) {
+  std::uint64_t elements = 1;
+  for (const std::uint64_t d : planned.shape) elements *= d;
+  std::vector<float> expected(static_cast<std::size_t>(elements)), read(expected.size());
+  if (auto r = run.weights->read(planned.name, expected); !r) return r;
+  io::dtype type = io::dtype::f32;
+  io::dtype_from_name(planned.output_type, type);
+  round_to_type(expected, type);
+  if (auto r = stored.read(planned.name, read); !r) return r;
+  if (digest(read) != digest(expected)) {
+    return fail(error_kind::verification, "a transformed tensor does not read back as it was transformed", stored.tokenizer_directory(), planned.name);
+  }
+  return {};
+}
+
+result<void> check_rotation(const job& run, const stored_model& stored) {
+  const io::checkpoint_dir* dir = stored.directory();
+  if (run.rotation == nullptr || dir == nullptr) return {};
+  if (stored.rotation() == nullptr) return fail(error_kind::verification, "the output does not say how it was rotated", stored.tokenizer_directory());
+  for (const transform::stored_tensor& t : run.rotation->tensors) {
+    const io::tensor_ref* read = dir->find(t.tensor.name);
+    if (read == nullptr || !std::equal(read->bytes.begin(), read->bytes.end(), t.data.begin(), t.data.end())) {
+      return fail(error_kind::verification, "a tensor of the rotation does not read back as it was written", stored.tokenizer_directory(), t.tensor.name);
+    }
+  }
+  return {};
 }
 
 result<void> check_copy(const job& run, const tensor_plan& planned, const stored_model& stored) {
@@ -80,6 +110,10 @@ result<void> verify_output(const job& run, const exporter& written, const std::s
   for (const tensor_plan& t : plan.tensors) {
     if (t.what == action::drop) continue;
     ++present;
+    if (t.what != action::quantize && run.changed(t.name)) {
+      if (auto r = check_changed(run, t, stored); !r) return r;
+      continue;
+    }
     if (t.source_type.empty()) continue;  // added by the format
     if (t.what != action::quantize) {
       if (auto r = check_copy(run, t, stored); !r) return r;
@@ -99,6 +133,7 @@ result<void> verify_output(const job& run, const exporter& written, const std::s
   if (quantized == 0 || quantized != digests.size()) {
     return fail(error_kind::verification, fmt::format("{} layers were quantized, but {} are in the plan", digests.size(), quantized), directory);
   }
+  if (auto r = check_rotation(run, stored); !r) return r;
   if (stored.entries().size() != present) {
     return fail(error_kind::verification, fmt::format("{} tensors were planned, but {} are stored", present, stored.entries().size()), directory);
   }

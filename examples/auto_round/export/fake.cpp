@@ -1,8 +1,6 @@
 // The fake format: dequantized weights in the model's own type, to try a scheme with any software. Also opens plain float checkpoints.
-#include <algorithm>
 #include <array>
 
-#include "ar/numeric/half.hpp"
 #include "export/export_auto_round_config.hpp"
 #include "export/export_format.hpp"
 #include "export/export_packed_model.hpp"
@@ -12,21 +10,6 @@ namespace auto_round::exporting {
 namespace {
 
 constexpr std::array<std::string_view, 1> spellings = {"fake"};
-
-std::vector<std::byte> to_bytes(std::span<const float> values, io::dtype type) {
-  std::vector<std::byte> bytes(values.size() * io::size_of(type));
-  if (type == io::dtype::f32) {
-    const auto raw = std::as_bytes(values);
-    std::copy(raw.begin(), raw.end(), bytes.begin());
-    return bytes;
-  }
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const std::uint16_t v = type == io::dtype::f16 ? ar::f16_from_f32(values[i]) : ar::bf16_from_f32(values[i]);
-    bytes[2 * i] = static_cast<std::byte>(v & 0xFFu);
-    bytes[2 * i + 1] = static_cast<std::byte>(v >> 8);
-  }
-  return bytes;
-}
 
 class fake_exporter final : public safetensors_exporter {
  public:
@@ -54,9 +37,7 @@ class fake_exporter final : public safetensors_exporter {
   }
   std::vector<float> read_back(const tune::quantized_layer& layer) const override {
     std::vector<float> w = layer.weight;
-    const io::dtype type = type_of(layer.name);
-    if (type == io::dtype::f16) std::transform(w.begin(), w.end(), w.begin(), ar::round_to_f16);
-    if (type == io::dtype::bf16) std::transform(w.begin(), w.end(), w.begin(), ar::round_to_bf16);
+    round_to_type(w, type_of(layer.name));
     return w;
   }
 };

@@ -10,7 +10,8 @@ namespace auto_round::model {
 result<row_rotation> row_rotation::hadamard(std::size_t n, ar::hadamard_rule rule) {
   row_rotation r;
   if (ar::hadamard::make(n, rule, r.matrix_) != ar::errc::ok)
-    return fail(error_kind::unsupported, "there is no Hadamard matrix of order " + std::to_string(n) + " among the known ones (a multiple of 4 up to 256 times a power of two)");
+    return fail(error_kind::unsupported, "there is no Hadamard matrix of order " + std::to_string(n) +
+                                             " among the known ones (a multiple of 4 up to 256 times a power of two)");
   r.order_ = n;
   return r;
 }
@@ -63,7 +64,8 @@ void row_rotation::run_rows(T* x, std::size_t rows, std::size_t cols, bool inver
     for (T* chunk = x; chunk < x + rows * cols; chunk += order_) {
       for (std::size_t j = 0; j < order_; ++j) {
         double sum = 0;
-        for (std::size_t i = 0; i < order_; ++i) sum += static_cast<double>(chunk[i]) * static_cast<double>(backwards ? dense_[j * order_ + i] : dense_[i * order_ + j]);
+        for (std::size_t i = 0; i < order_; ++i)
+          sum += static_cast<double>(chunk[i]) * static_cast<double>(backwards ? dense_[j * order_ + i] : dense_[i * order_ + j]);
         y[j] = sum;
       }
       for (std::size_t j = 0; j < order_; ++j) chunk[j] = round(static_cast<T>(y[j]));

@@ -60,9 +60,9 @@ class row_rotation {
 struct block_rotations {
   std::shared_ptr<const row_rotation> attention_input;  ///< of q, k, v
   std::shared_ptr<const row_rotation> o_input;
-  std::shared_ptr<const row_rotation> mlp_input;        ///< of gate and up
+  std::shared_ptr<const row_rotation> mlp_input;  ///< of gate and up
   std::shared_ptr<const row_rotation> down_input;
-  std::shared_ptr<const row_rotation> query_key;        ///< queries and keys behind the rotary embedding, head by head
+  std::shared_ptr<const row_rotation> query_key;  ///< queries and keys behind the rotary embedding, head by head
 
   bool any() const { return attention_input || o_input || mlp_input || down_input || query_key; }
 };

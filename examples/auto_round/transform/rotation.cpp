@@ -25,7 +25,8 @@ float rounded(float x, ar::real type) {
 /// How a family makes its matrices.
 class matrix_maker {
  public:
-  matrix_maker(rotation_family family, const sign_source& signs, bool peer, rotation_places& to) : family_(family), signs_(signs), peer_(peer), to_(to) {}
+  matrix_maker(rotation_family family, const sign_source& signs, bool peer, rotation_places& to)
+      : family_(family), signs_(signs), peer_(peer), to_(to) {}
 
   /// U of order n. `applied`: to weights or activations one by one; else the reference keeps a matrix, whose entries are rounded.
   result<row_rotation> fixed(std::size_t n, bool applied) const {
@@ -73,15 +74,18 @@ result<std::size_t> block_of(const char* what, std::int64_t size, std::int64_t w
   if (ar::hadamard_factor(n, ar::hadamard_rule::any) != 0) return n;
   const std::size_t block = ar::largest_hadamard_divisor(n);
   if (block < 4) {
-    return fail(error_kind::unsupported, std::string(what) + ": there is no Hadamard matrix for rows of " + std::to_string(width) + " values, nor for parts of them");
+    return fail(error_kind::unsupported,
+                std::string(what) + ": there is no Hadamard matrix for rows of " + std::to_string(width) + " values, nor for parts of them");
   }
-  places.notes.push_back(std::string(what) + ": no Hadamard matrix has " + std::to_string(width) + " rows; blocks of " + std::to_string(block) + " are rotated");
+  places.notes.push_back(std::string(what) + ": no Hadamard matrix has " + std::to_string(width) + " rows; blocks of " + std::to_string(block) +
+                         " are rotated");
   return block;
 }
 
 shared_rotation share(row_rotation r) { return std::make_shared<const row_rotation>(std::move(r)); }
 
-result<void> place_spinquant(const model::model_spec& spec, const rotation_options& o, bool online_only, const matrix_maker& make, rotation_places& places) {
+result<void> place_spinquant(const model::model_spec& spec, const rotation_options& o, bool online_only, const matrix_maker& make,
+                             rotation_places& places) {
   const auto head = static_cast<std::size_t>(spec.head_dim);
   if (o.r1 && !(online_only && !o.online_r1)) {
     auto n = block_of("R1", o.rotation_size, spec.hidden_size, places);
@@ -118,7 +122,8 @@ result<void> place_spinquant(const model::model_spec& spec, const rotation_optio
   return {};
 }
 
-result<void> place_inplace(const model::model_spec& spec, const rotation_options& o, bool online_only, const matrix_maker& make, rotation_places& places) {
+result<void> place_inplace(const model::model_spec& spec, const rotation_options& o, bool online_only, const matrix_maker& make,
+                           rotation_places& places) {
   const auto hidden = static_cast<std::size_t>(spec.hidden_size), inner = static_cast<std::size_t>(spec.intermediate_size);
   const auto head = static_cast<std::size_t>(spec.head_dim), heads = static_cast<std::size_t>(spec.num_heads);
   const bool random = o.type == hadamard_type::random_hadamard;
@@ -201,18 +206,26 @@ sign_source drawn_signs(std::uint32_t seed) {
   };
 }
 
-result<rotation_places> place_rotations(const model::model_spec& spec, const rotation_options& options, const sign_source& signs, bool online_only, bool peer) {
+result<rotation_places> place_rotations(const model::model_spec& spec, const rotation_options& options, const sign_source& signs, bool online_only,
+                                        bool peer) {
   if (spec.architecture != "llama" || spec.linears.size() != 7) {
-    return fail(error_kind::unsupported, "rotation is worked out for models laid out as LLaMA; of '" + spec.architecture +
-                                             "' it is not known what reads and writes the residual stream, so its rotated model might compute something else");
+    return fail(error_kind::unsupported,
+                "rotation is worked out for models laid out as LLaMA; of '" + spec.architecture +
+                    "' it is not known what reads and writes the residual stream, so its rotated model might compute something else");
   }
   rotation_places places;
   const matrix_maker make(options.family, signs, peer, places);
   result<void> done;
   switch (options.family) {
-    case rotation_family::spinquant: done = place_spinquant(spec, options, online_only, make, places); break;
-    case rotation_family::inplace: done = place_inplace(spec, options, online_only, make, places); break;
-    case rotation_family::transform: done = place_transform(spec, options, peer, places); break;
+    case rotation_family::spinquant:
+      done = place_spinquant(spec, options, online_only, make, places);
+      break;
+    case rotation_family::inplace:
+      done = place_inplace(spec, options, online_only, make, places);
+      break;
+    case rotation_family::transform:
+      done = place_transform(spec, options, peer, places);
+      break;
   }
   if (!done) return forward_error(done);
   return places;
@@ -225,7 +238,9 @@ rotated_source::rotated_source(const model::weight_source& base, rotation_places
   for (std::size_t i = 0; i < spec_.linears.size(); ++i) linear_index_.emplace(spec_.linears[i].name, static_cast<int>(i));
 }
 
-std::shared_ptr<const model::block_rotations> rotated_source::rotations(std::int64_t layer) const { return online_ != nullptr ? online_ : base_.rotations(layer); }
+std::shared_ptr<const model::block_rotations> rotated_source::rotations(std::int64_t layer) const {
+  return online_ != nullptr ? online_ : base_.rotations(layer);
+}
 
 rotated_source::recipe rotated_source::recipe_of(const std::string& name) const {
   recipe r;
@@ -271,12 +286,14 @@ rotated_source::recipe rotated_source::recipe_of(const std::string& name) const 
   }
   r.kept = false;
   if (residual != nullptr && !writes)
-    r.steps.push_back({step::side::scale, nullptr, prefix + (i == spec_.gate || i == spec_.up ? spec_.post_attention_norm_name : spec_.input_norm_name), false});
+    r.steps.push_back(
+        {step::side::scale, nullptr, prefix + (i == spec_.gate || i == spec_.up ? spec_.post_attention_norm_name : spec_.input_norm_name), false});
   add(writes ? step::side::out : step::side::in, residual);
   if (i == spec_.v) add(step::side::out, places_.values.get());
   if (i == spec_.o) add(step::side::in, places_.values.get());
   const int site = i == spec_.o ? 1 : i == spec_.gate || i == spec_.up ? 2 : i == spec_.down ? 3 : 0;
-  const shared_rotation* const inputs[4] = {&places_.online.attention_input, &places_.online.o_input, &places_.online.mlp_input, &places_.online.down_input};
+  const shared_rotation* const inputs[4] = {&places_.online.attention_input, &places_.online.o_input, &places_.online.mlp_input,
+                                            &places_.online.down_input};
   // v is rotated at its input before its output in the reference, which rounds between the two.
   if (i == spec_.v && places_.values != nullptr && inputs[site]->get() != nullptr)
     r.steps.insert(r.steps.end() - 1, {step::side::in, inputs[site]->get(), {}, places_.weights_in_own_type[site]});

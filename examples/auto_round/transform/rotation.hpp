@@ -25,25 +25,25 @@ struct rotation_options {
   rotation_family family = rotation_family::spinquant;
   // spinquant
   bool r1 = true, r2 = true, r3 = false, r4 = false;
-  bool online_r1 = true;           ///< R1 on the layers behind norms and their inputs; else on the residual stream, where nothing remains to be done
+  bool online_r1 = true;  ///< R1 on the layers behind norms and their inputs; else on the residual stream, where nothing remains to be done
   bool random_r1 = false, random_r2 = false, random_r3 = false, random_r4 = false;
   std::int64_t rotation_size = 0;  ///< of R1 and R4: blocks of so many values; 0: all at once
   bool trained = false;            ///< R1 and R2 were trained; they are part of the weights
   // inplace and transform
   hadamard_type type = hadamard_type::hadamard;
-  std::int64_t block_size = 0;     ///< 0: all at once (inplace), 32 (transform)
-  bool fused = true;               ///< inplace: into the residual stream and between layers; else every layer and its input
-  std::uint32_t seed = 42;         ///< of random signs
+  std::int64_t block_size = 0;  ///< 0: all at once (inplace), 32 (transform)
+  bool fused = true;            ///< inplace: into the residual stream and between layers; else every layer and its input
+  std::uint32_t seed = 42;      ///< of random signs
 };
 
 /// The matrices of a model, by place. Null: nothing is done there.
 struct rotation_places {
-  std::shared_ptr<const model::row_rotation> residual;  ///< the residual stream (and with it embeddings, head and all norms)
-  std::shared_ptr<const model::row_rotation> values;    ///< between v and o, head by head
-  model::block_rotations online;                        ///< inputs of layers, and queries and keys
+  std::shared_ptr<const model::row_rotation> residual;    ///< the residual stream (and with it embeddings, head and all norms)
+  std::shared_ptr<const model::row_rotation> values;      ///< between v and o, head by head
+  model::block_rotations online;                          ///< inputs of layers, and queries and keys
   std::map<std::string, std::vector<std::int8_t>> signs;  ///< random signs that were drawn, by key ("r1"; the order of the matrix for inplace)
-  std::vector<std::string> notes;                       ///< what differs from what was asked for, for people
-  bool weights_in_own_type[4] = {};                     ///< peer arithmetic: inputs of attention, o, MLP, down are rotated in the type of the weights
+  std::vector<std::string> notes;                         ///< what differs from what was asked for, for people
+  bool weights_in_own_type[4] = {};  ///< peer arithmetic: inputs of attention, o, MLP, down are rotated in the type of the weights
 };
 
 /// Where random signs come from: the key of rotation_places::signs and their number. Places come in the reference's order.
@@ -54,11 +54,11 @@ sign_source drawn_signs(std::uint32_t seed);
 /// Chooses the matrices. `online_only`: leave out those that are part of the weights (of a finished checkpoint). `peer`: roots are rounded as the
 /// reference rounds them. error_kind::unsupported, with the reason, for models and sizes that cannot be rotated; error_kind::usage for sizes that do
 /// not divide the model's.
-result<rotation_places> place_rotations(const model::model_spec& spec, const rotation_options& options, const sign_source& signs, bool online_only = false,
-                                        bool peer = false);
+result<rotation_places> place_rotations(const model::model_spec& spec, const rotation_options& options, const sign_source& signs,
+                                        bool online_only = false, bool peer = false);
 
-/// A checkpoint with rotated weights. Computed in double and rounded once: weights of a block's linear layers to float, everything else, which is kept,
-/// to the type in which it is stored. In peer arithmetic everything is rounded to that type after each step, as the reference does.
+/// A checkpoint with rotated weights. Computed in double and rounded once: weights of a block's linear layers to float, everything else, which is
+/// kept, to the type in which it is stored. In peer arithmetic everything is rounded to that type after each step, as the reference does.
 class rotated_source final : public model::weight_source {
  public:
   struct arithmetic {
@@ -69,6 +69,11 @@ class rotated_source final : public model::weight_source {
   rotated_source(const model::weight_source& base, rotation_places places, arithmetic how);
 
   const rotation_places& places() const { return places_; }
+  /// Other matrices of the same orders, after training.
+  void replace_matrices(const rotation_places& places) {
+    places_.residual = places.residual;
+    places_.values = places.values;
+  }
   const model::model_spec& spec() const override { return spec_; }
   result<void> read(const std::string& name, std::span<float> out) const override;
   bool has(const std::string& name) const override;
@@ -91,7 +96,7 @@ class rotated_source final : public model::weight_source {
     std::string source;  // what is read from the base
     bool ones = false;   // a norm whose weight went into the layers behind it
     bool bias = false;
-    bool kept = true;    // rounded to the stored type
+    bool kept = true;  // rounded to the stored type
     std::uint64_t cols = 0;
     std::vector<step> steps;
   };

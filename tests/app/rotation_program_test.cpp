@@ -1,0 +1,178 @@
+// links: ar_export ar_transform ar_model
+// Rotation from the command line: what is written is read again with its online parts, whatever rotates and whoever tunes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "export/export_format.hpp"
+#include "support/golden_json.hpp"
+#include "support/program.hpp"
+#include "support/tiny_model.hpp"
+
+namespace {
+
+using namespace auto_round;
+using nlohmann::ordered_json;
+using std::size_t;
+using support::run;
+using support::tiny_model;
+namespace fs = std::filesystem;
+
+class RotationProgram : public testing::Test {
+ protected:
+  RotationProgram() : model_(dir_ / "model") {
+    tiny_model m(5, true, true);  // tied head and biases, v's among them
+    for (int l = 0; l < 2; ++l) m.set("model.layers." + std::to_string(l) + ".input_layernorm.weight", 7, 9.0f);  // an outlier
+    m.write(model_);
+  }
+
+  std::vector<std::string> arguments(const std::string& out, const std::vector<std::string>& more) const {
+    std::vector<std::string> a = {"--model", model_, "--output_dir", out, "--scheme", "W8A16G32", "--iters", "0", "--disable_opt_rtn"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+
+  static std::vector<float> logits(const std::string& path) {
+    auto opened = exporting::open_model(path);
+    EXPECT_TRUE(opened.has_value()) << (opened ? "" : opened.error().message);
+    if (!opened) return {};
+    std::vector<std::int32_t> ids;
+    for (std::int32_t i = 0; i < 32; ++i) ids.push_back(i * 37 % 250);
+    auto l = model::logits(**opened, ids);
+    EXPECT_TRUE(l.has_value());
+    return l ? *l : std::vector<float>();
+  }
+
+  static double distance(const std::vector<float>& a, const std::vector<float>& b) {
+    double error = 0, norm = 0;
+    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+      error += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+      norm += std::pow(static_cast<double>(b[i]), 2);
+    }
+    return std::sqrt(error / norm);
+  }
+
+  support::temp_dir dir_;
+  std::string model_;
+};
+
+TEST_F(RotationProgram, WhatIsSavedLoadsAgainAndComputesTheSame) {
+  struct one {
+    std::string name, formats;
+    std::vector<std::string> options;
+  };
+  const std::vector<one> all = {
+      {"quarot", "auto_round,fake", {"--algorithm", "quarot"}},
+      {"everything", "auto_round,fake", {"--algorithm", "quarot", "--r3", "--r4"}},
+      {"offline", "auto_round,fake", {"--algorithm", "quarot", "--no_online_r1_rotation"}},
+      {"random",
+       "auto_round,fake",
+       {"--rotation_config", R"({"algorithm":"quarot","r3":true,"r4":true,"random_r1":true,"random_r2":true,"random_r3":true,"random_r4":true})"}},
+      {"random offline",
+       "auto_round,fake",
+       {"--algorithm", "quarot", "--random_r1", "--random_r4", "--r4", "--no_online_r1_rotation", "--rotation_size", "32"}},
+      {"matrices",
+       "auto_round,fake",
+       {"--algorithm", "quarot", "--r4", "--random_r1", "--random_r4", "--rotation_size", "32", "--rotation_matrices"}},
+      {"in place", "fake", {"--rotation_type", "hadamard"}},
+      {"in place, random", "fake", {"--rotation_config", "random_hadamard", "--rotation_block_size", "16"}},
+      {"unfused", "fake", {"--algorithm", "hadamard", "--no_fuse_online_to_weight", "--rotation_block_size", "32"}},
+      {"peer arithmetic", "auto_round,fake", {"--algorithm", "quarot", "--r4", "--compat"}},
+  };
+  const std::vector<float> expected = logits(model_);
+  for (const one& r : all) {
+    SCOPED_TRACE(r.name);
+    const std::string out = dir_ / r.name;
+    std::vector<std::string> options = r.options;
+    options.insert(options.end(), {"--format", r.formats});
+    const auto o = run(arguments(out, options));
+    ASSERT_EQ(o.status, 0) << o.err;
+    for (const std::string format : {"auto_round", "fake"}) {
+      if (r.formats.find(format) == std::string::npos) continue;
+      const std::string path = r.formats == "fake" ? out : out + "/" + format;
+      // 8 bits and bfloat16 leave an error of two or three hundredths; without its online parts a rotated model computes something else.
+      EXPECT_LT(distance(logits(path), expected), 0.06) << format;
+      EXPECT_EQ(run({"verify", "--model", path}).status, 0) << format;
+      const auto compared = run({"verify", "--model", path, "--source", model_});
+      EXPECT_EQ(compared.status, 0) << format << compared.err;
+      // A configuration that does not mention the rotation must not load: buffers and signs remain. (Those in place without signs leave none.)
+      auto config = golden::read_json(fs::path(path) / "config.json");
+      config.erase("spinquant_config"), config.erase("rotation_config");
+      if (config.contains("quantization_config")) config["quantization_config"].erase("spinquant_config");
+      tiny_model::put(fs::path(path) / "config.json", config.dump(2));
+      const bool leaves_traces = r.name != "in place" && r.name != "unfused" && r.name != "offline";
+      if (leaves_traces) {
+        EXPECT_EQ(run({"inspect", "--model", path}).status, 3) << format;
+      } else if (r.name != "offline") {
+        EXPECT_GT(distance(logits(path), expected), 0.3) << "what the online parts are for";
+      }
+    }
+  }
+}
+
+TEST_F(RotationProgram, TuningWorksOnTheRotatedModel) {
+  std::string text;
+  for (int i = 0; i < 40; ++i) {
+    std::string words;
+    for (int w = 0; w < 30; ++w) words += "word" + std::to_string((i * 31 + w * 7) % 97) + " ";
+    text += ordered_json{{"text", words}}.dump() + "\n";
+  }
+  tiny_model::put(dir_ / "calib.jsonl", text);
+  const std::vector<float> expected = logits(model_);
+  for (const std::string how : {"gram", "block", "hybrid"}) {
+    const auto quantize = [&](const std::string& out, const std::string& iters) {
+      const auto o = run({"--model",
+                          model_,
+                          "--output_dir",
+                          out,
+                          "--scheme",
+                          "W2A16G32",
+                          "--iters",
+                          iters,
+                          "--disable_opt_rtn",
+                          "--tuning",
+                          how,
+                          "--dataset",
+                          dir_ / "calib.jsonl",
+                          "--nsamples",
+                          "32",
+                          "--seqlen",
+                          "32",
+                          "--algorithm",
+                          "quarot",
+                          "--r3",
+                          "--r4"});
+      EXPECT_EQ(o.status, 0) << o.err;
+      return distance(logits(out), expected);
+    };
+    const double rounded = quantize(dir_ / ("rtn-" + how), "0"), tuned = quantize(dir_ / ("tuned-" + how), "40");
+    EXPECT_LT(tuned, 0.95 * rounded) << how;
+  }
+}
+
+TEST_F(RotationProgram, RefusalsNameTheReason) {
+  const auto refused = [&](int status, const std::string& words, const std::vector<std::string>& options) {
+    const auto o = run(arguments(dir_ / "no", options));
+    EXPECT_EQ(o.status, status) << o.err;
+    EXPECT_NE(o.err.find(words), std::string::npos) << "\"" << words << "\" is not in: " << o.err;
+    EXPECT_FALSE(fs::exists(dir_ / "no"));
+  };
+  refused(5, "gguf", {"--algorithm", "quarot", "--format", "gguf:q4_0"});
+  refused(5, "fake only", {"--rotation_type", "hadamard"});
+  refused(2, "does not fit", {"--algorithm", "quarot", "--rotation_size", "24"});
+  refused(2, "two", {"--algorithm", "quarot,hadamard"});
+  refused(2, "need one", {"--r4"});
+  refused(2, "unknown", {"--algorithm", "quarrot"});
+  refused(2, "belong to", {"--algorithm", "hadamard", "--r4"});
+  refused(2, "'r5'", {"--rotation_config", R"({"algorithm":"quarot","r5":true})"});
+  refused(2, "MX", {"--rotation_type", "hadamard", "--rotation_backend", "transform"});
+  refused(2, "head of its own", {"--algorithm", "quarot", "--no_online_r1_rotation", "--no_untie_embeddings"});
+  refused(5, "smooth", {"--algorithm", "quarot", "--trainable_smooth"});
+  refused(5, "svdquant", {"--algorithm", "svdquant"});
+}
+
+}  // namespace
