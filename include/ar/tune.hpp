@@ -17,8 +17,8 @@ namespace ar {
 inline namespace AR_ABI {
 
 /// errc::bad_value for a grid outside the ranges of its fields (a scaled one needs facts for float weights, with two levels also a global scale),
-/// errc::bad_shape for groups that do not fit the layer (super-blocks must fill rows, and searched initial scales belong to the symmetric and the
-/// scaled family), errc::bad_size for sizes that wrap. Every function below starts with it.
+/// errc::bad_shape for groups that do not fit the layer (super-blocks must fill rows; searched initial scales belong to the symmetric, the scaled and
+/// the fixed families, which need them), errc::bad_size for sizes that wrap. Every function below starts with it.
 [[nodiscard]] constexpr errc check(const tune_grid& g, const tune_layer& layer) noexcept {
   const bool superblocks = g.family == tune_family::superblock_asymmetric || g.family == tune_family::superblock_symmetric;
   if (g.bits < 2 || g.bits > 8 || !(g.factor_min <= g.factor_max)) return errc::bad_value;
@@ -34,7 +34,9 @@ inline namespace AR_ABI {
   if (!checked_mul(layer.rows, layer.cols, n) || !checked_add(n, layer.group_size, padded)) return errc::bad_size;
   if (superblocks && (layer.cols % layer.group_size != 0 || layer.groups() % static_cast<std::size_t>(g.superblock_groups) != 0))
     return errc::bad_shape;
-  if (layer.init_scale != nullptr && g.family != tune_family::symmetric && g.family != tune_family::scaled) return errc::bad_shape;
+  const bool fixed = g.family == tune_family::fixed_asymmetric || g.family == tune_family::fixed_symmetric;
+  if (layer.init_scale != nullptr && g.family != tune_family::symmetric && g.family != tune_family::scaled && !fixed) return errc::bad_shape;
+  if (fixed && (layer.init_scale == nullptr || (layer.init_minimum == nullptr) != (g.family == tune_family::fixed_symmetric))) return errc::bad_shape;
   return errc::ok;
 }
 
@@ -91,6 +93,20 @@ inline namespace AR_ABI {
   return errc::ok;
 }
 
+/// Gradient of quantized data, activations in the loop: layer.weight is x [rows x cols], tokens by features, which fake_quantize with v = 0 turned
+/// into xq, grad = dL/dxq, and dx = dL/dx (not the buffer of x). layer.v is not looked at. With `d_max_scale` null the ranges are those of the data
+/// (dynamic scales): the first extreme value of a group gets what flows through its scale. Else they are given (static scales), and d_max_scale
+/// [rows x groups()] receives dL/dmax_scale of each group. Not for super-blocks (errc::bad_value).
+[[nodiscard]] constexpr errc input_gradient(const tune_grid& grid, const tune_layer& layer, std::size_t first_row, std::size_t last_row,
+                                            const float* grad, float* dx, float* d_max_scale = nullptr) noexcept {
+  const errc e = check(grid, layer);
+  if (e != errc::ok) return e;
+  if (grid.family == tune_family::superblock_asymmetric || grid.family == tune_family::superblock_symmetric) return errc::bad_value;
+  if (first_row > last_row || last_row > layer.rows) return errc::bad_shape;
+  tune_loops<float>::input_gradient(grid, layer, first_row, last_row, grad, dx, d_max_scale);
+  return errc::ok;
+}
+
 /// The result of tuning: codes, dequantized weight, scales and what else the grid stores.
 [[nodiscard]] constexpr errc tune_quantize(const tune_grid& grid, const tune_layer& layer, std::size_t first_row, std::size_t last_row,
                                            const tune_output& out) noexcept {
@@ -115,6 +131,25 @@ constexpr void sign_step(float* p, const float* grad, std::size_t n, float lr, f
       if (absent && first) buffer[i] = 0.0f;
     }
     p[i] = sign_stepped(p[i], b, lr);
+  }
+}
+
+/// One step of Adam as torch's AdamW takes it with its defaults (beta 0.9 and 0.999, epsilon 1e-8, no weight decay), the `t`th from 1 on, for
+/// p[0..n); mean and square keep its moments, 0 at first. Where grad is NaN there is no step and the moments stay.
+constexpr void adam_step(float* p, const float* grad, std::size_t n, float lr, int t, float* mean, float* square) noexcept {
+  double power1 = 1.0, power2 = 1.0;
+  for (int i = 0; i < t; ++i) {
+    power1 *= 0.9;
+    power2 *= 0.999;
+  }
+  const float step = static_cast<float>(-(static_cast<double>(lr) / (1.0 - power1)));
+  const float correction = lane_sqrt(static_cast<float>(1.0 - power2));
+  for (std::size_t i = 0; i < n; ++i) {
+    const float g = grad[i];
+    if (g != g) continue;
+    mean[i] = mean[i] + static_cast<float>(1.0 - 0.9) * (g - mean[i]);
+    square[i] = square[i] * 0.999f + static_cast<float>(1.0 - 0.999) * g * g;
+    p[i] = p[i] + step * mean[i] / (lane_sqrt(square[i]) / correction + 1e-8f);
   }
 }
 

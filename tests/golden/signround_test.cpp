@@ -129,7 +129,19 @@ class linear_run {
     }
     const int group_size = scheme["group_size"].get<int>();
     layer_.fresh(rows_, cols_, group_size < 0 ? cols_ : static_cast<size_t>(group_size));
+    const std::string kind = meta.at("class");
+    adam_ = kind == "AdamRound";
+    const bool extended = kind.rfind("SignRoundV2", 0) == 0;
+    outliers_ = extended && sym && grid_.bits < 4 && !scheme.contains("super_bits");
+    if (extended && scheme.contains("super_bits")) {  // scales that were searched once; the search itself is checked with the GGUF types
+      grid_.family = sym ? ar::tune_family::fixed_symmetric : ar::tune_family::fixed_asymmetric;
+      layer_.init_scale = run["final.scale"].f32();
+      if (!sym) layer_.init_minimum = run["final.w_wmin"].f32();
+      layer_.attach(rows_, cols_, layer_.view.group_size);
+      fixed_ = true;
+    }
     x_ = data["x"].f32();
+    if (scheme.value("act_bits", 16) <= 8) quantize_inputs(scheme);
     target_ = data["y_ref"].f32();
     mask_ = data["valid_mask"].f32();
     tokens_ = data["x"].shape[1];
@@ -157,11 +169,20 @@ class linear_run {
       }
   }
 
+  /// The layer reads quantized rows.
+  void quantize_inputs(const nlohmann::ordered_json& scheme) {
+    const ar::tune_grid grid = grid_of(scheme["act_data_type"].get<std::string>() + std::to_string(scheme["act_bits"].get<int>())).grid;
+    layer_buffers rows;
+    rows.weight = x_;
+    rows.fresh(x_.size() / cols_, cols_, scheme["act_group_size"].get<size_t>());
+    ASSERT_EQ(ar::fake_quantize(grid, rows.view, 0, rows.view.rows, x_.data()), ar::errc::ok);
+  }
+
   void tune() {
     const std::vector<std::int32_t> indices = run_["indices"].as<std::int32_t>();
     const size_t drawn = run_["indices"].shape[1];
     const auto loss = run_["loss"].as<double>();
-    const bool factors = config_.value("enable_minmax_tuning", true), last = config_.value("not_use_best_mse", false);
+    const bool factors = config_.value("enable_minmax_tuning", true) && !fixed_, last = config_.value("not_use_best_mse", false);
     const int gap = config_.value("dynamic_max_gap", -1);
     const float momentum = config_.value("momentum", 0.0f);
     const double lr = config_.contains("lr") ? config_["lr"].get<double>() : ar::default_learning_rate(iters_, grid_.bits);
@@ -198,8 +219,19 @@ class linear_run {
         break;
       }
       std::tie(last_v, last_min, last_max) = std::tie(layer_.v, layer_.min_scale, layer_.max_scale);
-      if (t == 0 && momentum == 0.0f && accumulate_ == 1) expect_fused_step_is_the_same(grad, d_v, d_min, d_max, factors, schedule.lr());
+      if (t == 0 && momentum == 0.0f && accumulate_ == 1 && !adam_) expect_fused_step_is_the_same(grad, d_v, d_min, d_max, factors, schedule.lr());
       const bool first = t == 0;
+      if (adam_) {
+        for (auto& [p, d, moments] : {std::tuple{&layer_.v, &d_v, 0}, {&layer_.min_scale, &d_min, 1}, {&layer_.max_scale, &d_max, 2}}) {
+          mean_[moments].resize(p->size());
+          square_[moments].resize(p->size());
+          if (moments != 0)
+            for (float& f : *p) f = std::min(std::max(f, grid_.factor_min), grid_.factor_max);
+          ar::adam_step(p->data(), d->data(), p->size(), schedule.lr(), t + 1, mean_[moments].data(), square_[moments].data());
+        }
+        schedule.advance();
+        continue;
+      }
       ar::sign_step(layer_.v.data(), d_v.data(), n, schedule.lr(), momentum, momentum != 0 ? b_v.data() : nullptr, first);
       if (factors) {
         for (std::vector<float>* p : {&layer_.min_scale, &layer_.max_scale})
@@ -219,6 +251,15 @@ class linear_run {
     }
     EXPECT_NEAR(best, *std::min_element(loss.begin(), loss.end()), 0.1 * best);
     if (!on_path) return;
+    if (adam_) {  // smooth steps: no sign amplifies what rounding left
+      const std::vector<float> theirs = run_["best.value"].f32();
+      ASSERT_EQ(theirs.size(), best_v.size());
+      size_t apart = 0;
+      for (size_t i = 0; i < theirs.size(); ++i) apart += std::abs(theirs[i] - best_v[i]) > 1e-3f;
+      // A code that flips earlier or later changes a gradient; few do.
+      EXPECT_LE(apart, theirs.size() / 100);
+      return;
+    }
     if (run_.has("best.value")) {
       expect_same(best_v, run_["best.value"].f32(), "best.value");
       for (float& f : best_min) f = std::min(std::max(f, grid_.factor_min), grid_.factor_max);
@@ -238,27 +279,49 @@ class linear_run {
     std::vector<float> weight(rows_ * cols_), scale(layer_.min_scale.size());
     ASSERT_EQ(ar::tune_quantize(grid_, layer_.view, 0, rows_, {weight.data(), nullptr, scale.data()}), ar::errc::ok);
     expect_same(weight, run_["final.weight"].f32(), "final.weight");
+    if (fixed_) return;
     std::vector<float> theirs = run_["final.scale"].f32();
     if (grid_.facts != nullptr && !grid_.facts->two_level())
       for (float& e : theirs) e = std::exp2(e);  // of MX types the reference returns the exponent
     expect_same(scale, theirs, "final.scale");
   }
 
+  /// Elements of a micro-batch that the loss of few bits leaves out: the thousandth that is farthest off.
+  std::vector<bool> outliers(const std::vector<float>& errors) const {
+    std::vector<bool> out(errors.size(), false);
+    if (!outliers_) return out;
+    std::vector<size_t> order(errors.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return std::abs(errors[a]) > std::abs(errors[b]); });
+    for (size_t i = 0; i < std::max<size_t>(1, errors.size() / 1000); ++i) out[order[i]] = true;
+    return out;
+  }
+
   /// Loss of one micro-batch in the reference's reduction; grad = d(1000 loss)/dwq.
   double micro_batch(const std::vector<float>& wq, const std::int32_t* idx, std::vector<float>& grad) const {
     std::vector<double> sum(grad.size());
-    const double elements = static_cast<double>(micro_ * tokens_ * rows_), scale = accumulate_ == 1 ? 1.0 / elements : 1.0;
-    double loss = 0;
+    const double elements = static_cast<double>(micro_ * tokens_ * rows_), scale = accumulate_ == 1 || outliers_ ? 1.0 / elements : 1.0;
+    const auto token_of = [&](size_t i) { return static_cast<size_t>(idx[i / tokens_]) * tokens_ + i % tokens_; };
+    std::vector<float> errors(micro_ * tokens_ * rows_);
     for (size_t i = 0; i < micro_ * tokens_; ++i) {
-      const size_t token = static_cast<size_t>(idx[i / tokens_]) * tokens_ + i % tokens_;
-      if (mask_[token] == 0.0f) continue;
-      const float* x = x_.data() + token * cols_;
+      const float* x = x_.data() + token_of(i) * cols_;
       for (size_t r = 0; r < rows_; ++r) {
         double y = 0;
         for (size_t c = 0; c < cols_; ++c) y += static_cast<double>(x[c]) * static_cast<double>(wq[r * cols_ + c]);
-        const double diff = y - static_cast<double>(target_[token * rows_ + r]);
+        errors[i * rows_ + r] = static_cast<float>(y - static_cast<double>(target_[token_of(i) * rows_ + r]));
+      }
+    }
+    const std::vector<bool> out = outliers(errors);
+    const double factor = adam_ ? 2.0 : 2000.0;
+    double loss = 0;
+    for (size_t i = 0; i < micro_ * tokens_; ++i) {
+      if (mask_[token_of(i)] == 0.0f) continue;
+      const float* x = x_.data() + token_of(i) * cols_;
+      for (size_t r = 0; r < rows_; ++r) {
+        if (out[i * rows_ + r]) continue;
+        const double diff = static_cast<double>(errors[i * rows_ + r]);
         loss += diff * diff * scale;
-        for (size_t c = 0; c < cols_; ++c) sum[r * cols_ + c] += 2000.0 * scale * diff * static_cast<double>(x[c]);
+        for (size_t c = 0; c < cols_; ++c) sum[r * cols_ + c] += factor * scale * diff * static_cast<double>(x[c]);
       }
     }
     for (size_t i = 0; i < grad.size(); ++i) grad[i] = static_cast<float>(sum[i]);
@@ -309,20 +372,9 @@ class linear_run {
   std::vector<float> x_, target_, mask_;
   size_t rows_ = 0, cols_ = 0, tokens_ = 0, micro_ = 1;
   int iters_ = 0, accumulate_ = 1;
-  bool outside_ = false;
+  bool outside_ = false, adam_ = false, outliers_ = false, fixed_ = false;
+  std::vector<float> mean_[3], square_[3];
 };
-
-/// Runs that this version covers: MSE loss, SignSGD, no quantized activations.
-bool covered(const golden::file& run) {
-  const auto& meta = run.metadata();
-  if (meta.count("scheme") == 0 || meta.count("class") == 0) return false;
-  const auto scheme = golden::parse_json(meta.at("scheme"));
-  const std::string type = scheme["data_type"];
-  if (scheme.value("act_bits", 16) <= 8) return false;
-  const std::string kind = meta.at("class");
-  if (kind == "SignRound") return true;
-  return kind.rfind("SignRoundV2", 0) == 0 && scheme["sym"].get<bool>() && scheme["bits"].get<int>() >= 4 && !scheme.contains("super_bits");
-}
 
 TEST(SignRoundGolden, LinearLayersFollowTheReferencesPath) {
   const golden::file data("signround", "linear_data.safetensors");
@@ -331,7 +383,6 @@ TEST(SignRoundGolden, LinearLayersFollowTheReferencesPath) {
     const std::string name = entry.path().filename().string();
     if (name.rfind("linear_", 0) != 0 || name == "linear_data.safetensors") continue;
     const golden::file run("signround", name);
-    if (!covered(run)) continue;
     SCOPED_TRACE(name);
     linear_run(data, run).tune();
     ++runs;

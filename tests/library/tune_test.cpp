@@ -51,7 +51,7 @@ struct shape {
 };
 
 struct layer_data {
-  std::vector<float> weight, wmin, wmax, v, min_scale, max_scale, init_scale, grad;
+  std::vector<float> weight, wmin, wmax, v, min_scale, max_scale, init_scale, init_minimum, grad;
   ar::tune_layer view;
 
   layer_data(shape s, unsigned seed, bool with_init = false) {
@@ -81,6 +81,17 @@ struct layer_data {
     view = {s.rows, s.cols, s.group_size, weight.data(), wmin.data(), wmax.data(), v.data(), min_scale.data(), max_scale.data(),
             with_init ? init_scale.data() : nullptr};
   }
+  /// Scales and, if `minimum`, minima for the fixed families.
+  void fix(bool minimum) {
+    init_scale.resize(min_scale.size());
+    init_minimum.resize(min_scale.size());
+    for (size_t i = 0; i < init_scale.size(); ++i) {
+      init_scale[i] = i % 7 == 3 ? 0.0f : (minimum || i % 2 == 0 ? 1.0f : -1.0f) * (wmax[i] - wmin[i]) / 5;
+      init_minimum[i] = -wmin[i] * 0.9f;
+    }
+    view.init_scale = init_scale.data();
+    if (minimum) view.init_minimum = init_minimum.data();
+  }
 };
 
 ar::tune_grid grid(ar::tune_family family, int bits) {
@@ -107,22 +118,29 @@ gradients gradient_of(const ar::tune_grid& g, const layer_data& l) {
   return r;
 }
 
-/// dL/dp of group `group` by automatic differentiation, L = sum of grad * wq; p is selected by 0: min_scale, 1: max_scale, 2 + j: v of element j.
+constexpr size_t the_input = 1 << 20;
+
+/// dL/dp of group `group` by automatic differentiation, L = sum of grad * wq; p is selected by 0: min_scale, 1: max_scale, 2 + j: v of element j,
+/// the_input + j: weight j, whose group's extrema follow it.
 template <class Grid>
 float automatic(const ar::tune_grid& g, const layer_data& l, size_t group, size_t parameter) {
   const Grid grid(g);
   const ar::tune_span span(l.view, group);
   const auto clamped = [&](float f) { return std::min(std::max(f, g.factor_min), g.factor_max); };
-  const ar::group_range<dual> range{{l.wmin[group], 0},
-                                    {l.wmax[group], 0},
+  const auto moves = [&](float extremum) {
+    return parameter >= the_input && extremum != 0.0f && l.weight[span.at + parameter - the_input] == extremum ? 1.0f : 0.0f;
+  };
+  const ar::group_range<dual> range{{l.wmin[group], moves(l.wmin[group])},
+                                    {l.wmax[group], moves(l.wmax[group])},
                                     {clamped(l.min_scale[group]), parameter == 0 ? 1.0f : 0.0f},
                                     {clamped(l.max_scale[group]), parameter == 1 ? 1.0f : 0.0f},
-                                    {l.init_scale.empty() ? 0.0f : l.init_scale[group], 0}};
+                                    {l.init_scale.empty() ? 0.0f : l.init_scale[group], 0},
+                                    {0, 0}};
   dual value[Grid::values];
   grid.prepare(range, !l.init_scale.empty(), value);
   double sum = 0;
   for (size_t j = 0; j < span.n; ++j) {
-    const dual w{l.weight[span.at + j], 0}, v{l.v[span.at + j], parameter == 2 + j ? 1.0f : 0.0f};
+    const dual w{l.weight[span.at + j], parameter == the_input + j ? 1.0f : 0.0f}, v{l.v[span.at + j], parameter == 2 + j ? 1.0f : 0.0f};
     sum += static_cast<double>(l.grad[span.at + j]) * static_cast<double>(grid.decode(value, grid.code(value, w, v)).d);
   }
   return static_cast<float>(sum);
@@ -175,7 +193,7 @@ ar::tune_grid grid_of(const ar::range_kernels& type, const layer_data& l) {
 }
 
 /// dL/dp of a group by the chain rule through the reference's forward as signround.md section 3 writes it, step by step in double; the numbers
-/// where it rounds are those of the float forward. `parameter`: 1 max_scale, 2 + j: v of element j.
+/// where it rounds are those of the float forward. `parameter` as above.
 double chain_rule(const ar::tune_grid& g, const layer_data& l, size_t group, size_t parameter) {
   struct number {
     double x = 0, d = 0;
@@ -192,11 +210,15 @@ double chain_rule(const ar::tune_grid& g, const layer_data& l, size_t group, siz
   const ar::tune_span span(l.view, group);
   const float most = std::max(l.wmax[group], -l.wmin[group]), factor = std::min(std::max(l.max_scale[group], g.factor_min), g.factor_max);
   const float init = l.init_scale.empty() ? 1.0f : l.init_scale[group];
-  const ar::group_range<float> range{l.wmin[group], l.wmax[group], 1, factor, init};
+  const ar::group_range<float> range{l.wmin[group], l.wmax[group], 1, factor, init, 0};
   float value[ar::tuned_scaled::values];
   grid.prepare(range, !l.init_scale.empty(), value);
   const double global = static_cast<double>(g.global_scale), scale = static_cast<double>(value[ar::tuned_scaled::scale]);
-  const number m{static_cast<double>(most * (factor * init)), parameter == 1 ? static_cast<double>(most * init) : 0.0};
+  number m{static_cast<double>(most * (factor * init)), parameter == 1 ? static_cast<double>(most * init) : 0.0};
+  if (parameter >= the_input) {
+    const float x = l.weight[span.at + parameter - the_input];
+    if (std::abs(x) == most) m.d = x < 0 ? -static_cast<double>(factor * init) : static_cast<double>(factor * init);
+  }
   const number limit{static_cast<double>(f.limit), 0}, six{6, 0};
   number s{1, 0};
   switch (f.rule) {
@@ -212,7 +234,7 @@ double chain_rule(const ar::tune_grid& g, const layer_data& l, size_t group, siz
   for (size_t j = 0; j < span.n; ++j) {
     const float w = l.weight[span.at + j], v = l.v[span.at + j];
     const float element = grid.code(value, w, v), t = grid.multiplies ? w * value[ar::tuned_scaled::forward] + v : w / value[ar::tuned_scaled::forward] + v;
-    number y = at(number{static_cast<double>(w), 0} / s + number{0, parameter == 2 + j ? 1.0 : 0.0}, static_cast<double>(t));
+    number y = at(number{static_cast<double>(w), parameter == the_input + j ? 1.0 : 0.0} / s + number{0, parameter == 2 + j ? 1.0 : 0.0}, static_cast<double>(t));
     const double most_element = static_cast<double>(f.grid.max), e = static_cast<double>(element);
     y = limited(y, -most_element, most_element);
     if (f.gradient == ar::rounding_gradient::straight_through) y = at(y, e);
@@ -253,6 +275,112 @@ TEST(TuneGradient, OfScaledTypesFollowsTheChainRule) {
         EXPECT_NEAR(static_cast<double>(ours.max_scale[group]), chain_rule(g, l, group, 1), 1e-4 * size) << "group " << group;
       }
     }
+}
+
+/// Activations: no offsets, factors of 1.
+layer_data activations(shape s, unsigned seed) {
+  layer_data l(s, seed);
+  std::fill(l.v.begin(), l.v.end(), 0.0f);
+  std::fill(l.min_scale.begin(), l.min_scale.end(), 1.0f);
+  std::fill(l.max_scale.begin(), l.max_scale.end(), 1.0f);
+  return l;
+}
+
+TEST(InputGradient, ReachesTheExtremesThroughTheScale) {
+  for (const ar::range_kernels* type : scaled_types()) {
+    SCOPED_TRACE(type->name);
+    const layer_data l = activations({5, 70, 32}, 23);
+    const ar::tune_grid g = grid_of(*type, l);
+    std::vector<float> dx(l.weight.size()), d_max(l.max_scale.size());
+    ASSERT_EQ(ar::input_gradient(g, l.view, 0, 5, l.grad.data(), dx.data()), ar::errc::ok);
+    for (size_t group = 0; group < l.view.rows * l.view.groups(); ++group) {
+      const ar::tune_span span(l.view, group);
+      double size = 0;
+      for (size_t j = 0; j < span.n; ++j) size += static_cast<double>(std::abs(l.grad[span.at + j]));
+      for (size_t j = 0; j < span.n; ++j)
+        EXPECT_NEAR(static_cast<double>(dx[span.at + j]), chain_rule(g, l, group, the_input + j), 1e-4 * size) << "group " << group << " value " << j;
+    }
+    // Static scales: the same without the extremes, which go to the factor.
+    std::vector<float> direct(l.weight.size());
+    ASSERT_EQ(ar::input_gradient(g, l.view, 0, 5, l.grad.data(), direct.data(), d_max.data()), ar::errc::ok);
+    const gradients d = gradient_of(g, l);
+    EXPECT_EQ(d_max, d.max_scale);
+    size_t differ = 0;
+    for (size_t i = 0; i < dx.size(); ++i) differ += dx[i] != direct[i];
+    EXPECT_LE(differ, l.max_scale.size());
+  }
+  for (const auto family : {ar::tune_family::symmetric, ar::tune_family::asymmetric})
+    for (int bits : {4, 8}) {
+      SCOPED_TRACE(testing::Message() << "family " << static_cast<int>(family) << " bits " << bits);
+      const layer_data l = activations({5, 70, 32}, 41);
+      ar::tune_grid g = grid(family, bits);
+      g.clamp = ar::clamp_gradient::closed;  // as the automatic derivative
+      g.scale_grad = ar::scale_gradient::f32;
+      std::vector<float> dx(l.weight.size());
+      ASSERT_EQ(ar::input_gradient(g, l.view, 0, 5, l.grad.data(), dx.data()), ar::errc::ok);
+      for (size_t group = 0; group < l.view.rows * l.view.groups(); ++group) {
+        const ar::tune_span span(l.view, group);
+        float size = 0;
+        for (size_t j = 0; j < span.n; ++j) size += std::abs(l.grad[span.at + j]);
+        for (size_t j = 0; j < span.n; ++j) {
+          const float expected = family == ar::tune_family::symmetric ? automatic<ar::tuned_symmetric>(g, l, group, the_input + j)
+                                                                      : automatic<ar::tuned_asymmetric>(g, l, group, the_input + j);
+          EXPECT_NEAR(dx[span.at + j], expected, 2e-5f * size) << "group " << group << " value " << j;
+        }
+      }
+    }
+}
+
+TEST(InputGradient, OfRowsOfZerosIsFinite) {
+  for (const ar::range_kernels* type : scaled_types()) {
+    layer_data l = activations({2, 32, 32}, 3);
+    std::fill(l.weight.begin(), l.weight.begin() + 32, 0.0f);
+    l.wmin[0] = l.wmax[0] = 0.0f;
+    std::vector<float> dx(64);
+    ASSERT_EQ(ar::input_gradient(grid_of(*type, l), l.view, 0, 2, l.grad.data(), dx.data()), ar::errc::ok);
+    for (const float x : dx) EXPECT_TRUE(std::isfinite(x)) << type->name;
+  }
+}
+
+TEST(TuneFixed, RoundsToTheGivenGridAndTunesOffsetsOnly) {
+  for (const bool minimum : {false, true}) {
+    layer_data l({4, 90, 32}, 37);
+    l.fix(minimum);
+    ar::tune_grid g = grid(minimum ? ar::tune_family::fixed_asymmetric : ar::tune_family::fixed_symmetric, 3);
+    ASSERT_EQ(ar::check(g, l.view), ar::errc::ok);
+    std::vector<float> wq(l.weight.size());
+    std::vector<std::uint8_t> code(wq.size());
+    ASSERT_EQ(ar::tune_quantize(g, l.view, 0, 4, {wq.data(), code.data()}), ar::errc::ok);
+    const gradients d = gradient_of(g, l);
+    for (size_t group = 0; group < 4 * l.view.groups(); ++group) {
+      const ar::tune_span span(l.view, group);
+      const float s = l.init_scale[group], m = minimum ? l.init_minimum[group] : 0.0f, lo = minimum ? 0.0f : -4.0f;
+      for (size_t i = span.at; i < span.at + span.n; ++i) {
+        const float steps = s == 0 ? l.v[i] : (l.weight[i] + m) * (1.0f / s) + l.v[i], rounded = ar::lane_round(steps);
+        const float q = std::clamp(rounded, lo, lo + 7);
+        EXPECT_EQ(wq[i], s * q - m);
+        EXPECT_EQ(static_cast<float>(code[i]), q - lo);
+        EXPECT_EQ(d.v[i], lo < rounded && rounded < lo + 7 ? l.grad[i] * s : 0.0f);
+      }
+      EXPECT_EQ(d.max_scale[group], 0.0f);
+    }
+  }
+}
+
+TEST(TuneStep, AdamIsTorchsFirstStepsByHand) {
+  // Two steps of AdamW(lr 0.1) on the gradients 2 and -1: 0 - 0.1, then the bias-corrected moments.
+  float p = 0, mean = 0, square = 0, g = 2;
+  ar::adam_step(&p, &g, 1, 0.1f, 1, &mean, &square);
+  EXPECT_NEAR(p, -0.1f, 1e-7f);
+  g = -1;
+  ar::adam_step(&p, &g, 1, 0.1f, 2, &mean, &square);
+  const double m = (0.9 * 0.2 - 0.1) / (1 - 0.81), v = (0.999 * 0.004 + 0.001) / (1 - 0.998001);
+  EXPECT_NEAR(static_cast<double>(p), -0.1 - 0.1 * m / std::sqrt(v), 1e-6);
+  const float before = p, mean_before = mean;
+  g = std::nanf("");
+  ar::adam_step(&p, &g, 1, 0.1f, 3, &mean, &square);
+  EXPECT_EQ(p, before);
+  EXPECT_EQ(mean, mean_before);
 }
 
 TEST(TuneQuantize, OfScaledTypesIsTheTunedForwardOfTheType) {
@@ -354,7 +482,7 @@ TEST(TuneGradient, AccumulatesOverCalls) {
 // ---- The same bits everywhere ----
 
 struct results {
-  std::vector<float> wq, d_v, d_min, d_max, v, min_scale, max_scale, weight, scale;
+  std::vector<float> wq, d_v, d_min, d_max, v, min_scale, max_scale, weight, scale, dx, d_range;
   std::vector<std::uint16_t> wq_bf16;
   std::vector<std::uint8_t> code;
 };
@@ -363,8 +491,8 @@ struct results {
 results run(const ar::tune_kernels& k, const ar::tune_grid& g, const layer_data& l, size_t split) {
   const size_t n = l.weight.size(), groups = l.min_scale.size();
   results r;
-  for (std::vector<float>* x : {&r.wq, &r.d_v, &r.v, &r.weight}) x->resize(n);
-  for (std::vector<float>* x : {&r.d_min, &r.d_max, &r.min_scale, &r.max_scale, &r.scale}) x->resize(groups);
+  for (std::vector<float>* x : {&r.wq, &r.d_v, &r.v, &r.weight, &r.dx}) x->resize(n);
+  for (std::vector<float>* x : {&r.d_min, &r.d_max, &r.min_scale, &r.max_scale, &r.scale, &r.d_range}) x->resize(groups);
   r.wq_bf16.resize(n);
   r.code.resize(n);
   for (const auto& [first, last] : {std::pair<size_t, size_t>{split, l.view.rows}, {0, split}}) {
@@ -373,6 +501,8 @@ results run(const ar::tune_kernels& k, const ar::tune_grid& g, const layer_data&
     k.gradient(g, l.view, first, last, l.grad.data(), true, false, {r.d_v.data(), r.d_min.data(), r.d_max.data()});
     k.step(g, l.view, first, last, l.grad.data(), true, 0.005f, 0.01f, {r.v.data(), r.min_scale.data(), r.max_scale.data()});
     k.quantize(g, l.view, first, last, {r.weight.data(), r.code.data(), r.scale.data()});
+    k.input_gradient(g, l.view, first, last, l.grad.data(), r.dx.data(), r.d_range.data());
+    k.input_gradient(g, l.view, first, last, l.grad.data(), r.dx.data(), nullptr);
   }
   return r;
 }
@@ -396,6 +526,8 @@ void expect_same(const results& a, const results& b) {
   expect_same(a.max_scale, b.max_scale, "max_scale");
   expect_same(a.weight, b.weight, "weight");
   expect_same(a.scale, b.scale, "scale");
+  expect_same(a.dx, b.dx, "dL/dx");
+  expect_same(a.d_range, b.d_range, "dL/d static range");
   EXPECT_EQ(a.wq_bf16, b.wq_bf16);
   EXPECT_EQ(a.code, b.code);
 }
@@ -430,6 +562,13 @@ TEST(TuneKernels, EveryInstructionSetAndEverySplitGivesTheScalarBits) {
         if (bits == 8) g.scale_type = superblocks ? ar::real::f32 : ar::real::bf16;
         expect_every_target_agrees(g, l);
       }
+    }
+  for (const bool minimum : {false, true})
+    for (const shape& s : plain) {
+      SCOPED_TRACE(testing::Message() << "fixed, " << s.rows << " x " << s.cols << " group " << s.group_size);
+      layer_data l(s, static_cast<unsigned>(s.cols));
+      l.fix(minimum);
+      expect_every_target_agrees(grid(minimum ? ar::tune_family::fixed_asymmetric : ar::tune_family::fixed_symmetric, 4), l);
     }
   for (const ar::range_kernels* type : scaled_types())
     for (const shape& s : plain) {

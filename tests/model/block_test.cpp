@@ -189,6 +189,90 @@ TEST(Block, EqualsTorchForwardAndBackward) {
   EXPECT_LT(distance(g.dx, data["grad.f64.input"].as<double>()), 1e-5);
 }
 
+/// A filter that doubles, triples, ... what linear layers read is the same as weights that are so much larger.
+TEST(Block, BackwardGoesThroughTheFilter) {
+  for (const precision p : {precision::f32, precision::bf16}) {
+    const model_spec s = make_spec(32, 48, 4, 2, 8, true);
+    block_weights w = make_weights(s, 21), scaled = w;
+    const std::size_t sequences = 3, seqlen = 100, tokens = sequences * seqlen;  // more than one tile
+    const float factor[] = {2, 2, 2, 4, 0.5f, 0.5f, 2};
+    for (std::size_t i = 0; i < scaled.linears.size(); ++i)
+      for (float& x : scaled.linears[i]) x *= factor[i];
+    const std::vector<float> x = noise(tokens * 32, 1, 22), dy = noise(x.size(), 1, 23);
+    const gradients want = run(s, scaled, p, x, dy, sequences, seqlen);
+    gradients g;
+    std::vector<float*> pointers;
+    for (const auto& d : s.linears) g.d.emplace_back(static_cast<std::size_t>(d.out_features * d.in_features));
+    for (auto& d : g.d) pointers.push_back(d.data());
+    g.dx.resize(x.size());
+    g.y.resize(x.size());
+    block_runner runner(s, p);
+    const auto width = [&](int linear) { return static_cast<std::size_t>(s.linears[static_cast<std::size_t>(linear)].in_features); };
+    std::vector<float> seen[7];
+    runner.set_input_filter(
+        [&](int linear, float* rows, std::size_t n) {
+          seen[linear].assign(rows, rows + n * width(linear));
+          for (std::size_t i = 0; i < n * width(linear); ++i) rows[i] *= factor[linear];
+        },
+        [&](int linear, const float* rows, float* d, std::size_t first, std::size_t n) {
+          for (std::size_t i = 0; i < n * width(linear); ++i) {
+            if (rows[i] != seen[linear][first * width(linear) + i]) d[i] = NAN;  // the rows as the filter was given them
+            d[i] *= factor[linear];
+          }
+        });
+    runner.forward_train(w, x.data(), sequences, seqlen, g.y.data());
+    runner.backward(w, dy.data(), pointers, false, g.dx.data());
+    EXPECT_EQ(g.y, want.y);
+    EXPECT_LT(distance(g.dx, want.dx), p == precision::f32 ? 1e-6 : 1e-2);
+    for (std::size_t i = 0; i < g.d.size(); ++i) {
+      for (float& d : g.d[i]) d /= factor[i];
+      EXPECT_LT(distance(g.d[i], want.d[i]), p == precision::f32 ? 1e-6 : 1e-2) << i;
+    }
+  }
+}
+
+TEST(Block, GradientsOfNormsAndBiasesEqualCentralDifferences) {
+  const model_spec s = make_spec(12, 10, 4, 2, 4, true);
+  block_weights w = make_weights(s, 31);
+  const std::size_t sequences = 2, seqlen = 150;  // two tiles
+  const std::vector<float> x = noise(sequences * seqlen * 12, 1, 32), dy = noise(x.size(), 1, 33);
+  std::vector<float*> none(s.linears.size(), nullptr);
+  std::vector<float> y(x.size());
+  auto_round::model::vector_gradients g;
+  block_runner runner(s, precision::f32);
+  for (int pass = 0; pass < 2; ++pass) {
+    runner.forward_train(w, x.data(), sequences, seqlen, y.data());
+    runner.backward(w, dy.data(), none, pass == 1, nullptr, {}, &g);  // the second adds to the first
+  }
+  const auto loss = [&] {
+    const std::vector<double> out = reference(s, doubles(w), w, {x.begin(), x.end()}, sequences, seqlen);
+    double sum = 0;
+    for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * static_cast<double>(dy[i]);
+    return sum;
+  };
+  const auto check = [&](std::vector<float>& value, const std::vector<float>& ours, const std::string& what) {
+    ASSERT_EQ(ours.size(), value.size()) << what;
+    double largest = 0;
+    for (const float d : ours) largest = std::max(largest, std::fabs(static_cast<double>(d)));
+    for (std::size_t i = 0; i < value.size(); i += 3) {
+      const float kept = value[i];
+      value[i] = kept + 0x1p-10f;
+      const double high = static_cast<double>(value[i]), above = loss();
+      value[i] = kept - 0x1p-10f;
+      const double low = static_cast<double>(value[i]), slope = (above - loss()) / (high - low);
+      value[i] = kept;
+      // The curvature of a step of 2^-10, and float sums over 300 tokens.
+      EXPECT_NEAR(static_cast<double>(ours[i]), 2 * slope, 1e-4 * largest) << what << " " << i;
+    }
+  };
+  check(w.input_norm, g.input_norm, "input norm");
+  check(w.post_attention_norm, g.post_attention_norm, "norm behind attention");
+  for (std::size_t i = 0; i < s.linears.size(); ++i) {
+    if (s.linears[i].name == "self_attn.k_proj") continue;  // softmax does not see a shift of all keys: nothing but rounding
+    check(w.bias[i], g.bias[i], s.linears[i].name + " bias");
+  }
+}
+
 TEST(Block, ForwardEqualsTheTextbookInDouble) {
   for (const bool bias : {false, true}) {
     const model_spec s = make_spec(40, 56, 6, 2, 12, bias);

@@ -75,3 +75,9 @@ mutant step_rounded_late detail/gguf_superblock-inl.h 's/p.d = lane_round_f16(sh
 mutant importance_ignored detail/gguf_superblock-inl.h 's/w\[i\] = importance\[j \* Sub + i\] \* lane_sqrt/w[i] = lane_sqrt/' gguf_blocks_test
 mutant q8_0_levels dtype/q8_0.hpp 's/magnitude \/ lane_set<F>(127.0f);$/magnitude \/ lane_set<F>(128.0f);/' gguf_blocks_test
 mutant q4_k_sigma dtype/q4_k.hpp 's/sigma_factor = 2.0f/sigma_factor = 1.0f/' gguf_blocks_test
+
+# Tuned scaled types, quantized data
+mutant tuned_range detail/tune_scaled.hpp 's/pass_value = closed ? above(f.grid.max) : f.grid.max;/pass_value = detail::infinity;/' tune_test
+mutant tuned_binade detail/tune_scaled.hpp 's/dv \* element \* log - dv \* t \* log/dv * element * log + dv * t * log/' tune_test
+mutant input_sign detail/tune_rows.hpp 's/x\[most\] < 0.0f ? -high\[i\] : high\[i\]/high[i]/' tune_test
+mutant nan_momentum tune.hpp 's/if (!absent) buffer\[i\] = b;/buffer[i] = b;/' tune_test

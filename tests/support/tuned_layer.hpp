@@ -57,7 +57,7 @@ inline named_grid grid_of(const std::string& name) {
 
 /// The tensors of a layer in buffers of its own.
 struct layer_buffers {
-  std::vector<float> weight, v, min_scale, max_scale, init_scale, wmin, wmax;
+  std::vector<float> weight, v, min_scale, max_scale, init_scale, init_minimum, wmin, wmax;
   ar::tune_layer view;
 
   void attach(std::size_t rows, std::size_t cols, std::size_t group_size) {
@@ -74,6 +74,7 @@ struct layer_buffers {
     view.min_scale = min_scale.data();
     view.max_scale = max_scale.data();
     view.init_scale = init_scale.empty() ? nullptr : init_scale.data();
+    view.init_minimum = init_minimum.empty() ? nullptr : init_minimum.data();
   }
   void fresh(std::size_t rows, std::size_t cols, std::size_t group_size) {
     v.assign(rows * cols, 0.0f);

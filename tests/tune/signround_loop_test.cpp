@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
 #include <random>
 #include <string>
@@ -215,6 +216,81 @@ TEST_F(SignRoundLoop, SuperBlocksOfGgufAreTuned) {
   for (const tune::block_result& b : o.result.blocks) EXPECT_LT(b.best_loss, b.first_loss);
 }
 
+/// Small steps on all samples at once, so that losses can be compared.
+tune::signround_options careful(std::int64_t iters) {
+  tune::signround_options o = quick(iters);
+  o.batch_size = 64;
+  o.lr = 0.004;
+  return o;
+}
+
+/// What an engine makes of codes and scales is what the following blocks saw.
+void expect_decodes(const tune::quantized_layer& l, const ar::range_kernels& k) {
+  ar::type_values type(l.scheme.bits);
+  type.tensor.global_scale = l.global_scale;
+  const ar::group_shape group(l.scheme.group_size, std::max(1, l.scheme.group_rows));
+  const bool whole = l.scheme.group_size == 0;
+  const size_t bands = whole ? 1 : ar::ceil_div(l.rows, static_cast<size_t>(group.rows));
+  std::vector<float> out(l.weight.size());
+  ASSERT_EQ(l.scale.size() % bands, 0u);
+  const ar::matrix_view<const float> scale(l.scale.data(), bands, l.scale.size() / bands), zero(l.zero_point.data(), l.zero_point.empty() ? 0 : bands, scale.cols);
+  ASSERT_EQ(k.dequantize(type, group, {l.code.data(), l.rows, l.cols}, scale, zero, {out.data(), l.rows, l.cols}), ar::errc::ok) << l.name;
+  for (size_t i = 0; i < out.size(); ++i) ASSERT_EQ(out[i], l.weight[i]) << l.name << " element " << i;
+}
+
+TEST_F(SignRoundLoop, EveryPresetIsTunedAndWhatIsStoredIsWhatWasTuned) {
+  int tuned = 0, fixed = 0;
+  for (const ar::preset& p : ar::presets) {
+    SCOPED_TRACE(p.name);
+    const ar::scheme_fields& s = p.fields;
+    const ar::range_kernels* k = tune::tuned_kernels(s.data_type, s.bits, s.sym, s.group_rows > 0);
+    if (s.bits >= 16 || s.super_bits || k == nullptr) continue;
+    const outcome o = must(all_layers(model_.spec(), {s}), careful(12));
+    ASSERT_EQ(o.layers.size(), 14u);
+    for (const tune::block_result& b : o.result.blocks) EXPECT_LT(b.best_loss, b.first_loss);
+    for (const auto& [name, l] : o.layers) {
+      expect_decodes(l, *k);
+      fixed += l.act_max > 0;
+    }
+    if (k->two_level()) {
+      EXPECT_EQ(o.layers.at("layers.0.q").global_scale, o.layers.at("layers.0.v").global_scale);
+    }
+    ++tuned;
+  }
+  EXPECT_GE(tuned, 10);
+  EXPECT_GE(fixed, 14) << "some preset has static scales of activations";
+}
+
+TEST_F(SignRoundLoop, TheExtensionAdamAndNormsLowerTheLossToo) {
+  tune::signround_options plain = careful(10), extended = plain, adam = plain, norms = plain;
+  extended.enable_alg_ext = true;
+  adam.enable_adam = true;
+  norms.enable_norm_bias_tuning = true;
+  for (const auto& s : {scheme(2), *ar::find_preset("MXFP4"), *ar::find_preset("NVFP4"), *ar::find_preset("GGUF:Q4_K_S")}) {
+    SCOPED_TRACE(std::string(s.data_type));
+    const bool superblocks = s.super_bits.has_value();
+    const auto choices = all_layers(model_.spec(), {s, superblocks ? ar::real::f32 : ar::real::f16});
+    for (const tune::signround_options* o : {&extended, &adam, &norms}) {
+      const outcome r = must(choices, *o);
+      for (const tune::block_result& b : r.result.blocks) {
+        EXPECT_LT(b.best_loss, b.first_loss);
+        EXPECT_EQ(b.vectors.size(), o == &norms ? 2u : 0u);
+      }
+    }
+    // Searched scales begin nearer than those of the range, which weights of a normal distribution do not need at two bits alone.
+    EXPECT_NE(must(choices, extended).losses[0], must(choices, plain).losses[0]);
+  }
+}
+
+TEST_F(SignRoundLoop, LayersThatReadTheSameRowsQuantizeThemAlike) {
+  auto choices = all_layers(model_.spec(), {*ar::find_preset("MXFP4")});
+  choices["layers.1.v"].scheme.act_bits = 16;
+  const auto r = run(choices, quick());
+  ASSERT_FALSE(r.has_value());
+  EXPECT_EQ(r.error().kind, error_kind::unsupported);
+  EXPECT_EQ(r.error().tensor, "layers.1.v");
+}
+
 TEST_F(SignRoundLoop, ErrorsSayWhatIsWrong) {
   const auto choices = all_layers(model_.spec(), {scheme(4)});
   const auto kind = [&](const tune::layer_choices& c, const tune::signround_options& o) {
@@ -228,10 +304,10 @@ TEST_F(SignRoundLoop, ErrorsSayWhatIsWrong) {
   o.nblocks = 0;
   EXPECT_EQ(kind(choices, o), error_kind::usage);
   auto unknown = choices;
-  unknown["head"] = {scheme(4)};
+  unknown["layers.9.q"] = {scheme(4)};
   EXPECT_EQ(kind(unknown, quick()), error_kind::input);
   auto odd = choices;
-  odd["layers.1.up"].scheme.data_type = "nv_fp";
+  odd["layers.1.up"].scheme.data_type = "no_type";
   const auto r = run(odd, quick());
   ASSERT_FALSE(r.has_value());
   EXPECT_EQ(r.error().kind, error_kind::unsupported);

@@ -96,6 +96,8 @@ class quantize final : public command {
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");
     o.flag("disable_quanted_input,no_enable_quanted_input", r.request.enable_quanted_input, false, "feed each block with float activations");
     o.flag("not_use_best_mse", run_.not_use_best_mse, true, "keep the last iterate, not the best one");
+    o.flag("enable_alg_ext", run_.enable_alg_ext, true, "start from searched scales and leave out outliers of the error at few bits, by blocks (the original's algorithm extension)");
+    o.flag("enable_adam,adam", run_.enable_adam, true, "steps of Adam instead of the signs of gradients, by blocks");
     o.integer("dynamic_max_gap", run_.dynamic_max_gap, "end a block after N iterations without a better loss; below 1: never (-1)");
     o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by gram, else strict)");
     o.text("scale_gradient", "TYPE", scale_gradient_, "reference: rounded to the type of the scales, as in the original; f32: not rounded (f32 by layers, reference by blocks)");
@@ -132,9 +134,7 @@ class quantize final : public command {
     o.refuse("ignore_scale_zp_bits", false, "choosing schemes automatically (AutoScheme) is not supported so far");
     o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
     o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
-    o.refuse("enable_norm_bias_tuning", true, "tuning norms and biases is not supported");
-    o.refuse("enable_alg_ext", true, "the extended algorithm is not supported so far");
-    o.refuse("enable_adam,adam", true, "only the sign of the gradient is used; Adam is not supported");
+    o.refuse("enable_norm_bias_tuning", true, "tuned norms and biases cannot be written so far");
     o.refuse("enable_lfq", true, "is not supported");
     o.refuse("enable_neuqi", false, "is not supported");
     o.refuse("awq_duo_scaling,awq_n_grid,awq_seqlen,awq_smooth_batch_size,duo_scaling,n_grid", true, "AWQ is not supported so far");

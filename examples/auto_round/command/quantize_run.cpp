@@ -22,6 +22,7 @@
 #include "tune/gram.hpp"
 #include "tune/importance.hpp"
 #include "tune/quantizer.hpp"
+#include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
 
 namespace auto_round::command {
@@ -87,8 +88,9 @@ class quantization {
   bool reads_text() const { return trains_rotation() || tuned() || collects_importance(); }
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
-    const bool possible = o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
-    if (!possible) return tuning::block;
+    const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
+    const bool possible = by_rows && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
+    if (!possible || o_.enable_alg_ext || o_.enable_adam) return tuning::block;
     return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
   }
   const char* tuning_name() const {
@@ -360,6 +362,9 @@ class quantization {
     t.enable_minmax_tuning = request_.enable_minmax_tuning;
     t.enable_quanted_input = request_.enable_quanted_input;
     t.not_use_best_mse = o_.not_use_best_mse;
+    t.enable_alg_ext = o_.enable_alg_ext;
+    t.enable_adam = o_.enable_adam;
+    t.compat = o_.compat;
     // What was better for each (docs/design.md); the reference's loop has the reference's.
     t.clamp = o_.clamp.value_or(how() == tuning::gram ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
     t.scale_gradient = o_.scale_gradient.value_or(how() == tuning::block ? ar::scale_gradient::reference : ar::scale_gradient::f32);

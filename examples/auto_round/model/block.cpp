@@ -61,12 +61,13 @@ struct block_runner::impl {
   virtual void add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y) = 0;
   virtual void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook) = 0;
   virtual void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
-                        const gradient_hook& hook) = 0;
+                        const gradient_hook& hook, vector_gradients* vectors) = 0;
   virtual void forward_cached(const block_weights& w, const float* x, std::size_t tokens, kv_cache& cache, float* y) = 0;
 
   model_spec spec;
   std::size_t hidden;
   input_filter filter;
+  filter_gradient through_filter;
 };
 
 template <class T>
@@ -103,6 +104,7 @@ struct block_runner::typed_impl final : block_runner::impl {
   buffer<float> d_middle, delta_store;
   buffer<float> few_qkv, widened, widened_too;
   buffer<T> o_store;  // what o reads, where that is not `attended`
+  buffer<float> unfiltered_store[4];  // rows before the filter, where its backward wants them: of q, o, gate, down
   /// What a thread needs for a tile of rows or a piece of attention; kept, because fresh memory of this size costs page faults on every call.
   struct thread_scratch {
     buffer<float> qkv, d_product, d_normed, d_attended;
@@ -207,16 +209,29 @@ struct block_runner::typed_impl final : block_runner::impl {
     for (int i : linears) hook(i, floats, tokens);
   }
 
+  buffer<float>& unfiltered(int linear) { return unfiltered_store[linear == spec.q ? 0 : linear == spec.o ? 1 : linear == spec.gate ? 2 : 3]; }
+
   /// The filter on all rows of a linear layer's input.
   void apply_filter(int linear, T* x) {
+    const std::size_t n = tokens * in_features(linear);
+    if (through_filter) {
+      if constexpr (narrow)
+        kernels::from_bf16(x, n, unfiltered(linear).get(n));
+      else
+        std::copy_n(x, n, unfiltered(linear).get(n));
+    }
     if constexpr (narrow) {
-      const std::size_t n = tokens * in_features(linear);
       kernels::from_bf16(x, n, widened.get(n));
       filter(linear, widened.data(), tokens);
       kernels::to_bf16(widened.data(), n, x);
     } else {
       filter(linear, x, tokens);
     }
+  }
+
+  /// From the gradient of filtered rows to that of the rows, in place.
+  void filter_backward(int linear, float* d, std::size_t first, std::size_t count) {
+    if (filter && through_filter) through_filter(linear, unfiltered(linear).data() + first * in_features(linear), d, first, count);
   }
 
   // ---- online rotations ----
@@ -618,10 +633,25 @@ struct block_runner::typed_impl final : block_runner::impl {
   }
 
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
-                const gradient_hook& hook) override {
+                const gradient_hook& hook, vector_gradients* vectors) override {
     assert(d_linears.size() == spec.linears.size());
     const bool into_attention = dx != nullptr || d_linears[static_cast<std::size_t>(spec.q)] != nullptr ||
-                                d_linears[static_cast<std::size_t>(spec.k)] != nullptr || d_linears[static_cast<std::size_t>(spec.v)] != nullptr;
+                                d_linears[static_cast<std::size_t>(spec.k)] != nullptr || d_linears[static_cast<std::size_t>(spec.v)] != nullptr ||
+                                vectors != nullptr;
+    // Sums over tokens, one row of partial sums for each tile.
+    std::vector<float> norm_parts(vectors == nullptr ? 0 : (tokens / tile_rows() + 1) * hidden);
+    const auto norm_part = [&](const float* x, const float* inverses, const float* d, std::size_t first, std::size_t count) {
+      if (vectors == nullptr) return;
+      float* const sum = norm_parts.data() + first / tile_rows() * hidden;
+      std::fill_n(sum, hidden, 0.0f);
+      for (std::size_t r = 0; r < count; ++r)
+        for (std::size_t i = 0; i < hidden; ++i) sum[i] += d[r * hidden + i] * (x[(first + r) * hidden + i] * inverses[first + r]);
+    };
+    const auto add_parts = [&](std::vector<float>& to) {
+      if (!accumulate || to.empty()) to.assign(hidden, 0.0f);
+      for (std::size_t at = 0; at < tokens; at += tokens <= tile_rows() ? tokens : tile_rows())
+        kernels::axpy(1.0f, norm_parts.data() + at / tile_rows() * hidden, hidden, to.data());
+    };
     for (const int i : {spec.down, spec.gate, spec.up, spec.o})
       backward_weights[static_cast<std::size_t>(i)].set(false, weight(i), tile_rows(), tokens);
 
@@ -648,6 +678,7 @@ struct block_runner::typed_impl final : block_runner::impl {
       if constexpr (narrow) kernels::to_bf16(dy + first * hidden, count * hidden, dy_store.data() + first * hidden);
       float* const da = own.d_product.get(count * inner);
       input_gradient(spec.down, dy_all + first * hidden, count, da, false, who);
+      filter_backward(spec.down, da, first, count);
       if (const row_rotation* by = rotation(w, &block_rotations::down_input)) by->rows(da, count, inner, true);
       T* const dg = dg_all + first * inner;
       T* const du = du_all + first * inner;
@@ -655,7 +686,9 @@ struct block_runner::typed_impl final : block_runner::impl {
       float* const dn = own.d_normed.get(count * hidden);
       input_gradient(spec.gate, dg, count, dn, false, who);
       input_gradient(spec.up, du, count, dn, true, who);
+      filter_backward(spec.gate, dn, first, count);
       if (const row_rotation* by = rotation(w, &block_rotations::mlp_input)) by->rows(dn, count, hidden, true);
+      norm_part(middle.data(), inverse2.data(), dn, first, count);
       float* const dh = dh_all + first * hidden;
       kernels::rms_norm_backward(middle.data() + first * hidden, inverse2.data() + first, dn, dy + first * hidden, count, hidden,
                                  w.post_attention_norm.data(), dh);
@@ -663,6 +696,7 @@ struct block_runner::typed_impl final : block_runner::impl {
       if (!into_attention) return;
       float* const d_o = own.d_attended.get(count * q_width);
       input_gradient(spec.o, dh_rounded + first * hidden, count, d_o, false, who);
+      filter_backward(spec.o, d_o, first, count);
       if (const row_rotation* by = rotation(w, &block_rotations::o_input)) by->rows(d_o, count, q_width, true);
       const std::size_t g = group();
       for (std::size_t r = 0; r < count; ++r)
@@ -674,6 +708,7 @@ struct block_runner::typed_impl final : block_runner::impl {
           for (std::size_t h = 0; h < g; ++h) delta_store.data()[to + h] = kernels::dot(from + h * head_dim, o + h * head_dim, head_dim);
         }
     });
+    if (vectors != nullptr) add_parts(vectors->post_attention_norm);
     T* const d_q = d_qkv_store.get(tokens * width);
     T* const d_k = d_q + tokens * q_width;
     T* const d_v = d_k + tokens * kv_width;
@@ -695,17 +730,35 @@ struct block_runner::typed_impl final : block_runner::impl {
     weight_gradient(spec.v, d_v, normed.data());
     linalg::gemm_tn(products.data(), products.size(), accumulate);
 
-    if (dx == nullptr) return;
+    if (vectors != nullptr) {
+      vectors->bias.resize(spec.linears.size());
+      const auto bias_gradient = [&](int i, const T* d) {
+        const auto index = static_cast<std::size_t>(i);
+        if (index >= w.bias.size() || w.bias[index].empty()) return;
+        const std::size_t n = out_features(i);
+        std::vector<float>& to = vectors->bias[index];
+        if (!accumulate || to.empty()) to.assign(n, 0.0f);
+        const float* const rows = as_floats(d, tokens * n, widened);
+        for (std::size_t t = 0; t < tokens; ++t) kernels::axpy(1.0f, rows + t * n, n, to.data());
+      };
+      bias_gradient(spec.down, dy_all), bias_gradient(spec.gate, dg_all), bias_gradient(spec.up, du_all), bias_gradient(spec.o, dh_rounded);
+      bias_gradient(spec.q, d_q), bias_gradient(spec.k, d_k), bias_gradient(spec.v, d_v);
+    }
+    if (dx == nullptr && vectors == nullptr) return;
     for (const int i : {spec.q, spec.k, spec.v}) backward_weights[static_cast<std::size_t>(i)].set(false, weight(i), tile_rows(), tokens);
     for_tiles([&](std::size_t first, std::size_t count, linalg::work who) {
       float* const dn = own_scratch().d_normed.get(count * hidden);
       input_gradient(spec.q, d_q + first * q_width, count, dn, false, who);
       input_gradient(spec.k, d_k + first * kv_width, count, dn, true, who);
       input_gradient(spec.v, d_v + first * kv_width, count, dn, true, who);
+      filter_backward(spec.q, dn, first, count);
       if (const row_rotation* by = rotation(w, &block_rotations::attention_input)) by->rows(dn, count, hidden, true);
+      norm_part(input, inverse.data(), dn, first, count);
+      if (dx == nullptr) return;
       kernels::rms_norm_backward(input + first * hidden, inverse.data() + first, dn, dh_all + first * hidden, count, hidden, w.input_norm.data(),
                                  dx + first * hidden);
     });
+    if (vectors != nullptr) add_parts(vectors->input_norm);
   }
 
   void forward_cached(const block_weights& w, const float* x, std::size_t count, kv_cache& cache, float* y) override {
@@ -787,11 +840,14 @@ void block_runner::forward_train(const block_weights& w, const float* x, std::si
 }
 
 void block_runner::backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
-                            const gradient_hook& hook) {
-  impl_->backward(w, dy, d_linears, accumulate, dx, hook);
+                            const gradient_hook& hook, vector_gradients* vectors) {
+  impl_->backward(w, dy, d_linears, accumulate, dx, hook, vectors);
 }
 
-void block_runner::set_input_filter(input_filter filter) { impl_->filter = std::move(filter); }
+void block_runner::set_input_filter(input_filter filter, filter_gradient gradient) {
+  impl_->filter = std::move(filter);
+  impl_->through_filter = std::move(gradient);
+}
 
 linalg::operand block_runner::attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen,
                                      attention_sensitivity* sensitivity) {

@@ -39,6 +39,12 @@ struct attention_sensitivity {
   std::vector<float> query, key;         ///< out
 };
 
+/// Gradients of a block's vectors, where a backward pass is asked for them; it sizes them.
+struct vector_gradients {
+  std::vector<float> input_norm, post_attention_norm;
+  std::vector<std::vector<float>> bias;  ///< by linear layer; empty where the layer has none
+};
+
 /// Runs blocks on batches of `sequences` x `seqlen` tokens; rows of x and y are tokens, [sequences * seqlen x hidden_size].
 /// Positions start at 0 in every sequence and attention is causal. Buffers are kept between calls. With precision bf16 the inputs of every
 /// matrix product are rounded to bfloat16; sums, norms, softmax, residuals and gradients of weights are float.
@@ -55,10 +61,14 @@ class block_runner {
 
   /// Changes the rows [tokens x in_features] that a linear layer reads, in place, before the product: quantization of activations. Called once for
   /// each input, with the first of the layers that share it (q for q, k and v; gate for gate and up), for a whole batch of forward_train and for each
-  /// piece of forward. Backward takes the change for constant: gradients of weights see the changed rows, gradients of the rows pass unchanged.
+  /// piece of forward. Gradients of weights see the changed rows.
   using input_filter = std::function<void(int linear, float* x, std::size_t tokens)>;
-  /// For all passes from now on except forward_cached; an empty one switches it off.
-  void set_input_filter(input_filter filter);
+  /// The filter's backward: from the gradient `d` of its result to that of the rows x that it was given, in place, for rows first .. first + count - 1
+  /// of the batch, where x and d begin. Called by several threads at once, with rows of their own.
+  using filter_gradient = std::function<void(int linear, const float* x, float* d, std::size_t first, std::size_t count)>;
+  /// For all passes from now on except forward_cached; an empty one switches it off. Without `gradient` backward takes the change for constant and
+  /// gradients of the rows pass unchanged; with it the unchanged rows are kept until backward.
+  void set_input_filter(input_filter filter, filter_gradient gradient = {});
 
   /// y = block(x); x and y may be the same buffer. Works through the batch in pieces of about 2048 tokens, so any number of sequences costs the
   /// memory of one piece.
@@ -72,9 +82,10 @@ class block_runner {
   void forward_train(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y);
   /// dL/dW of every linear layer, [out x in] each, from dL/dy [tokens x hidden]; `accumulate` adds to what is there. A null entry of
   /// `d_linears` skips that layer. No gradient of x is formed unless `dx` (not y's or dy's buffer) is not null. Once for each forward_train:
-  /// it consumes what was kept. `hook`, unless empty, sees the factors of each dL/dW that is asked for.
+  /// it consumes what was kept. `hook`, unless empty, sees the factors of each dL/dW that is asked for. `vectors`, unless null, receives the gradients
+  /// of norm weights and biases, or they are added to what it holds if `accumulate`.
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx = nullptr,
-                const gradient_hook& hook = {});
+                const gradient_hook& hook = {}, vector_gradients* vectors = nullptr);
 
   // A block in steps, for tuners that stop between its layers. Each works on the whole batch; the rows it returns lie in the runner, in the element
   // type of its products, until the same step is called again. Only the weights that a step names are looked at.

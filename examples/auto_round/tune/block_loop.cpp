@@ -1,9 +1,12 @@
 #include "tune/block_loop.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <utility>
 
+#include "tune/initial_scales.hpp"
 #include "tune/stopwatch.hpp"
 
 namespace auto_round::tune {
@@ -34,6 +37,18 @@ void fake_quantize(std::vector<tuned_block>& unit) {
   });
 }
 
+void add_to(std::vector<float>& sum, const std::vector<float>& x, bool first) {
+  if (first || sum.empty()) sum = x;
+  else
+    for (std::size_t i = 0; i < x.size(); ++i) sum[i] += x[i];
+}
+
+void add_vectors(const model::vector_gradients& d, bool first, model::vector_gradients& sum) {
+  add_to(sum.input_norm, d.input_norm, first);
+  add_to(sum.post_attention_norm, d.post_attention_norm, first);
+  for (std::size_t i = 0; i < sum.bias.size(); ++i) add_to(sum.bias[i], d.bias[i], first);
+}
+
 }  // namespace
 
 /// The rates of layers of one width of bits, which gives the default.
@@ -55,9 +70,9 @@ block_loop::block_loop(const model::model_spec& spec, const text::calibration_se
       batch_(std::min(static_cast<std::size_t>(options.batch_size), samples_)),
       random_(static_cast<std::uint64_t>(options.seed)) {}
 
-/// Momentum needs gradients in memory; so do several micro-batches where each one's scale gradients are rounded on their own.
+/// Momentum and Adam need gradients in memory; so do several micro-batches where each one's scale gradients are rounded on their own.
 bool block_loop::stores_gradients() const {
-  return o_.momentum != 0 || (o_.gradient_accumulate_steps > 1 && o_.scale_gradient == ar::scale_gradient::reference);
+  return o_.momentum != 0 || o_.enable_adam || (o_.gradient_accumulate_steps > 1 && o_.scale_gradient == ar::scale_gradient::reference);
 }
 
 /// What tuned layers must keep in memory for these options.
@@ -66,10 +81,12 @@ tuned_layer::storage block_loop::storage() const {
   keep.best = !o_.not_use_best_mse;
   keep.gradient = stores_gradients();
   keep.momentum = o_.momentum != 0;
+  keep.adam = o_.enable_adam;
   return keep;
 }
 
-void block_loop::prepare(const std::vector<layer_plan>& layers, tuned_block& block) {
+result<void> block_loop::prepare(std::vector<layer_plan>& layers, tuned_block& block, std::int64_t block_index,
+                                 const std::vector<column_importance>& importance) {
   const bool narrow = o_.precision == linalg::precision::bf16;
   const std::size_t count = layers.size();
   block.layers.resize(count);
@@ -83,27 +100,61 @@ void block_loop::prepare(const std::vector<layer_plan>& layers, tuned_block& blo
   block.gradient_pointers.assign(count, nullptr);
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t n = block.floats.linears[i].size();
-    const layer_plan& l = layers[i];
+    layer_plan& l = layers[i];
     if (l.choice == nullptr) {
       block.quantized.linears[i] = block.floats.linears[i];
       continue;
     }
-    block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), l.rows, l.cols, storage(), l.choice->start);
+    initial_values initial;
+    if (o_.enable_alg_ext) {
+      auto found = search_initial(l, block.floats.linears[i].data(), i < importance.size() ? importance[i].sum : std::vector<float>(), o_.compat);
+      if (!found) return forward_error(found);
+      initial = std::move(*found);
+    }
+    block.layers[i] = std::make_unique<tuned_layer>(l.name, l.choice->scheme, l.grid, block.floats.linears[i].data(), l.rows, l.cols, storage(), l.choice->start,
+                                                    std::move(initial));
     if (narrow) block.quantized.linears_bf16[i].resize(n);
     else block.quantized.linears[i].resize(n);
     block.gradients[i].resize(n);
     block.gradient_pointers[i] = block.gradients[i].data();
   }
+  if (o_.enable_norm_bias_tuning) {
+    model::block_weights& q = block.quantized;
+    const auto add = [&](const std::string& name, std::vector<float>& value, std::vector<float>& gradient, int bits) {
+      if (!value.empty()) block.vectors.push_back({name, &value, &gradient, bits, tuned_vector(value)});
+    };
+    const std::string prefix = spec_.block_prefix + std::to_string(block_index) + ".";
+    add(prefix + spec_.input_norm_name, q.input_norm, block.vector_gradients.input_norm, 16);
+    add(prefix + spec_.post_attention_norm_name, q.post_attention_norm, block.vector_gradients.post_attention_norm, 16);
+    block.vector_gradients.bias.resize(count);
+    for (std::size_t i = 0; i < std::min(count, q.bias.size()); ++i)
+      if (layers[i].choice != nullptr) add(layers[i].name + ".bias", q.bias[i], block.vector_gradients.bias[i], layers[i].choice->scheme.bits);
+  }
+  return {};
 }
 
-void block_loop::propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations& out) {
+/// The filter of a runner is that of the block that it runs: none for blocks whose layers read float rows.
+void block_loop::quantize_inputs(model::block_runner& runner, const tuned_block& block, bool train) const {
+  input_quantizer* const inputs = block.inputs.get();
+  if (inputs == nullptr) return runner.set_input_filter({});
+  const auto filter = [inputs](int linear, float* x, std::size_t tokens) { inputs->forward(linear, x, tokens); };
+  if (!train) return runner.set_input_filter(filter);
+  runner.set_input_filter(filter, [inputs](int linear, const float* x, float* d, std::size_t first, std::size_t n) { inputs->backward(linear, x, d, first, n); });
+}
+
+void block_loop::propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations* out, const block_hook& hook) {
   std::vector<float> x(batch_ * sample_size());
   for (std::size_t first = 0; first < samples_; first += batch_) {
     const std::size_t n = std::min(batch_, samples_ - first);
     in.load(first, n, x.data());
-    for (std::size_t b = 0; b < unit.size(); ++b)
-      runner(0).forward(quantized ? unit[b].quantized : unit[b].floats, x.data(), n, seqlen_, x.data());
-    out.store(first, n, x.data());
+    for (std::size_t b = 0; b < unit.size(); ++b) {
+      if (quantized) quantize_inputs(runner(0), unit[b], false);
+      else runner(0).set_input_filter({});
+      model::block_runner::input_hook sees;
+      if (hook) sees = [&](int linear, const float* rows, std::size_t tokens) { hook(b, linear, rows, tokens); };
+      runner(0).forward(quantized ? unit[b].quantized : unit[b].floats, x.data(), n, seqlen_, x.data(), sees);
+    }
+    if (out != nullptr) out->store(first, n, x.data());
   }
 }
 
@@ -125,16 +176,19 @@ result<void> block_loop::run(std::vector<tuned_block>& unit, const activations& 
   ar::batch_sampler sampler(random_, order.data(), samples, global_batch);
   std::vector<float> x(batch * sample_size()), pred(batch * sample_size());
   std::vector<layer_step> steps;
-  for (const tuned_block& block : unit)
-    for (const auto& layer : block.layers) {
-      if (layer == nullptr) continue;
-      const int bits = layer->scheme().bits;
-      const double lr = o_.lr.value_or(ar::default_learning_rate(static_cast<int>(o_.iters), bits));
-      const int iters = static_cast<int>(o_.iters);
-      if (std::ranges::find(steps, bits, &layer_step::bits) == steps.end())
-        steps.push_back({bits, {0, 0, static_cast<float>(o_.momentum), o_.enable_minmax_tuning}, {lr, iters}, {o_.minmax_lr.value_or(lr * o_.minmax_lr_share), iters}});
-    }
+  const auto add_rate = [&](int bits) {
+    if (std::ranges::find(steps, bits, &layer_step::bits) != steps.end()) return;
+    const int iters = static_cast<int>(o_.iters);
+    const double lr = o_.lr.value_or(ar::default_learning_rate(iters, bits));
+    steps.push_back({bits, {0, 0, static_cast<float>(o_.momentum), o_.enable_minmax_tuning}, {lr, iters}, {o_.minmax_lr.value_or(lr * o_.minmax_lr_share), iters}});
+  };
+  for (const tuned_block& block : unit) {
+    for (const auto& layer : block.layers)
+      if (layer != nullptr) add_rate(layer->scheme().bits);
+    for (const auto& v : block.vectors) add_rate(v.bits);
+  }
 
+  const bool outliers = drops_outliers(unit);
   double best = std::numeric_limits<float>::max();
   for (std::int64_t t = 0; t < o_.iters; ++t) {
     stopwatch watch;
@@ -143,6 +197,7 @@ result<void> block_loop::run(std::vector<tuned_block>& unit, const activations& 
     for (std::size_t i = 0; i < global_batch; ++i)
       for (std::size_t k = 0; k < seqlen_; ++k) valid += set_.valid[static_cast<std::size_t>(idx[i]) * seqlen_ + k] != 0;
     fake_quantize(unit);
+    apply_vectors(unit);
     double total = 0;
     for (std::size_t first = 0; first < global_batch; first += batch) {
       const std::size_t n = std::min(batch, global_batch - first);
@@ -150,16 +205,20 @@ result<void> block_loop::run(std::vector<tuned_block>& unit, const activations& 
       const float* in = x.data();
       for (std::size_t b = 0; b < unit.size(); ++b) {
         float* out = b + 1 == unit.size() ? pred.data() : between(b, n);
+        quantize_inputs(runner(b), unit[b], true);
         runner(b).forward_train(unit[b].quantized, in, n, seqlen_, out);
         in = out;
       }
       watch.lap(seconds.forward);
-      total += loss(idx + first, n, target, pred.data()) / std::max(valid, 1.0);
+      total += (outliers ? loss_without_outliers(idx + first, n, target, pred.data()) : loss(idx + first, n, target, pred.data())) / std::max(valid, 1.0);
       float* dy = pred.data();
       for (std::size_t b = unit.size(); b-- > 0;) {
         float* dx = b == 0 ? nullptr : between_gradient(b, n);
         const bool add = first != 0 && !stores_gradients();
-        runner(b).backward(unit[b].quantized, dy, unit[b].gradient_pointers, add, dx);
+        // Gradients of vectors add up over micro-batches in any case.
+        model::vector_gradients vectors;
+        runner(b).backward(unit[b].quantized, dy, unit[b].gradient_pointers, add, dx, {}, unit[b].vectors.empty() ? nullptr : &vectors);
+        if (!unit[b].vectors.empty()) add_vectors(vectors, first == 0, unit[b].vector_gradients);
         dy = dx;
       }
       watch.lap(seconds.backward);
@@ -186,19 +245,22 @@ result<void> block_loop::run(std::vector<tuned_block>& unit, const activations& 
     } else {
       summary.best_loss = best;
       if (better)
-        for (tuned_block& block : unit)
+        for (tuned_block& block : unit) {
           for (auto& layer : block.layers)
             if (layer != nullptr) layer->mark_best();
+          for (auto& v : block.vectors) v.tuned.mark_best();
+          if (block.inputs != nullptr) block.inputs->mark_best();
+        }
       if (t + 1 == o_.iters) break;
       if (o_.dynamic_max_gap > 0 && t - summary.best_iteration >= o_.dynamic_max_gap) break;
     }
-    step(unit, steps);
+    step(unit, steps, static_cast<int>(t));
     watch.lap(seconds.step);
   }
   return {};
 }
 
-void block_loop::step(std::vector<tuned_block>& unit, std::vector<layer_step>& steps) {
+void block_loop::step(std::vector<tuned_block>& unit, std::vector<layer_step>& steps, int t) {
   for (layer_step& s : steps) {
     s.options.lr = s.lr.lr();
     s.options.minmax_lr = s.minmax_lr.lr();
@@ -211,9 +273,13 @@ void block_loop::step(std::vector<tuned_block>& unit, std::vector<layer_step>& s
     if (stores_gradients()) b.layers[i]->step_stored(first, last, o);
     else b.layers[i]->step(first, last, b.gradients[i].data(), o);
   });
-  for (tuned_block& block : unit)
+  for (tuned_block& block : unit) {
     for (auto& layer : block.layers)
-      if (layer != nullptr) layer->end_step();
+      if (layer != nullptr) layer->end_step(std::ranges::find(steps, layer->scheme().bits, &layer_step::bits)->options);
+    for (auto& v : block.vectors) v.tuned.step(*v.gradient, std::ranges::find(steps, v.bits, &layer_step::bits)->options.lr, static_cast<float>(o_.momentum),
+                                               o_.enable_adam, t + 1);
+    if (block.inputs != nullptr && o_.enable_minmax_tuning) block.inputs->step(steps.front().options.minmax_lr);
+  }
   for (layer_step& s : steps) {
     s.lr.advance();
     s.minmax_lr.advance();
@@ -224,7 +290,7 @@ void block_loop::step(std::vector<tuned_block>& unit, std::vector<layer_step>& s
 /// accumulation. Turns pred into dL/dpred of 1000 times that.
 double block_loop::loss(const std::int32_t* idx, std::size_t n, const activations& target, float* pred) {
   const double reduce = o_.gradient_accumulate_steps == 1 ? 1.0 / (static_cast<double>(n) * static_cast<double>(sample_size())) : 1.0;
-  const float factor = static_cast<float>(2000.0 * reduce);
+  const float factor = static_cast<float>(gradient_factor() * reduce);
   token_loss_.assign(n * seqlen_, 0.0);
 #pragma omp parallel
   {
@@ -245,6 +311,63 @@ double block_loop::loss(const std::int32_t* idx, std::size_t n, const activation
   return sum * reduce;
 }
 
+/// The reference lets the loss of few bits (act_bits 4 and less, or less than 4 bits) look away from the largest errors.
+bool block_loop::drops_outliers(const std::vector<tuned_block>& unit) const {
+  if (!o_.enable_alg_ext) return false;
+  for (const tuned_block& block : unit)
+    for (const auto& layer : block.layers) {
+      if (layer == nullptr) continue;
+      const ar::tune_family family = layer->grid().family;
+      const bool searched = layer->has_initial_scales() && (family == ar::tune_family::symmetric || family == ar::tune_family::scaled);
+      return searched && (layer->scheme().bits < 4 || layer->scheme().act_bits.value_or(16) <= 4);  // the first layer stands for its block
+    }
+  return false;
+}
+
+/// Mean squared error of the valid tokens without the thousandth of the batch's elements that are farthest off, which get no gradient.
+double block_loop::loss_without_outliers(const std::int32_t* idx, std::size_t n, const activations& target, float* pred) {
+  const std::size_t elements = n * sample_size(), dropped = std::max<std::size_t>(1, elements / 1000);
+  const double reduce = 1.0 / static_cast<double>(elements);
+  const float factor = static_cast<float>(gradient_factor() * reduce);
+  errors_.resize(elements);
+#pragma omp parallel
+  {
+    std::vector<float> wide(o_.bf16_activations ? hidden_ : 0);
+#pragma omp for schedule(static)
+    for (std::size_t token = 0; token < n * seqlen_; ++token) {
+      const float* const to = target.row(static_cast<std::size_t>(idx[token / seqlen_]), token % seqlen_ * hidden_, hidden_, wide.data());
+      for (std::size_t i = 0; i < hidden_; ++i) {
+        pred[token * hidden_ + i] -= to[i];
+        errors_[token * hidden_ + i] = std::abs(pred[token * hidden_ + i]);
+      }
+    }
+  }
+  const auto last = errors_.begin() + static_cast<std::ptrdiff_t>(dropped - 1);
+  std::nth_element(errors_.begin(), last, errors_.end(), std::greater<>());
+  const float limit = *last;
+  // Of errors that are equal the first ones go.
+  std::size_t equal = dropped - static_cast<std::size_t>(std::count_if(errors_.begin(), last, [&](float e) { return e > limit; }));
+  double sum = 0;
+  for (std::size_t token = 0; token < n * seqlen_; ++token) {
+    const bool valid = set_.valid[static_cast<std::size_t>(idx[token / seqlen_]) * seqlen_ + token % seqlen_] != 0;
+    float* const p = pred + token * hidden_;
+    for (std::size_t i = 0; i < hidden_; ++i) {
+      const float size = std::abs(p[i]);
+      const bool out = size > limit || (size == limit && equal > 0);
+      if (size == limit && equal > 0) --equal;
+      if (out || !valid) p[i] = 0.0f;
+      sum += static_cast<double>(p[i]) * static_cast<double>(p[i]);
+      p[i] *= factor;
+    }
+  }
+  return sum * reduce;
+}
+
+void block_loop::apply_vectors(std::vector<tuned_block>& unit) const {
+  for (tuned_block& block : unit)
+    for (auto& v : block.vectors) v.tuned.apply(*v.value);
+}
+
 std::vector<quantized_layer> block_loop::quantize(std::vector<tuned_block>& unit) {
   std::vector<quantized_layer> layers;
   std::vector<std::size_t> index;  // of each tuned layer, in the order of the unit
@@ -258,6 +381,14 @@ std::vector<quantized_layer> block_loop::quantize(std::vector<tuned_block>& unit
     const std::size_t block = static_cast<std::size_t>(&b - unit.data());
     b.layers[i]->quantize(first, last, layers[index[block * b.layers.size() + i]]);
   });
+  for (tuned_block& block : unit) {
+    for (auto& v : block.vectors) v.tuned.apply_best(*v.value);
+    if (block.inputs == nullptr) continue;
+    block.inputs->keep_best();
+    const auto b = static_cast<std::size_t>(&block - unit.data());
+    for (std::size_t i = 0; i < block.layers.size(); ++i)
+      if (block.layers[i] != nullptr) layers[index[b * block.layers.size() + i]].act_max = block.inputs->maximum(static_cast<int>(i));
+  }
   // What the next blocks see is what is stored.
   for (std::size_t b = 0; b < unit.size(); ++b)
     for (std::size_t i = 0; i < unit[b].layers.size(); ++i) {

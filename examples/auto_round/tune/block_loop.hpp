@@ -3,15 +3,20 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "ar/tune.hpp"
 #include "model/block.hpp"
 #include "tune/activations.hpp"
+#include "tune/importance.hpp"
+#include "tune/input_quantizer.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
 #include "tune/tuned_layer.hpp"
+#include "tune/tuned_vector.hpp"
 
 namespace auto_round::tune {
 
@@ -22,6 +27,18 @@ struct tuned_block {
   std::vector<std::unique_ptr<tuned_layer>> layers;   // null where a layer stays in float
   std::vector<std::vector<float>> gradients;
   std::vector<float*> gradient_pointers;
+  std::unique_ptr<input_quantizer> inputs;  // null where the layers read float rows
+
+  // Norms and biases, where they are tuned.
+  struct vector_parameter {
+    std::string name;             // of the tensor
+    std::vector<float>* value;    // in `quantized`
+    std::vector<float>* gradient; // in `vector_gradients`
+    int bits;                     // of the layer, for its rate; 16 for norms
+    tuned_vector tuned;
+  };
+  std::vector<vector_parameter> vectors;
+  model::vector_gradients vector_gradients;
 };
 
 class block_loop {
@@ -29,8 +46,9 @@ class block_loop {
   /// Everything must outlive the loop. One random generator lives through all its runs.
   block_loop(const model::model_spec& spec, const text::calibration_set& calibration, const signround_options& options, const tuning_events& events);
 
-  /// Makes the layers, weights and gradients that a run works with from the float weights, which must be there.
-  void prepare(const std::vector<layer_plan>& layers, tuned_block& block);
+  /// Makes the layers, weights and gradients that a run works with from the float weights, which must be there. `block_index` names its vectors.
+  /// `importance`: by layer, or empty; used by searched initial scales.
+  result<void> prepare(std::vector<layer_plan>& layers, tuned_block& block, std::int64_t block_index, const std::vector<column_importance>& importance = {});
 
   /// Tunes the layers of `unit` on the first `samples` samples of `input`, the blocks' input, towards `target`, the float model's output. Fills in losses
   /// and iterations of `summary` and adds to `seconds`. error_kind::interrupted if an event says so.
@@ -40,16 +58,27 @@ class block_loop {
   /// The tuned layers, quantized; `quantized` of the blocks then holds what is stored.
   std::vector<quantized_layer> quantize(std::vector<tuned_block>& unit);
 
-  /// Runs blocks on a whole chain, a few samples at a time, from `in` to `out` (which may be the same).
-  void propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations& out);
+  /// Runs blocks on a whole chain, a few samples at a time, from `in` to `out` (which may be the same; null: nowhere). `hook`, unless empty, sees what
+  /// the linear layers read.
+  using block_hook = std::function<void(std::size_t block, int linear, const float* x, std::size_t tokens)>;
+  void propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations* out, const block_hook& hook = {});
+
+  /// The generator of all draws so far; what is tuned after the blocks goes on with it.
+  ar::python_random& random() { return random_; }
 
  private:
   struct layer_step;
   std::size_t sample_size() const { return seqlen_ * hidden_; }
   bool stores_gradients() const;
+  /// Gradients are those of a thousand times the squared error, so that half precision keeps small ones; Adam does without.
+  double gradient_factor() const { return o_.enable_adam ? 2.0 : 2000.0; }
+  bool drops_outliers(const std::vector<tuned_block>& unit) const;
+  void quantize_inputs(model::block_runner& runner, const tuned_block& block, bool train) const;
+  void apply_vectors(std::vector<tuned_block>& unit) const;
   tuned_layer::storage storage() const;
-  void step(std::vector<tuned_block>& unit, std::vector<layer_step>& steps);
+  void step(std::vector<tuned_block>& unit, std::vector<layer_step>& steps, int t);
   double loss(const std::int32_t* idx, std::size_t n, const activations& target, float* pred);
+  double loss_without_outliers(const std::int32_t* idx, std::size_t n, const activations& target, float* pred);
   model::block_runner& runner(std::size_t i);
   float* between(std::size_t b, std::size_t n) { return buffer(between_, b, n); }
   float* between_gradient(std::size_t b, std::size_t n) { return buffer(between_gradient_, b, n); }
@@ -64,6 +93,7 @@ class block_loop {
   std::vector<model::block_runner> runners_;
   std::vector<std::vector<float>> between_, between_gradient_;
   std::vector<double> token_loss_;
+  std::vector<float> errors_;
 };
 
 }  // namespace auto_round::tune

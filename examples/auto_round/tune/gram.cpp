@@ -186,6 +186,7 @@ class gram_tuner {
     auto plan = plan_layers(spec_, index, choices_, o_);
     if (!plan) return forward_error(plan);
     layers_ = std::move(*plan);
+    set_global_scales(spec_, floats_, o_.compat, layers_);
     outputs_.assign(count, {});
     quantized_.bias = floats_.bias;
     quantized_.input_norm = floats_.input_norm;
@@ -282,7 +283,7 @@ class gram_tuner {
     std::vector<tuned_block> unit(1);
     tuned_block& block = unit.front();
     block.floats = std::move(floats_);
-    loop.prepare(layers_, block);
+    if (auto r = loop.prepare(layers_, block, block_.first_block); !r) return r;
     block_result loop_result;
     loop_result.first_block = block_.first_block;
     if (auto r = loop.run(unit, stream_, float_stream_, samples_, loop_result, out_.seconds); !r) return r;
@@ -614,6 +615,11 @@ result<tuning_result> run(method how, const model::weight_source& source, const 
   if (auto r = check_run(source.spec(), calibration, choices, options); !r) return forward_error(r);
   if (options.nblocks != 1 || options.gradient_accumulate_steps != 1 || options.momentum != 0 || options.dynamic_max_gap > 0)
     return fail(error_kind::usage, "nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap belong to tuning by blocks");
+  if (options.enable_alg_ext || options.enable_adam || options.enable_norm_bias_tuning)
+    return fail(error_kind::usage, "enable_alg_ext, enable_adam and enable_norm_bias_tuning belong to tuning by blocks");
+  if (auto r = require_rows(choices); !r) return forward_error(r);
+  const std::string& head = source.spec().head_name;
+  if (choices.count(head.substr(0, head.rfind('.'))) != 0) return fail(error_kind::usage, "the head is tuned by the block loop only");
   try {
     return gram_tuner(how, source, calibration, choices, options, events).run();
   } catch (const std::bad_alloc&) {

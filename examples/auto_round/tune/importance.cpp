@@ -49,11 +49,10 @@ result<importance_matrix> collect(const model::weight_source& source, const text
       // k and v read what q reads, up what gate reads.
       if (linear == spec.k || linear == spec.v || linear == spec.up) return;
       column_importance& c = *of[static_cast<std::size_t>(linear)];
-      if (const ar::errc e = add_columns(in, tokens, c.sum.size(), c.tokens == 0, c.sum); e != ar::errc::ok && bad == ar::errc::ok) {
+      if (const ar::errc e = c.add(in, tokens, c.sum.size()); e != ar::errc::ok && bad == ar::errc::ok) {
         bad = e;
         bad_layer = linear;
       }
-      c.tokens += static_cast<std::int64_t>(tokens);
     };
     for (std::size_t first = 0; first < samples; first += batch) {
       const std::size_t n = std::min(batch, samples - first);
@@ -76,6 +75,13 @@ result<importance_matrix> collect(const model::weight_source& source, const text
 }
 
 }  // namespace
+
+ar::errc column_importance::add(const float* x, std::size_t rows, std::size_t cols) {
+  sum.resize(cols);
+  const ar::errc e = add_columns(x, rows, cols, tokens == 0, sum);
+  if (e == ar::errc::ok) tokens += static_cast<std::int64_t>(rows);
+  return e;
+}
 
 std::vector<float> column_importance::per_sequence() const {
   std::vector<float> mean = sum;

@@ -2,12 +2,14 @@
 // with it (an importance matrix, "imatrix").
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "ar/errc.hpp"
 #include "error.hpp"
 #include "model/decoder.hpp"
 #include "model/linalg.hpp"
@@ -22,6 +24,8 @@ struct column_importance {
   std::int64_t tokens = 0;     ///< likewise
   /// sum / sequences, which is what auto-round weights with. (llama.cpp divides by the tokens; a common factor changes no search.)
   std::vector<float> per_sequence() const;
+  /// Adds the rows x [tokens x cols] of a layer's input. errc::non_finite leaves the sum as it was.
+  ar::errc add(const float* x, std::size_t tokens, std::size_t cols);
 };
 using importance_matrix = std::map<std::string, column_importance>;  ///< by checkpoint name without ".weight"
 

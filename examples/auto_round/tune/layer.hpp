@@ -28,6 +28,7 @@ struct quantized_layer {
   std::vector<float> zero_point;   ///< [rows x groups], asymmetric integers; empty for symmetric (2^(bits-1) throughout)
   std::vector<float> wmin;         ///< K types with minimum: [rows x groups]
   std::vector<float> d_scale, d_wmin;  ///< K types: steps of the super-block, [rows x superblocks]
+  float act_max = -1;                  ///< static scales of activations: the largest magnitude that they are made for; negative where there are none
   float global_scale = 0;              ///< types with a scale of the whole tensor (NVFP4): that scale; 0 for others and for a tensor of zeros
 };
 

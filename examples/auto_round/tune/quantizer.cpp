@@ -130,6 +130,13 @@ bool searches_by_default(const ar::scheme_fields& s, bool reference) {
   return !reference && s.group_rows == 0 && s.bits == 8 && s.data_type.starts_with("fp") && act_bits >= 8;
 }
 
+const ar::range_kernels* tuned_kernels(std::string_view data_type, int bits, bool sym, bool tiles, ar::real scale_type) {
+  const ar::quantizer_request wanted{.data_type = data_type, .bits = bits, .sym = sym, .tiles = tiles, .tuning = true};
+  ar::quantizer_choice found;
+  if (ar::resolve_quantizer(wanted, found) != ar::errc::ok || found.data_type.empty()) return nullptr;
+  return ar::kernels().range_type(found.data_type, ar::real::f32, scale_type);
+}
+
 bool has_global_scale(const ar::scheme_fields& scheme) {
   const auto choice = choose(scheme, {}, {});
   const ar::range_kernels* k = choice ? range_kernels_of(*choice, {}) : nullptr;

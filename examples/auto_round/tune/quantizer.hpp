@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 
+#include "ar/detail/kernel_table.hpp"
 #include "ar/numeric/real.hpp"
 #include "ar/scheme.hpp"
 #include "error.hpp"
@@ -35,6 +37,10 @@ result<quantized_layer> quantize_layer(const float* weight, const std::string& n
 /// The same for tensor `name`.weight of a model.
 result<quantized_layer> quantize_layer(const model::weight_source& source, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows,
                                        std::size_t cols, const rounding& how = {});
+
+/// The kernels of a data type for float data, with scales in half precision where they are stored in a format; the type is the one that SignRound and
+/// activations get for these fields of a scheme. Null for the block types of GGUF and for what there is no quantizer for.
+const ar::range_kernels* tuned_kernels(std::string_view data_type, int bits, bool sym, bool tiles = false, ar::real scale_type = ar::real::f16);
 
 /// True for types with a scale of the whole tensor (NVFP4).
 bool has_global_scale(const ar::scheme_fields& scheme);

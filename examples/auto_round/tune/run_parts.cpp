@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ar/tune.hpp"
+#include "tune/quantizer.hpp"
 #include "tune/tuned_layer.hpp"
 
 namespace auto_round::tune {
@@ -23,9 +24,10 @@ result<void> check_run(const model::model_spec& spec, const text::calibration_se
   std::set<std::string> known;
   for (std::int64_t b = 0; b < spec.num_layers; ++b)
     for (std::size_t i = 0; i < spec.linears.size(); ++i) known.insert(spec.linear_name(b, static_cast<int>(i)));
+  if (!spec.tie_word_embeddings) known.insert(spec.head_name.substr(0, spec.head_name.rfind('.')));
   for (const auto& [name, choice] : choices)
     if (choice.scheme.bits < 16 && known.count(name) == 0)
-      return fail(error_kind::input, "only linear layers of the decoder blocks can be tuned; this is none of them", {}, name);
+      return fail(error_kind::input, "only linear layers of the decoder blocks and a head of its own can be tuned; this is none of them", {}, name);
   return {};
 }
 
@@ -43,31 +45,59 @@ result<void> embed_calibration(const model::weight_source& source, const text::c
   return {};
 }
 
+result<layer_plan> plan_layer(const std::string& name, std::size_t rows, std::size_t cols, const layer_choices& choices, const signround_options& options) {
+  layer_plan p;
+  p.name = name;
+  p.rows = rows;
+  p.cols = cols;
+  const auto choice = choices.find(p.name);
+  if (choice == choices.end() || choice->second.scheme.bits >= 16) return p;
+  const ar::scheme_fields& scheme = choice->second.scheme;
+  const auto grid = grid_of(scheme, choice->second.scale_type);
+  if (!grid) return fail(error_kind::unsupported, "this scheme cannot be tuned; quantize the layer by rounding (iters 0) or choose another scheme", {}, p.name);
+  p.choice = &choice->second;
+  p.grid = *grid;
+  p.grid.clamp = options.clamp;
+  p.grid.scale_grad = options.scale_gradient;
+  p.group_size = resolve_group_size(scheme.group_size, p.cols);
+  ar::tune_layer shape;
+  shape.rows = p.rows;
+  shape.cols = p.cols;
+  shape.group_size = p.group_size;
+  const ar::errc e = ar::check(p.grid, shape);
+  if (e != ar::errc::ok) return fail(error_kind::unsupported, std::string("this scheme does not fit the layer's shape: ") + ar::message(e), {}, p.name);
+  return p;
+}
+
 result<std::vector<layer_plan>> plan_layers(const model::model_spec& spec, std::int64_t index, const layer_choices& choices, const signround_options& options) {
-  std::vector<layer_plan> plans(spec.linears.size());
-  for (std::size_t i = 0; i < plans.size(); ++i) {
-    layer_plan& p = plans[i];
-    p.name = spec.linear_name(index, static_cast<int>(i));
-    p.rows = static_cast<std::size_t>(spec.linears[i].out_features);
-    p.cols = static_cast<std::size_t>(spec.linears[i].in_features);
-    const auto choice = choices.find(p.name);
-    if (choice == choices.end() || choice->second.scheme.bits >= 16) continue;
-    const ar::scheme_fields& scheme = choice->second.scheme;
-    const auto grid = grid_of(scheme, choice->second.scale_type);
-    if (!grid) return fail(error_kind::unsupported, "this scheme cannot be tuned; quantize the layer by rounding (iters 0) or choose another scheme", {}, p.name);
-    p.choice = &choice->second;
-    p.grid = *grid;
-    p.grid.clamp = options.clamp;
-    p.grid.scale_grad = options.scale_gradient;
-    p.group_size = resolve_group_size(scheme.group_size, p.cols);
-    ar::tune_layer shape;
-    shape.rows = p.rows;
-    shape.cols = p.cols;
-    shape.group_size = p.group_size;
-    const ar::errc e = ar::check(p.grid, shape);
-    if (e != ar::errc::ok) return fail(error_kind::unsupported, std::string("this scheme does not fit the layer's shape: ") + ar::message(e), {}, p.name);
+  std::vector<layer_plan> plans;
+  for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+    auto p = plan_layer(spec.linear_name(index, static_cast<int>(i)), static_cast<std::size_t>(spec.linears[i].out_features),
+                        static_cast<std::size_t>(spec.linears[i].in_features), choices, options);
+    if (!p) return forward_error(p);
+    plans.push_back(std::move(*p));
   }
   return plans;
+}
+
+void set_global_scales(const model::model_spec& spec, const model::block_weights& weights, bool compat, std::vector<layer_plan>& layers) {
+  std::vector<float> scales(layers.size(), -1.0f);
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (layers[i].choice != nullptr) scales[i] = own_global_scale(layers[i].choice->scheme, weights.linears[i]);
+  share_global_scales(spec, scales, compat);
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (scales[i] >= 0) layers[i].grid.global_scale = scales[i];
+}
+
+bool tunes_by_rows(const ar::scheme_fields& scheme) {
+  return scheme.group_rows <= 1 && scheme.group_size != 0 && (scheme.bits >= 16 || scheme.act_bits.value_or(16) > 8);
+}
+
+result<void> require_rows(const layer_choices& choices) {
+  for (const auto& [name, choice] : choices)
+    if (!tunes_by_rows(choice.scheme))
+      return fail(error_kind::unsupported, "layers whose inputs are quantized, or whose groups span rows, are tuned by the block loop only", {}, name);
+  return {};
 }
 
 }  // namespace auto_round::tune

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ar/detail/tune_types.hpp"
+#include "model/block.hpp"
 #include "tune/activations.hpp"
 #include "tune/signround.hpp"
 
@@ -29,5 +30,16 @@ struct layer_plan {
 /// The layers of block `index`, in the order of model_spec::linears; error_kind::unsupported, naming the layer, if its scheme has no tuned grid or does
 /// not fit its shape.
 result<std::vector<layer_plan>> plan_layers(const model::model_spec& spec, std::int64_t index, const layer_choices& choices, const signround_options& options);
+
+/// The same for one layer [rows x cols]; without a choice, or with one of 16 bits, it stays in float.
+result<layer_plan> plan_layer(const std::string& name, std::size_t rows, std::size_t cols, const layer_choices& choices, const signround_options& options);
+
+/// Gives the grids of a block's layers the scales of their whole tensors, where the type has one, shared by layers that engines fuse.
+void set_global_scales(const model::model_spec& spec, const model::block_weights& weights, bool compat, std::vector<layer_plan>& layers);
+
+/// True for layers that can be tuned row by row: their groups lie in rows, their inputs are not quantized. What gram and hybrid need.
+bool tunes_by_rows(const ar::scheme_fields& scheme);
+/// error_kind::unsupported, naming the layer, if one of the choices is not so.
+result<void> require_rows(const layer_choices& choices);
 
 }  // namespace auto_round::tune

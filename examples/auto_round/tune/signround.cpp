@@ -5,7 +5,11 @@
 #include <new>
 #include <utility>
 
+#include "ar/tune.hpp"
+#include "model/kernels.hpp"
 #include "tune/block_loop.hpp"
+#include "tune/outside_layer.hpp"
+#include "tune/quantizer.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/stopwatch.hpp"
 
@@ -35,11 +39,63 @@ class block_tuner {
       const std::int64_t count = std::min(o_.nblocks, spec_.num_layers - first);
       if (auto r = run_unit(first, count); !r) return forward_error(r);
     }
+    if (tunes_head())
+      if (auto r = run_head(); !r) return forward_error(r);
     return std::move(out_);
   }
 
  private:
   std::size_t sample_size() const { return seqlen_ * hidden_; }
+
+  std::string head_layer() const { return spec_.head_name.substr(0, spec_.head_name.rfind('.')); }
+  bool tunes_head() const {
+    const auto choice = choices_.find(head_layer());
+    return choice != choices_.end() && choice->second.scheme.bits < 16;
+  }
+
+  /// The head, on what the final norm makes of the last block's output in both chains.
+  result<void> run_head() {
+    stopwatch watch;
+    layer_choices one;
+    one.insert(*choices_.find(head_layer()));
+    auto plan = plan_layer(head_layer(), static_cast<std::size_t>(spec_.vocab_size), hidden_, one, o_);
+    if (!plan) return forward_error(plan);
+    auto weight = model::read_tensor(source_, spec_.head_name, {plan->rows, plan->cols});
+    if (!weight) return forward_error(weight);
+    plan->grid.global_scale = own_global_scale(plan->choice->scheme, *weight);
+    auto norm = model::read_tensor(source_, spec_.final_norm_name, {hidden_});
+    if (!norm) return forward_error(norm);
+    const bool has_quantized = o_.enable_quanted_input;
+    normalize(float_chain_, *norm);
+    if (has_quantized) normalize(input_, *norm);
+    watch.lap(out_.seconds.collect);
+    const std::size_t drawn = std::min(samples_, static_cast<std::size_t>(o_.batch_size * o_.gradient_accumulate_steps));
+    std::vector<std::int32_t> order(samples_);
+    ar::batch_sampler sampler(loop_.random(), order.data(), samples_, drawn);
+    block_result summary;
+    summary.first_block = spec_.num_layers;
+    summary.blocks = 0;
+    summary.quantized = summary.layers = 1;
+    auto layer = tune_outside(*plan, {weight->data(), &float_chain_, has_quantized ? &input_ : &float_chain_, &set_, [&] { return sampler.next(); }}, o_, events_, summary);
+    if (!layer) return forward_error(layer);
+    watch.lap(out_.seconds.step);
+    out_.blocks.push_back(summary);
+    std::vector<quantized_layer> layers;
+    layers.push_back(std::move(*layer));
+    if (events_.on_block)
+      if (auto r = events_.on_block(summary, std::move(layers)); !r) return r;
+    watch.lap(out_.seconds.pack);
+    return {};
+  }
+
+  void normalize(activations& chain, const std::vector<float>& norm) const {
+    std::vector<float> x(sample_size());
+    for (std::size_t s = 0; s < samples_; ++s) {
+      chain.load(s, 1, x.data());
+      kernels::rms_norm(x.data(), seqlen_, hidden_, norm.data(), static_cast<float>(spec_.rms_norm_eps), x.data(), nullptr);
+      chain.store(s, 1, x.data());
+    }
+  }
 
   result<void> run_unit(std::int64_t first_block, std::int64_t count) {
     stopwatch watch;
@@ -52,18 +108,36 @@ class block_tuner {
       plans.push_back(std::move(*plan));
       auto weights = model::read_block(source_, first_block + i);
       if (!weights) return forward_error(weights);
-      unit[static_cast<std::size_t>(i)].floats = std::move(*weights);
+      tuned_block& block = unit[static_cast<std::size_t>(i)];
+      block.floats = std::move(*weights);
+      set_global_scales(spec_, block.floats, o_.compat, plans.back());
+      auto inputs = input_quantizer::make(spec_, plans.back());
+      if (!inputs) return forward_error(inputs);
+      block.inputs = std::move(*inputs);
     }
     watch.lap(seconds.collect);
 
     // Tuned on the quantized chain where it exists, else on the float chain, whose input must then be kept beside the targets.
     const bool has_quantized = o_.enable_quanted_input && first_block > 0;
+    // The float pass also collects importances; static scales of activations want to see the rows that the block is tuned on.
+    const bool needs_maxima = std::ranges::any_of(unit, [](const tuned_block& b) { return b.inputs != nullptr && b.inputs->needs_maxima(); });
+    std::vector<std::vector<column_importance>> importance(o_.enable_alg_ext ? unit.size() : 0, std::vector<column_importance>(spec_.linears.size()));
+    const auto observe = [&](std::size_t b, int linear, const float* x, std::size_t tokens) {
+      if (unit[b].inputs != nullptr) unit[b].inputs->observe(linear, x, tokens);
+    };
+    const auto watch_floats = [&](std::size_t b, int linear, const float* x, std::size_t tokens) {
+      if (!importance.empty()) importance[b][static_cast<std::size_t>(linear)].add(x, tokens, static_cast<std::size_t>(spec_.linears[static_cast<std::size_t>(linear)].in_features));
+      if (!has_quantized) observe(b, linear, x, tokens);
+    };
+    block_loop::block_hook hook;
+    if (o_.enable_alg_ext || (needs_maxima && !has_quantized)) hook = watch_floats;
     if (!has_quantized) {
       std::swap(input_, float_chain_);
       float_chain_.reset(samples_, sample_size(), o_.bf16_activations);
-      loop_.propagate(unit, false, input_, float_chain_);
+      loop_.propagate(unit, false, input_, &float_chain_, hook);
     } else {
-      loop_.propagate(unit, false, float_chain_, float_chain_);
+      loop_.propagate(unit, false, float_chain_, &float_chain_, hook);
+      if (needs_maxima) loop_.propagate(unit, false, input_, nullptr, observe);
     }
     watch.lap(seconds.reference);
 
@@ -71,7 +145,8 @@ class block_tuner {
     summary.first_block = first_block;
     summary.blocks = count;
     for (std::size_t i = 0; i < unit.size(); ++i) {
-      loop_.prepare(plans[i], unit[i]);
+      const auto block = first_block + static_cast<std::int64_t>(i);
+      if (auto r = loop_.prepare(plans[i], unit[i], block, i < importance.size() ? importance[i] : std::vector<column_importance>()); !r) return r;
       summary.layers += static_cast<std::int64_t>(plans[i].size());
       summary.quantized += std::ranges::count_if(plans[i], [](const layer_plan& l) { return l.choice != nullptr; });
     }
@@ -81,10 +156,12 @@ class block_tuner {
 
     std::vector<quantized_layer> layers = loop_.quantize(unit);
     watch.lap(seconds.pack);
-    if (o_.enable_quanted_input && first_block + count < spec_.num_layers) loop_.propagate(unit, true, input_, input_);
+    if (o_.enable_quanted_input && (first_block + count < spec_.num_layers || tunes_head())) loop_.propagate(unit, true, input_, &input_);
     watch.lap(seconds.propagate);
 
     for (std::int64_t i = 0; i < count; ++i) source_.done_with_block(first_block + i);
+    for (tuned_block& block : unit)
+      for (auto& v : block.vectors) summary.vectors.emplace_back(v.name, *v.value);
     out_.blocks.push_back(summary);
     unit.clear();
     if (events_.on_block)

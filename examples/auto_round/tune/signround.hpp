@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ar/detail/tune_types.hpp"
@@ -28,6 +29,10 @@ struct signround_options {
   std::int64_t seed = 42;
   double minmax_lr_share = 1;              ///< minmax_lr where it is not given, as a share of lr
   double momentum = 0;
+  bool enable_alg_ext = false;             ///< the reference's V2: searched initial scales, outliers of the error left out at few bits; block loop only
+  bool enable_adam = false;                ///< steps of Adam instead of signs of gradients; block loop only
+  bool enable_norm_bias_tuning = false;    ///< tune norms and biases too; block loop only
+  bool compat = false;                     ///< repeat what the reference gets wrong: layers of zeros, importance of a search
   std::int64_t dynamic_max_gap = -1;       ///< stop a block after so many iterations without a better loss; below 1: never
   bool enable_minmax_tuning = true;
   bool enable_quanted_input = true;        ///< feed a block with the output of the quantized blocks before it
@@ -59,6 +64,7 @@ struct block_result {
   double best_loss = 0;                      ///< of the iteration whose parameters were kept
   std::int64_t best_iteration = 0;           ///< `iters` with not_use_best_mse
   std::int64_t iterations = 0;               ///< run
+  std::vector<std::pair<std::string, std::vector<float>>> vectors;  ///< norms and biases that were tuned, by name of the tensor
 };
 
 struct tuning_events {

@@ -23,6 +23,9 @@ std::size_t resolve_group_size(int group_size, std::size_t cols);
 /// The smallest and the largest weight of each group of rows first_row .. first_row + w.rows - 1, with 0 between them, limited to `start`.
 void find_ranges(ar::matrix_view<const float> w, std::size_t group_size, const range_start& start, std::size_t first_row, float* wmin, float* wmax);
 
+/// Rows that share their groups: all for a scale of the whole tensor, those of a tile, or 1.
+std::size_t rows_of_a_group(const ar::scheme_fields& scheme, std::size_t rows);
+
 /// Sizes the parts of `out` that a layer on this grid has.
 void size_output(const std::string& name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, std::size_t rows, std::size_t cols,
                  std::size_t group_size, quantized_layer& out);
@@ -38,21 +41,31 @@ struct step_options {
   bool factors = true;  ///< tune min_scale and max_scale
 };
 
+/// What a search found before tuning; vectors are empty where there is nothing.
+struct initial_values {
+  std::vector<float> scale;               ///< [rows x groups], tune_layer::init_scale
+  std::vector<float> minimum;             ///< [rows x groups], tune_layer::init_minimum
+  std::vector<float> d_scale, d_minimum;  ///< [rows x super-blocks]: steps of frozen scales and minima
+};
+
+/// Where groups span rows, every row carries the extrema and the factors of its groups; the gradients of the rows add up, in the order of the rows.
 class tuned_layer {
  public:
   struct storage {
     bool best = true;       ///< a second set of parameters, for the best iterate
     bool gradient = false;  ///< gradients of the parameters, for `accumulate` and momentum
     bool momentum = false;
+    bool adam = false;      ///< steps of Adam
   };
-  /// `weight` [rows x cols] must outlive the layer; grid and shape must fit together (ar::check).
+  /// `weight` [rows x cols] must outlive the layer; grid, shape and initial values must fit together (ar::check).
   tuned_layer(std::string name, const ar::scheme_fields& scheme, const ar::tune_grid& grid, const float* weight, std::size_t rows, std::size_t cols,
-              storage keep, const range_start& start = {});
+              storage keep, const range_start& start = {}, initial_values initial = {});
 
   const ar::tune_grid& grid() const { return grid_; }
   const ar::scheme_fields& scheme() const { return scheme_; }
   std::size_t rows() const { return rows_; }
   std::size_t cols() const { return cols_; }
+  bool has_initial_scales() const { return !initial_.scale.empty(); }
 
   // The passes; rows may be split among threads in any way without a change in results.
   void fake_quantize(std::size_t first_row, std::size_t last_row, float* wq) const;
@@ -68,7 +81,7 @@ class tuned_layer {
   void mark_best() { best_ = current_; }
   /// Once before and once after the rows of a step are worked on.
   void begin_step();
-  void end_step();
+  void end_step(const step_options& options);
 
   /// Sizes `out`; then `quantize` fills rows with the best parameters, or the current ones if none were marked.
   void begin_output(quantized_layer& out) const;
@@ -79,17 +92,23 @@ class tuned_layer {
     std::vector<float> v, min_scale, max_scale;
   };
   ar::tune_layer view(int set) const;
+  bool tunes_factors() const { return grid_.family != ar::tune_family::fixed_asymmetric && grid_.family != ar::tune_family::fixed_symmetric; }
+  template <class F>
+  void share_among_rows(std::vector<float>& x, const F& combine) const;
+  void move_factors(std::size_t first_row, std::size_t last_row, const step_options& options);
+  void move(std::vector<float> parameters::* which, std::size_t at, std::size_t n, float lr, float momentum, bool clamp);
 
   std::string name_;
   ar::scheme_fields scheme_;
   ar::tune_grid grid_;
   const float* weight_;
-  std::size_t rows_, cols_, group_size_, groups_;
+  std::size_t rows_, cols_, group_size_, groups_, band_;
   std::vector<float> wmin_, wmax_;
+  initial_values initial_;
   parameters sets_[2];
-  parameters gradient_, momentum_;
-  int current_ = 0, target_ = 0, best_ = -1;
-  bool first_step_ = true;
+  parameters gradient_, momentum_, square_;
+  int current_ = 0, target_ = 0, best_ = -1, steps_ = 0;
+  bool adam_ = false;
 };
 
 }  // namespace auto_round::tune

@@ -121,13 +121,14 @@ void tune_fake_quantize_bf16(const tune_grid&, const tune_layer&, std::size_t, s
 void tune_gradient(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const float*, bool, bool, const tune_parameters&) noexcept;
 void tune_step(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const float*, bool, float, float, const tune_parameters&) noexcept;
 void tune_quantize(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const tune_output&) noexcept;
+void tune_input_gradient(const tune_grid&, const tune_layer&, std::size_t, std::size_t, const float*, float*, float*) noexcept;
 }
 #endif
 
 // HWY_NAMESPACE is "N_" and the name of the target.
 inline constexpr kernel_table table{&HWY_STR(HWY_NAMESPACE)[2], dispatch::types.range, dispatch::types.ranges, gguf::kernel_table<vec>,
                                     {dispatch::tune_fake_quantize, dispatch::tune_fake_quantize_bf16, dispatch::tune_gradient, dispatch::tune_step,
-                                     dispatch::tune_quantize},
+                                     dispatch::tune_quantize, dispatch::tune_input_gradient},
                                     {calibrate::add_maxima<vec>, calibrate::add_head_maxima<vec>, calibrate::add_importance<vec>},
                                     dispatch::codec_table};
 

@@ -31,6 +31,10 @@ void tune_step(const tune_grid& g, const tune_layer& layer, std::size_t first_ro
 void tune_quantize(const tune_grid& g, const tune_layer& layer, std::size_t first_row, std::size_t last_row, const tune_output& out) noexcept {
   tune_loops<vec>::quantize(g, layer, first_row, last_row, out);
 }
+void tune_input_gradient(const tune_grid& g, const tune_layer& layer, std::size_t first_row, std::size_t last_row, const float* grad, float* dx,
+                         float* d_max_scale) noexcept {
+  tune_loops<vec>::input_gradient(g, layer, first_row, last_row, grad, dx, d_max_scale);
+}
 }  // namespace dispatch
 AR_END_TARGET
 #endif

@@ -35,11 +35,16 @@ AR_FN constexpr float guarded_reciprocal(float x) noexcept { return lane_abs(x) 
 /// r * r, and 0 where float cannot hold it: the reciprocal of so small a step, whose gradient is infinite or NaN in the reference.
 AR_FN constexpr float guarded_square(float r) noexcept { return lane_abs(r) < 0x1p64f ? r * r : 0.0f; }
 
-/// What a group is made from: its extrema (zero included) and the tuned factors, already clamped. `init_scale` is 0 or, in the variant with a
-/// searched scale, replaces the extrema.
+/// What a group is made from: its extrema (zero included) and the tuned factors, already clamped. `init_scale` and `init_minimum` are 0 or, where
+/// they were searched, replace the extrema.
 template <class F>
 struct group_range {
-  F wmin, wmax, min_scale, max_scale, init_scale;
+  F wmin, wmax, min_scale, max_scale, init_scale, init_minimum;
+};
+/// dL/d of a group's extrema times their factors.
+template <class F>
+struct range_gradient {
+  F low, high;
 };
 template <class F>
 struct factor_gradient {
@@ -103,22 +108,33 @@ struct tuned_symmetric {
     }
     return dv;
   }
+  /// With a searched scale: `high` is the gradient of the scale.
   template <class F>
-  AR_FN constexpr factor_gradient<F> finish(const group_range<F>& r, bool with_init, const F* g, const F* sum) const noexcept {
+  AR_FN constexpr range_gradient<F> through_range(const group_range<F>& r, bool with_init, const F* g, const F* sum) const noexcept {
     const F zero = lane_set<F>(0.0f), half = lane_set<F>(0.5f), raw = g[raw_scale];
     F gs = round_to(gradient_type, round_to(gradient_type, sum[0]) - round_to(gradient_type, sum[1]));
     gs = lane_select(lane_lt(lane_set<F>(threshold), lane_abs(raw)), gs, zero);
-    if (with_init) return {zero, gs * r.init_scale};
+    if (with_init) return {zero, gs};
     const F a = -(r.wmin * r.min_scale), b = r.wmax * r.max_scale;
-    return from_scale(r, a, b, gs / lane_set<F>(levels) * larger_side_sign(a, b), half);
+    return to_larger(a, b, gs / lane_set<F>(levels) * larger_side_sign(a, b), half);
+  }
+  template <class F>
+  AR_FN constexpr factor_gradient<F> through_factors(const group_range<F>& r, bool with_init, const range_gradient<F>& d) const noexcept {
+    if (with_init) return {d.low, d.high * r.init_scale};
+    return {d.low * r.wmin, d.high * r.wmax};
+  }
+  /// dL/dw for weights that are data themselves, from what `gradient` returns.
+  template <class F>
+  AR_FN constexpr F input_gradient(const F* g, F dv) const noexcept {
+    return dv / g[scale];
   }
   /// max(a, b) passes the gradient to the larger side, half to each on a tie.
   template <class F>
-  AR_FN static constexpr factor_gradient<F> from_scale(const group_range<F>& r, F a, F b, F h, F half) noexcept {
+  AR_FN static constexpr range_gradient<F> to_larger(F a, F b, F h, F half) noexcept {
     const F zero = lane_set<F>(0.0f), tie = h * half;
     const F ha = lane_select(lane_gt(a, b), h, lane_select(lane_eq(a, b), tie, zero));
     const F hb = lane_select(lane_gt(b, a), h, lane_select(lane_eq(a, b), tie, zero));
-    return {-ha * r.wmin, hb * r.wmax};
+    return {-ha, hb};
   }
 };
 
@@ -174,7 +190,7 @@ struct tuned_asymmetric {
     return dv;
   }
   template <class F>
-  AR_FN constexpr factor_gradient<F> finish(const group_range<F>& r, bool, const F* g, const F* sum) const noexcept {
+  AR_FN constexpr range_gradient<F> through_range(const group_range<F>& r, bool, const F* g, const F* sum) const noexcept {
     const F lo = r.wmin * r.min_scale;
     const F gz = sum[3] - sum[2];
     const F direct = round_to(gradient_type, round_to(gradient_type, sum[0]) - round_to(gradient_type, sum[1]));
@@ -182,7 +198,75 @@ struct tuned_asymmetric {
     F gs = round_to(gradient_type, direct + through_zero);
     gs = lane_select(lane_gt(g[raw_scale], lane_set<F>(threshold)), gs, lane_set<F>(0.0f));
     const F h = gs / lane_set<F>(top);
-    return {(-h - gz / g[scale]) * r.wmin, h * r.wmax};
+    return {-h - gz / g[scale], h};
+  }
+  template <class F>
+  AR_FN constexpr factor_gradient<F> through_factors(const group_range<F>& r, bool, const range_gradient<F>& d) const noexcept {
+    return {d.low * r.wmin, d.high * r.wmax};
+  }
+  template <class F>
+  AR_FN constexpr F input_gradient(const F* g, F dv) const noexcept {
+    return dv / g[scale];
+  }
+};
+
+/// w ~ s * q - m or w ~ s * q with s and m given (searched once, then frozen): only v is tuned.
+struct tuned_fixed {
+  enum value : int { scale, minimum, reciprocal, values };
+  static constexpr int zero_point = -1;
+  static constexpr std::size_t sums = 1;
+  static constexpr bool superblocks = false;
+
+  float low, high, pass_low, pass_high;
+
+  AR_FN constexpr explicit tuned_fixed(const tune_grid& g) noexcept
+      : low(g.family == tune_family::fixed_symmetric ? -static_cast<float>(1 << (g.bits - 1)) : 0.0f),
+        high(low + static_cast<float>((1 << g.bits) - 1)),
+        pass_low(low - (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f)),
+        pass_high(high + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f)) {}
+
+  template <class F>
+  AR_FN constexpr void prepare(const group_range<F>& r, bool, F* out) const noexcept {
+    out[scale] = r.init_scale;
+    out[minimum] = r.init_minimum;
+    const F small = lane_set<F>(1e-30f), one = lane_set<F>(1.0f);
+    out[reciprocal] = lane_select(lane_ge(lane_abs(r.init_scale), small), one / r.init_scale, lane_set<F>(0.0f));
+  }
+  template <class F>
+  AR_FN constexpr F code(const F* g, F w, F v) const noexcept {
+    return lane_clamp(rounded(g, w, v), lane_set<F>(low), lane_set<F>(high));
+  }
+  template <class F>
+  AR_FN constexpr F stored(F q) const noexcept {
+    return q - lane_set<F>(low);
+  }
+  template <class F>
+  AR_FN constexpr F decode(const F* g, F q) const noexcept {
+    return g[scale] * q - g[minimum];
+  }
+  template <bool Sums, class F>
+  AR_FN constexpr F gradient(const F* g, F w, F v, F grad, F* term) const noexcept {
+    const F i = rounded(g, w, v), zero = lane_set<F>(0.0f);
+    if constexpr (Sums) term[0] = zero;
+    return lane_select(lane_and(lane_lt(lane_set<F>(pass_low), i), lane_lt(i, lane_set<F>(pass_high))), grad * g[scale], zero);
+  }
+  template <class F>
+  AR_FN constexpr range_gradient<F> through_range(const group_range<F>&, bool, const F*, const F*) const noexcept {
+    return {lane_set<F>(0.0f), lane_set<F>(0.0f)};
+  }
+  template <class F>
+  AR_FN constexpr factor_gradient<F> through_factors(const group_range<F>&, bool, const range_gradient<F>& d) const noexcept {
+    return {d.low, d.high};
+  }
+  template <class F>
+  AR_FN constexpr F input_gradient(const F* g, F dv) const noexcept {
+    return dv * g[reciprocal];
+  }
+
+ private:
+  template <class F>
+  AR_FN constexpr F rounded(const F* g, F w, F v) const noexcept {
+    return round_ste((w + g[minimum]) * g[reciprocal] + v);
   }
 };
 
@@ -392,7 +476,8 @@ struct tuned_superblock_symmetric {
     for (std::size_t i = 0; i < n; ++i) {
       const float a = -(r[i].wmin * r[i].min_scale), b = r[i].wmax * r[i].max_scale;
       const float h = ds[i] / levels * (b < a ? 1.0f : -1.0f);
-      out[i] = tuned_symmetric::from_scale(r[i], a, b, h, 0.5f);
+      const range_gradient<float> d = tuned_symmetric::to_larger(a, b, h, 0.5f);
+      out[i] = {d.low * r[i].wmin, d.high * r[i].wmax};
     }
   }
 };

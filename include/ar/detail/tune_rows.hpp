@@ -25,6 +25,7 @@ template <class Grid>
 struct tune_batch {
   float wmin[tune_batch_groups] = {}, wmax[tune_batch_groups] = {};
   float min_scale[tune_batch_groups] = {}, max_scale[tune_batch_groups] = {}, init_scale[tune_batch_groups] = {};
+  float init_minimum[tune_batch_groups] = {};
   float value[Grid::values][tune_batch_groups] = {};
   float step[2 * tune_batch_groups] = {};  ///< steps of scale and minimum of each super-block, at twice its first group
   std::size_t first = 0, n = 0;
@@ -37,6 +38,7 @@ struct tune_batch {
       min_scale[i] = lane_min(lane_max(layer.min_scale[first + i], g.factor_min), g.factor_max);
       max_scale[i] = lane_min(lane_max(layer.max_scale[first + i], g.factor_min), g.factor_max);
       if (layer.init_scale != nullptr) init_scale[i] = layer.init_scale[first + i];
+      if (layer.init_minimum != nullptr) init_minimum[i] = layer.init_minimum[first + i];
     }
     if constexpr (Grid::superblocks) {
       const std::size_t groups = static_cast<std::size_t>(g.superblock_groups);
@@ -48,11 +50,12 @@ struct tune_batch {
     }
   }
   AR_FN constexpr group_range<float> range(std::size_t i) const noexcept {
-    return {wmin[i], wmax[i], min_scale[i], max_scale[i], init_scale[i]};
+    return {wmin[i], wmax[i], min_scale[i], max_scale[i], init_scale[i], init_minimum[i]};
   }
   template <class F>
   AR_FN constexpr group_range<F> ranges(std::size_t i) const noexcept {
-    return {lane_load<F>(wmin + i), lane_load<F>(wmax + i), lane_load<F>(min_scale + i), lane_load<F>(max_scale + i), lane_load<F>(init_scale + i)};
+    return {lane_load<F>(wmin + i),      lane_load<F>(wmax + i),       lane_load<F>(min_scale + i),
+            lane_load<F>(max_scale + i), lane_load<F>(init_scale + i), lane_load<F>(init_minimum + i)};
   }
   /// For grids without super-blocks: the values of all groups, lanes across groups.
   template <class F>
@@ -175,6 +178,22 @@ struct group_sums {
   }
 };
 
+/// Sinks of this kind take the weights for data (activations): v is 0, and they get dL/dw and the gradients of the ranges.
+template <class Sink>
+inline constexpr bool wants_inputs = requires { Sink::inputs; };
+
+/// The offsets of a group's values from `at` on.
+template <class F, class Sink>
+AR_FN constexpr F offsets_at(const float* v, std::size_t at) noexcept {
+  if constexpr (wants_inputs<Sink>) return lane_set<F>(0.0f);
+  else return lane_load<F>(v + at);
+}
+template <class F, class Grid, class Sink>
+AR_FN constexpr void give_element(const Grid& grid, const Sink& sink, const F* value, std::size_t at, F v, F dv) noexcept {
+  if constexpr (wants_inputs<Sink>) sink.element(at, v, grid.input_gradient(value, dv));
+  else sink.element(at, v, dv);
+}
+
 /// Walks the rows first_row..last_row with grad = dL/dwq [rows x cols]: sink.element(at, v, dL/dv) for every lane of values,
 /// sink.groups(batch, dL/d factors) for every batch of groups if `Factors`.
 template <class F, bool Factors, class Grid, class Sink>
@@ -190,7 +209,8 @@ AR_FN constexpr void backward_rows(const tune_grid& g, const tune_layer& layer, 
     float sum[Grid::sums][tune_batch_groups] = {};
     for (std::size_t i = 0; i < batch.n; ++i) {
       const tune_span span(layer, first + i);
-      const float *w = layer.weight + span.at, *v = layer.v + span.at, *dq = grad + span.at;
+      const float *w = layer.weight + span.at, *dq = grad + span.at;
+      const float* const v = wants_inputs<Sink> ? nullptr : layer.v + span.at;
       F value[Grid::values];
       batch.template broadcast<F>(i, value);
       std::size_t j = 0;
@@ -200,9 +220,9 @@ AR_FN constexpr void backward_rows(const tune_grid& g, const tune_layer& layer, 
           for (std::size_t k = 0; k < 32 / lanes; ++k) {
             const std::size_t at = j + k * lanes;
             F term[Grid::sums];
-            const F old = lane_load<F>(v + at);
+            const F old = offsets_at<F, Sink>(v, at);
             const F dv = grid.template gradient<true>(value, lane_load<F>(w + at), old, lane_load<F>(dq + at), term);
-            sink.element(span.at + at, old, dv);
+            give_element(grid, sink, value, span.at + at, old, dv);
             for (std::size_t s = 0; s < Grid::sums; ++s) sums.acc[s][k] = sums.acc[s][k] + term[s];
           }
           if (long_group && (j / 32 + 1) % 16 == 0) sums.carry(j / 32 + 1);
@@ -211,9 +231,9 @@ AR_FN constexpr void backward_rows(const tune_grid& g, const tune_layer& layer, 
         float tail[Grid::sums][32] = {};
         for (; j + lanes <= span.n; j += lanes) {
           F term[Grid::sums];
-          const F old = lane_load<F>(v + j);
+          const F old = offsets_at<F, Sink>(v, j);
           const F dv = grid.template gradient<true>(value, lane_load<F>(w + j), old, lane_load<F>(dq + j), term);
-          sink.element(span.at + j, old, dv);
+          give_element(grid, sink, value, span.at + j, old, dv);
           for (std::size_t s = 0; s < Grid::sums; ++s) lane_store(term[s], tail[s] + (j - seen));
         }
         if constexpr (lanes > 1) {
@@ -221,9 +241,9 @@ AR_FN constexpr void backward_rows(const tune_grid& g, const tune_layer& layer, 
           batch.template broadcast<float>(i, last);
           for (; j < span.n; ++j) {
             float term[Grid::sums] = {};
-            const float old = v[j];
+            const float old = offsets_at<float, Sink>(v, j);
             const float dv = grid.template gradient<true>(last, w[j], old, dq[j], term);
-            sink.element(span.at + j, old, dv);
+            give_element(grid, sink, last, span.at + j, old, dv);
             for (std::size_t s = 0; s < Grid::sums; ++s) tail[s][j - seen] = term[s];
           }
         }
@@ -265,9 +285,16 @@ AR_FN constexpr void backward_rows(const tune_grid& g, const tune_layer& layer, 
           F value[Grid::values], total[Grid::sums];
           for (std::size_t k = 0; k < Grid::values; ++k) value[k] = lane_load<F>(batch.value[k] + i);
           for (std::size_t k = 0; k < Grid::sums; ++k) total[k] = lane_load<F>(sum[k] + i);
-          const factor_gradient<F> d = grid.finish(batch.template ranges<F>(i), with_init, value, total);
-          lane_store(d.min_scale, d_min + i);
-          lane_store(d.max_scale, d_max + i);
+          const group_range<F> range = batch.template ranges<F>(i);
+          const range_gradient<F> through = grid.through_range(range, with_init, value, total);
+          if constexpr (wants_inputs<Sink>) {
+            lane_store(through.low, d_min + i);
+            lane_store(through.high, d_max + i);
+          } else {
+            const factor_gradient<F> d = grid.through_factors(range, with_init, through);
+            lane_store(d.min_scale, d_min + i);
+            lane_store(d.max_scale, d_max + i);
+          }
         }
       }
       sink.groups(batch.first, batch.n, batch.min_scale, batch.max_scale, d_min, d_max);
@@ -311,6 +338,37 @@ struct step_sink {
     for (std::size_t i = 0; i < n; ++i) {
       out.min_scale[first + i] = sign_stepped(min_scale[i], d_min[i], minmax_lr);
       out.max_scale[first + i] = sign_stepped(max_scale[i], d_max[i], minmax_lr);
+    }
+  }
+};
+
+/// Gradients of quantized data. Where a group's range comes from the data, its first extreme values get the range's part; NaN counts as none.
+struct input_sink {
+  static constexpr bool inputs = true;
+  const tune_layer& layer;
+  float* dx;
+  float* d_max_scale;
+  bool magnitudes;  ///< the range is the largest magnitude alone
+
+  template <class F>
+  AR_FN constexpr void element(std::size_t at, F, F dw) const noexcept {
+    lane_store(dw, dx + at);
+  }
+  AR_FN constexpr void groups(std::size_t first, std::size_t n, const float*, const float*, const float* low, const float* high) const noexcept {
+    for (std::size_t i = 0; i < n; ++i) {
+      if (d_max_scale != nullptr) {
+        d_max_scale[first + i] = high[i] * lane_max(layer.wmax[first + i], magnitudes ? -layer.wmin[first + i] : 0.0f);
+        continue;
+      }
+      const tune_span span(layer, first + i);
+      const float* const x = layer.weight + span.at;
+      std::size_t least = 0, most = 0;
+      for (std::size_t j = 1; j < span.n; ++j) {
+        if (magnitudes ? lane_abs(x[j]) > lane_abs(x[most]) : x[j] > x[most]) most = j;
+        if (x[j] < x[least]) least = j;
+      }
+      if ((magnitudes ? x[most] != 0.0f : x[most] > 0.0f) && high[i] == high[i]) dx[span.at + most] += x[most] < 0.0f ? -high[i] : high[i];
+      if (!magnitudes && x[least] < 0.0f && low[i] == low[i]) dx[span.at + least] += low[i];
     }
   }
 };
@@ -387,6 +445,17 @@ struct tune_loops {
       }
     }
   };
+  struct input_op {
+    const tune_grid& g;
+    const tune_layer& layer;
+    std::size_t first_row, last_row;
+    const float* grad;
+    input_sink sink;
+    template <class Grid>
+    AR_FN constexpr void run() const noexcept {
+      if constexpr (!Grid::superblocks) backward_rows<F, true, Grid>(g, layer, first_row, last_row, grad, sink);
+    }
+  };
   struct quantize_op {
     const tune_grid& g;
     const tune_layer& layer;
@@ -405,6 +474,8 @@ struct tune_loops {
       case tune_family::superblock_asymmetric: return op.template run<tuned_superblock_asymmetric>();
       case tune_family::superblock_symmetric: return op.template run<tuned_superblock_symmetric>();
       case tune_family::scaled: return op.template run<tuned_scaled>();
+      case tune_family::fixed_asymmetric:
+      case tune_family::fixed_symmetric: return op.template run<tuned_fixed>();
     }
   }
 
@@ -428,7 +499,13 @@ struct tune_loops {
                                        const tune_output& out) noexcept {
     for_family(g.family, quantize_op{g, layer, first_row, last_row, out});
   }
-  static constexpr tune_kernels table() noexcept { return {&fake_quantize, &fake_quantize_bf16, &gradient, &step, &quantize}; }
+  AR_FN static constexpr void input_gradient(const tune_grid& g, const tune_layer& layer, std::size_t first_row, std::size_t last_row, const float* grad,
+                                             float* dx, float* d_max_scale) noexcept {
+    for_family(g.family, input_op{g, layer, first_row, last_row, grad, {layer, dx, d_max_scale, g.family == tune_family::scaled}});
+  }
+  static constexpr tune_kernels table() noexcept {
+    return {&fake_quantize, &fake_quantize_bf16, &gradient, &step, &quantize, &input_gradient};
+  }
 };
 
 AR_END_TARGET

@@ -89,11 +89,11 @@ struct tuned_scaled {
     return dv;
   }
   template <class F>
-  AR_FN constexpr factor_gradient<F> finish(const group_range<F>& r, bool with_init, const F* g, const F* sum) const noexcept {
+  AR_FN constexpr range_gradient<F> through_range(const group_range<F>& r, bool with_init, const F* g, const F* sum) const noexcept {
     const scaled_facts& f = type.the_facts;
     const F zero = lane_set<F>(0.0f), none = lane_set<F>(std::bit_cast<float>(0x7FC00000u));
     const F log = lane_set<F>(ln2), limit = lane_set<F>(f.limit), sixth = lane_set<F>(1.0f / 6.0f);
-    const F most = largest(r), m = most * factor(r, with_init), through_scale = sum[0] - sum[1];
+    const F m = largest(r) * factor(r, with_init), through_scale = sum[0] - sum[1];
     F dm = zero;  // gradient of m
     switch (f.rule) {
       case scale_rule::one: break;
@@ -124,8 +124,16 @@ struct tuned_scaled {
         break;
       }
     }
-    const F d = dm * most;
-    return {zero, with_init ? d * r.init_scale : d};
+    return {zero, dm};
+  }
+  template <class F>
+  AR_FN constexpr factor_gradient<F> through_factors(const group_range<F>& r, bool with_init, const range_gradient<F>& d) const noexcept {
+    const F dm = d.high * largest(r);
+    return {d.low, with_init ? dm * r.init_scale : dm};
+  }
+  template <class F>
+  AR_FN constexpr F input_gradient(const F* g, F dv) const noexcept {
+    return multiplies ? dv * g[forward] : dv / g[forward];
   }
 
  private:

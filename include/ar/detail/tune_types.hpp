@@ -17,6 +17,8 @@ enum class tune_family : std::uint8_t {
   asymmetric,             ///< w ~ s * (q - zp), q in [0, 2^bits-1]
   superblock_asymmetric,  ///< w ~ s * q - m, where s and m of the groups of a super-block are themselves quantized (Q2_K, Q4_K, Q5_K)
   superblock_symmetric,   ///< w ~ s * q with quantized s (Q3_K, Q6_K)
+  fixed_asymmetric,       ///< w ~ s * q - m with s and m given: only v is tuned
+  fixed_symmetric,        ///< w ~ s * q with s given
   scaled,                 ///< w ~ s * q with q on a grid of small floats: MX, NVFP4, FP8, as their facts say
 };
 
@@ -64,7 +66,8 @@ struct tune_layer {
   const float* v = nullptr;           ///< [rows x cols], rounding offsets; start at 0
   const float* min_scale = nullptr;   ///< [rows x groups()], factors of wmin and wmax; start at 1
   const float* max_scale = nullptr;   ///< [rows x groups()]
-  const float* init_scale = nullptr;  ///< null, or [rows x groups()]: a searched scale that replaces the extrema (symmetric), a searched factor (scaled)
+  const float* init_scale = nullptr;  ///< null, or [rows x groups()]: a searched scale that replaces the extrema (symmetric), a searched factor (scaled), the scale (fixed)
+  const float* init_minimum = nullptr;  ///< fixed_asymmetric: [rows x groups()], m
 
   AR_INLINE constexpr std::size_t groups() const noexcept { return ceil_div(cols, group_size); }
 };
@@ -82,7 +85,7 @@ struct tune_output {
   std::uint8_t* code = nullptr; ///< [rows x cols]
   float* scale = nullptr;       ///< [rows x groups()], rounded to scale_type; scaled: as quantize stores it
   float* zero_point = nullptr;  ///< [rows x groups()], asymmetric family
-  float* minimum = nullptr;     ///< [rows x groups()], asymmetric super-blocks
+  float* minimum = nullptr;     ///< [rows x groups()], grids with a minimum
   float* d_scale = nullptr;     ///< [rows x groups() / superblock_groups], super-blocks: the step of the scales
   float* d_minimum = nullptr;   ///< the same for the minima
 };
@@ -96,6 +99,8 @@ struct tune_kernels {
   void (*step)(const tune_grid&, const tune_layer&, std::size_t first_row, std::size_t last_row, const float* grad, bool factors, float lr,
                float minmax_lr, const tune_parameters& out) noexcept;
   void (*quantize)(const tune_grid&, const tune_layer&, std::size_t first_row, std::size_t last_row, const tune_output& out) noexcept;
+  void (*input_gradient)(const tune_grid&, const tune_layer&, std::size_t first_row, std::size_t last_row, const float* grad, float* dx,
+                         float* d_max_scale) noexcept;
 };
 
 }  // namespace ar
