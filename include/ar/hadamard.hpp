@@ -91,22 +91,28 @@ class hadamard {
 
 /// Roundings of the running values after each addition and the division: none (the arithmetic of T), or to a narrow format that float holds.
 struct no_rounding {
+  /// x.
   template <class T>
   AR_INLINE constexpr T operator()(T x) const noexcept {
     return x;
   }
 };
+/// To bfloat16.
 struct bf16_rounding {
+  /// The nearest bfloat16, ties to even.
   AR_INLINE constexpr float operator()(float x) const noexcept { return round_to_bf16(x); }
 };
+/// To half precision.
 struct f16_rounding {
+  /// The nearest half, ties to even.
   AR_INLINE constexpr float operator()(float x) const noexcept { return round_to_f16(x); }
 };
 
 namespace hadamard_parts {
 
-constexpr std::size_t hadamard_piece = 16;  // vectors that go through the table together
+constexpr std::size_t hadamard_piece = 16;  ///< vectors that go through the table together
 
+/// u, v <- u + v, u - v for n values.
 template <class T, class Rounding>
 constexpr void butterfly_rows(T* u, T* v, std::size_t n, Rounding round) noexcept {
   for (std::size_t i = 0; i < n; ++i) {
@@ -174,6 +180,7 @@ constexpr void table_times_lanes(const hadamard& h, T* const* lane, std::size_t 
   }
 }
 
+/// x / divisor.
 template <class T, class Rounding>
 constexpr void divide(matrix_view<T> x, T divisor, Rounding round) noexcept {
   for (std::size_t r = 0; r < x.rows; ++r) {

@@ -59,8 +59,9 @@ TEST(RotationMatricesGolden, OrdersAreSplitAsTheReferenceDoes) {
   const golden::file file("rotation", "matrices.safetensors");
   const auto info = golden::parse_json(file.metadata().at("info"));
   size_t checked = 0;
-  for (const auto& [text, expected] : info["divisor_table"].items()) {
-    const size_t n = std::stoul(text);
+  for (const auto& entry : info["divisor_table"].items()) {
+    const size_t n = std::stoul(entry.key());
+    const auto& expected = entry.value();
     const auto value = [&](size_t i) { return expected[i].is_null() ? size_t{0} : expected[i].get<size_t>(); };
     EXPECT_EQ(ar::hadamard_factor(n, hadamard_rule::any), value(0)) << n;
     EXPECT_EQ(ar::hadamard_factor(n, hadamard_rule::spinquant), value(1)) << n;

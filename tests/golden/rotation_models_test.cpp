@@ -183,7 +183,7 @@ TEST(RotationModelsGolden, OnlineTransformsOfRecordedInputs) {
     for (const auto& [tensor, t] : file.tensors()) {
       if (!tensor.starts_with("hook_out.")) continue;
       SCOPED_TRACE(name + " " + tensor);
-      const auto has = [&](const char* part) { return tensor.find(part) != std::string::npos; };
+      const auto has = [&layer = tensor](const char* part) { return layer.find(part) != std::string::npos; };
       const auto& on = places->online;
       const auto& by = has("down_proj")                     ? on.down_input
                        : has("o_proj")                      ? on.o_input
