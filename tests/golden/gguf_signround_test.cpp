@@ -24,9 +24,9 @@ struct type {
   ar::tune_grid grid;
 };
 
-/// The types with super-blocks lie on tuned grids; scales are float, as the original keeps them for GGUF.
-std::vector<type> superblock_types() {
-  std::vector<type> types{{"q2_k", 16, {}}, {"q4_k", 32, {}}, {"q5_k", 32, {}}, {"q3_k", 16, {}}, {"q6_k", 16, {}}};
+/// Scales are float, as the original keeps them for GGUF.
+std::vector<type> tuned_types() {
+  std::vector<type> types{{"q2_k", 16, {}}, {"q4_k", 32, {}}, {"q5_k", 32, {}}, {"q3_k", 16, {}}, {"q6_k", 16, {}}, {"q4_1", 32, {}}, {"q5_1", 32, {}}};
   for (type& t : types) {
     t.grid = golden::grid_of(t.name).grid;
     t.grid.scale_type = ar::real::f32;
@@ -79,13 +79,14 @@ struct layer : golden::layer_buffers {
   /// What is stored, and the weights, rounded to bfloat16 as a checkpoint of that type has them if `bf16`.
   void expect_forward(const golden::file& file, const std::string& stem, bool bf16) const {
     const size_t groups = wmin.size(), superblocks = groups / static_cast<size_t>(t.grid.superblock_groups);
-    std::vector<float> wq(weight.size()), scale(groups), minimum(groups), d_scale(superblocks), d_minimum(superblocks);
+    std::vector<float> wq(weight.size()), scale(groups), zero_point(groups), minimum(groups), d_scale(superblocks), d_minimum(superblocks);
     ASSERT_EQ(ar::fake_quantize(t.grid, view, 0, view.rows, wq.data()), ar::errc::ok);
     if (bf16)
       for (float& x : wq) x = ar::round_to_bf16(x);
     expect_values(wq, file[stem + "qdq"].f32(), "qdq");
-    ASSERT_EQ(ar::tune_quantize(t.grid, view, 0, view.rows, {nullptr, nullptr, scale.data(), nullptr, minimum.data(), d_scale.data(), d_minimum.data()}), ar::errc::ok);
+    ASSERT_EQ(ar::tune_quantize(t.grid, view, 0, view.rows, {nullptr, nullptr, scale.data(), zero_point.data(), minimum.data(), d_scale.data(), d_minimum.data()}), ar::errc::ok);
     expect_values(scale, file[stem + "scale"].f32(), "scale");
+    if (t.grid.family == ar::tune_family::asymmetric) return expect_values(zero_point, file[stem + "zp"].f32(), "zp");
     expect_values(d_scale, file[stem + "d_scale"].f32(), "d_scale");
     if (t.grid.family != ar::tune_family::superblock_asymmetric) return;
     expect_values(minimum, file[stem + "wmin"].f32(), "wmin");
@@ -93,11 +94,11 @@ struct layer : golden::layer_buffers {
   }
 };
 
-TEST(GgufSignRound, SuperblocksHaveTheOriginalsValuesAndGradients) {
+TEST(GgufSignRound, TunedTypesHaveTheOriginalsValuesAndGradients) {
   const golden::file inputs("gguf", "ggml_inputs.safetensors"), file("gguf", "ar_signround.safetensors");
   const std::vector<float> w = rows_of(inputs["x"], file["rows"].as<std::int32_t>()), upstream = file["upstream_grad"].f32(), tuned_v = file["v"].f32();
   const size_t cols = inputs["x"].cols();
-  for (const type& t : superblock_types())
+  for (const type& t : tuned_types())
     for (const std::string state : {"init", "tuned"}) {
       const std::string stem = "sr_" + t.name + "." + state + ".";
       SCOPED_TRACE(stem);
@@ -123,10 +124,10 @@ TEST(GgufSignRound, SuperblocksHaveTheOriginalsValuesAndGradients) {
     }
 }
 
-TEST(GgufSignRound, SuperblocksOfBfloat16Weights) {
+TEST(GgufSignRound, TunedTypesOfBfloat16Weights) {
   const golden::file file("gguf", "ar_bf16.safetensors");
   size_t seen = 0;
-  for (const type& t : superblock_types()) {
+  for (const type& t : tuned_types()) {
     const std::string stem = "sr_" + t.name + ".";
     if (!file.has(stem + "qdq")) continue;
     SCOPED_TRACE(stem);
@@ -136,7 +137,7 @@ TEST(GgufSignRound, SuperblocksOfBfloat16Weights) {
   EXPECT_EQ(seen, 2u) << "q4_k and q6_k";
 }
 
-/// Q4_1 and Q5_1 have no tuned grid. With the scales and zero points that the original tuned, their forward with v is the original's.
+/// The kernels of Q4_1 and Q5_1, which take scales and zero points as given: with those that the original tuned, their forward with v is the original's.
 TEST(GgufSignRound, AFractionalZeroPointWithOffsets) {
   const golden::file inputs("gguf", "ggml_inputs.safetensors"), file("gguf", "ar_signround.safetensors");
   const std::vector<float> w = rows_of(inputs["x"], file["rows"].as<std::int32_t>()), tuned_v = file["v"].f32();

@@ -29,6 +29,10 @@ inline named_grid grid_of(const std::string& name) {
   if (starts("int") && name.size() > 4 && name[4] == '_') {
     g.bits = name[3] - '0';
     g.family = name.find("_asym") != std::string::npos ? ar::tune_family::asymmetric : ar::tune_family::symmetric;
+  } else if (starts("q4_1") || starts("q5_1")) {
+    g.family = ar::tune_family::asymmetric;
+    g.bits = name[1] - '0';
+    g.whole_zero = false;
   } else if (starts("q2_k") || starts("q4_k") || starts("q5_k")) {
     g.family = ar::tune_family::superblock_asymmetric;
     g.bits = name[1] - '0';

@@ -138,7 +138,7 @@ struct tuned_symmetric {
   }
 };
 
-/// w ~ s * (q - zp).
+/// w ~ s * (q - zp), zp whole or a fraction.
 struct tuned_asymmetric {
   enum value : int { scale, zero_point, raw_scale, values };
   static constexpr int minimum = -1;
@@ -147,21 +147,26 @@ struct tuned_asymmetric {
 
   float top, threshold, pass_low, pass_high;
   real scale_type, gradient_type;
+  bool whole_zero;
 
   AR_FN constexpr explicit tuned_asymmetric(const tune_grid& g) noexcept
       : top(static_cast<float>((1 << g.bits) - 1)),
         threshold(scale_threshold(g.scale_type)),
-        pass_low(g.clamp == clamp_gradient::closed ? -0.5f : 0.0f),
-        pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f)),
+        // The closed interval is the open one widened by less than the next number before the clamp: an integer, or a fraction, of which the least
+        // below zero is a rounding error of zp - k, and the least above top its successor.
+        pass_low(g.clamp != clamp_gradient::closed ? 0.0f : g.whole_zero ? -0.5f : -0x1p-30f),
+        pass_high(g.clamp != clamp_gradient::closed ? top : g.whole_zero ? top + 0.5f : top + top * 0x1p-24f),
         scale_type(g.scale_type),
-        gradient_type(g.scale_grad == scale_gradient::reference ? g.scale_type : real::f32) {}
+        gradient_type(g.scale_grad == scale_gradient::reference ? g.scale_type : real::f32),
+        whole_zero(g.whole_zero) {}
 
   template <class F>
   AR_FN constexpr void prepare(const group_range<F>& r, bool, F* out) const noexcept {
     const F lo = r.wmin * r.min_scale, hi = r.wmax * r.max_scale;
     out[raw_scale] = round_to(scale_type, (hi - lo) / lane_set<F>(top));
     out[scale] = lane_max(out[raw_scale], lane_set<F>(threshold));
-    out[zero_point] = round_ste(-lo / out[scale]);
+    const F zp = lane_plus_zero(-lo / out[scale]);
+    out[zero_point] = whole_zero ? round_ste(zp) : zp;
   }
   template <class F>
   AR_FN constexpr F code(const F* g, F w, F v) const noexcept {
@@ -169,7 +174,7 @@ struct tuned_asymmetric {
   }
   template <class F>
   AR_FN constexpr F stored(F q) const noexcept {
-    return q;
+    return lane_round(q);
   }
   template <class F>
   AR_FN constexpr F decode(const F* g, F q) const noexcept {

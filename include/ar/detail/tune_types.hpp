@@ -14,7 +14,7 @@ namespace ar {
 /// How a group of weights maps to its grid.
 enum class tune_family : std::uint8_t {
   symmetric,              ///< w ~ s * q, q in [-2^(bits-1), 2^(bits-1)-1], signed s
-  asymmetric,             ///< w ~ s * (q - zp), q in [0, 2^bits-1]
+  asymmetric,             ///< w ~ s * (q - zp), q in [0, 2^bits-1]; zp is whole, or not (Q4_1, Q5_1: tune_grid::whole_zero)
   superblock_asymmetric,  ///< w ~ s * q - m, where s and m of the groups of a super-block are themselves quantized (Q2_K, Q4_K, Q5_K)
   superblock_symmetric,   ///< w ~ s * q with quantized s (Q3_K, Q6_K)
   fixed_asymmetric,       ///< w ~ s * q - m with s and m given: only v is tuned
@@ -42,6 +42,9 @@ struct tune_grid {
   float factor_min = 0.0f, factor_max = 1.0f;  ///< bounds of min_scale and max_scale; every forward clamps to them
   const scaled_facts* facts = nullptr;         ///< scaled: the type's, for float weights (T::the_facts, or range_kernels::facts)
   float global_scale = -1.0f;                  ///< scaled, of types with two levels: that of the tensor, or of all that share one
+  /// Asymmetric family: zp is rounded. If not (Q4_1, Q5_1), q = round(w / s + v) + zp is a fraction too, as in the reference; a block holds the
+  /// nearest whole code.
+  bool whole_zero = true;
 };
 
 /// The grid of a scaled type. Its min_scale is not used.
@@ -82,7 +85,7 @@ struct tune_parameters {
 /// What a tuned layer becomes; any pointer may be null. `code` is unsigned, 0..2^bits-1; scaled: as quantize stores it.
 struct tune_output {
   float* weight = nullptr;      ///< [rows x cols], dequantized
-  std::uint8_t* code = nullptr; ///< [rows x cols]
+  std::uint8_t* code = nullptr; ///< [rows x cols], rounded half to even where q is a fraction
   float* scale = nullptr;       ///< [rows x groups()], rounded to scale_type; scaled: as quantize stores it
   float* zero_point = nullptr;  ///< [rows x groups()], asymmetric family
   float* minimum = nullptr;     ///< [rows x groups()], grids with a minimum
