@@ -61,10 +61,28 @@ mutant convert_minus_zero convert.hpp 's/in.offset == 0.0f ? -0.0f : -(in.scale/
 mutant ct_sign codec/int8_bytes.hpp 's/, 0x80>/, 0>/' int8_bytes_test formats_packs_test
 mutant mlx_bias_sign convert.hpp 's/-0.0f : -(in.scale \* in.offset)/-0.0f : in.scale * in.offset/' convert_test
 
+# The packing kernels of SIMD targets, beside the plain code.
+mutant moves_nibbles detail/moves-inl.h 's/1 | 1 << (8 + Bits)/1 << Bits | 1 << 8/' \
+  's/hn::And(x, hn::Set(d16(), 0xFF)), hn::ShiftLeft<Bits>(hn::ShiftRight<8>(x))/hn::ShiftLeft<Bits>(hn::And(x, hn::Set(d16(), 0xFF))), hn::ShiftRight<8>(x)/' \
+  codec_kernels_test
+mutant moves_split detail/moves-inl.h 's/c = hn::InterleaveLower(d8(), low, high)/c = hn::InterleaveLower(d8(), high, low)/' codec_kernels_test
+mutant moves_check_of_the_tail detail/moves-inl.h 's/d = hn::LoadU(d8(), p + n - lanes);/d = zero;/' codec_kernels_test
+mutant moves_check_of_one_vector detail/moves-inl.h 's/hn::Or(hn::Or(a, b), hn::Or(c, d))/hn::Or(a, d)/' codec_kernels_test
+mutant moves_odd_gap detail/moves-inl.h 's/gap = 32 - 4 \* Bits/gap = 31 - 4 * Bits/' codec_kernels_test
+mutant moves_odd_shift detail/moves-inl.h 's/hn::OddEven(hn::ShiftRight<4>(x), x)/hn::OddEven(hn::ShiftRight<3>(x), x)/' codec_kernels_test
+mutant moves_beyond_the_row detail/moves-inl.h 's/left = Room ? 0 : overlap(planes(), Bits)/left = 0/' codec_kernels_test
+mutant moves_second_plane detail/moves-inl.h 's/in + 4 \* Width, i,/in + 2 * Width, i,/' codec_kernels_test
+mutant moves_plane_bits detail/moves-inl.h 's/hn::ShiftLeft<From>/hn::ShiftLeft<From - 1>/' codec_kernels_test
+mutant moves_rest_of_the_row detail/moves-inl.h 's/(4 \* static_cast<std::size_t>(Bits) \/ sizeof(Word))/static_cast<std::size_t>(Bits)/' codec_kernels_test
+mutant moves_rest_of_the_tile detail/moves-inl.h 's/c = r < whole_rows ? whole_cols : 0; c < cols;/c = whole_cols; c < cols;/' codec_kernels_test
+mutant moves_order_of_pairs detail/moves-inl.h 's/p + at(2 \* i + 1) \* m.stride)/p + (2 * i + 1) * m.stride)/' codec_kernels_test
+mutant moves_transposition detail/moves-inl.h 's/hn::InterleaveLower(d32(), x\[i\], x\[i + 2\])/hn::InterleaveLower(d32(), x[i], x[i + 1])/' codec_kernels_test
+
 # SignRound
 mutant step_direction detail/tune_rows.hpp 's/lane_gt(gradient, zero), up, lane_select(lane_lt(gradient, zero), down/lane_gt(gradient, zero), down, lane_select(lane_lt(gradient, zero), up/' signround_test
 mutant zero_gradient_steps detail/tune_rows.hpp 's/lane_gt(gradient, zero), up/lane_ge(gradient, zero), up/' signround_test
 mutant gradient_mask detail/tune_grid.hpp 's/pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f))/pass_high(top)/' tune_test
+mutant whole_zero detail/tune_grid.hpp 's/whole_zero ? round_ste(zp) : zp;/round_ste(zp);/' gguf_signround_test
 
 # GGUF
 mutant q4_0_nibbles detail/gguf_block32-inl.h 's/(code\[i\] \& 15u) | (static_cast<std::uint32_t>(code\[i + 16\] \& 15u) << 4)/(code[i + 16] \& 15u) | (static_cast<std::uint32_t>(code[i] \& 15u) << 4)/' \
