@@ -1,4 +1,4 @@
-// The results of every data type in one number, for tests/house/same_bits.sh: the same for every compiler, optimization and SIMD target.
+// The results of every data type and packed layout in one number, for tests/house/same_bits.sh: the same for every compiler, optimization and target.
 #include <ar/dispatch.hpp>
 #include <bit>
 #include <cstdint>
@@ -29,6 +29,28 @@ std::vector<float> weights(std::size_t n) {
     w[i] = i % 29 == 0 ? 0.0f : i % 7 == 0 ? static_cast<float>(static_cast<int>(x >> 28) - 8) * 0.0625f : unit * (i / 128 % 3 == 0 ? 0.02f : 3.0f);
   }
   return w;
+}
+
+/// What a packed layout makes of codes, and of any words: rows of whole vectors and a rest.
+template <class Word, class Pack, class Unpack>
+void add_layout(fnv& hash, const ar::codec_kernels& k, Pack pack, Unpack unpack) {
+  const std::size_t shapes[][2] = {{1, 333}, {5, 96}, {64, 72}, {32, 544}, {136, 264}};
+  for (int bits = 1; bits <= 8; ++bits)
+    for (const auto& [rows, cols] : shapes) {
+      const ar::matrix_shape s = k.packed_shape(bits, rows, cols);
+      if (s == ar::matrix_shape()) continue;
+      std::vector<std::uint8_t> code(rows * cols);
+      std::vector<Word> packed(s.rows * s.cols), any(packed.size());
+      std::uint32_t x = 54321;
+      const auto next = [&x] { return (x = x * 1664525u + 1013904223u) >> 8; };
+      for (auto& c : code) c = static_cast<std::uint8_t>(next() & ((1u << bits) - 1));
+      for (auto& w : any) w = static_cast<Word>(next() << 8 ^ next());
+      ar::errc e = pack(bits, {code.data(), rows, cols}, {packed.data(), s.rows, s.cols});
+      if (e == ar::errc::ok) e = unpack(bits, {any.data(), s.rows, s.cols}, {code.data(), rows, cols});
+      hash.add(&e, sizeof e);
+      hash.add(packed);
+      hash.add(code);
+    }
 }
 
 std::uint64_t results(const ar::kernel_table& table) {
@@ -89,6 +111,10 @@ std::uint64_t results(const ar::kernel_table& table) {
       hash.add(blocks);
       hash.add(back);
     }
+  for (const ar::codec_kernels& k : table.codecs()) {
+    if (k.pack_words != nullptr) add_layout<std::uint32_t>(hash, k, k.pack_words, k.unpack_words);
+    if (k.pack_bytes != nullptr) add_layout<std::uint8_t>(hash, k, k.pack_bytes, k.unpack_bytes);
+  }
   return hash.state;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# g++ and clang++ at -O0 to -O3 give the same bits for every data type: one hash of codes, scales, blocks and weights. Takes minutes (label nightly).
+# g++ and clang++ at -O0 to -O3 give the same bits for every data type: one hash of codes, scales, blocks, weights and packed words. Takes minutes (label nightly).
 # Arguments: compilers. AR_TARGETS=all compiles every SIMD target of the machine family instead of one with vectors and one without.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
@@ -12,13 +12,13 @@ for cxx; do
   for level in 0 1 2 3; do
     for configuration in "${configurations[@]}"; do
       flags="-std=c++20 -O$level -ffp-contract=off -Iinclude $configuration"
-      for unit in gguf_ search_ ""; do
+      for unit in cmake/dispatch*_unit.cpp; do
         # shellcheck disable=SC2086
-        "$cxx" $flags -c "cmake/dispatch_${unit}unit.cpp" -o "$tmp/unit_$unit.o" &
+        "$cxx" $flags -c "$unit" -o "$tmp/$(basename "$unit" .cpp).o" &
       done
       for job in $(jobs -p); do wait "$job" || exit 1; done
       # shellcheck disable=SC2086
-      "$cxx" $flags tests/house/same_bits.cpp "$tmp"/unit_*.o -lhwy -o "$tmp/same_bits" || exit 1
+      "$cxx" $flags tests/house/same_bits.cpp "$tmp"/dispatch*_unit.o -lhwy -o "$tmp/same_bits" || exit 1
       hash=$("$tmp/same_bits" 2> "$tmp/targets") || { echo "the targets of $cxx -O$level differ:$(cat "$tmp/targets")"; exit 1; }
       echo "$hash $cxx -O$level$(cat "$tmp/targets")" | tee -a "$tmp/all"
     done
