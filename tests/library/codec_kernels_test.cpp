@@ -12,6 +12,7 @@
 #include "ar/dispatch.hpp"
 #include "ar/pack.hpp"
 #include "support/layout.hpp"
+#include "support/strided.hpp"
 
 namespace {
 
@@ -23,50 +24,25 @@ std::vector<const ar::kernel_table*> targets() {
   return {tables, tables + ar::all_kernels(tables, 16)};
 }
 
-/// pack and unpack of either kind of layout.
-template <class Word>
-struct calls;
-template <>
-struct calls<std::uint32_t> {
-  static constexpr auto pack = &ar::codec_kernels::pack_words;
-  static constexpr auto unpack = &ar::codec_kernels::unpack_words;
-};
-template <>
-struct calls<std::uint8_t> {
-  static constexpr auto pack = &ar::codec_kernels::pack_bytes;
-  static constexpr auto unpack = &ar::codec_kernels::unpack_bytes;
-};
-
-/// rows x cols elements, each row followed by `gap` others, the last one by nothing; all bytes are 0xA5.
-template <class T>
-struct matrix {
-  std::size_t rows, cols, stride;
-  std::vector<T> memory;
-  matrix(std::size_t r, std::size_t c, std::size_t gap)
-      : rows(r), cols(c), stride(c + gap), memory((r - 1) * (c + gap) + c, static_cast<T>(0xA5A5A5A5)) {}
-  ar::matrix_view<T> view() { return {memory.data(), rows, cols, stride}; }
-  ar::matrix_view<const T> const_view() const { return {memory.data(), rows, cols, stride}; }
-};
-
 template <class Word>
 void compare(const ar::codec_kernels& plain, const ar::codec_kernels& kernels, int bits, std::size_t rows, std::size_t cols, std::size_t gap) {
   const matrix_shape s = plain.packed_shape(bits, rows, cols);
   ASSERT_EQ(kernels.packed_shape(bits, rows, cols), s);
   if (s == matrix_shape()) return;
   SCOPED_TRACE(std::to_string(bits) + " bits, " + std::to_string(rows) + " x " + std::to_string(cols) + ", gaps of " + std::to_string(gap));
-  const auto pack = calls<Word>::pack;
-  const auto unpack = calls<Word>::unpack;
-  matrix<std::uint8_t> code(rows, cols, gap);
+  const auto pack = support::calls<Word>::pack;
+  const auto unpack = support::calls<Word>::unpack;
+  support::strided<std::uint8_t> code(rows, cols, gap);
   const auto random = support::random_codes(rows * cols, bits);
   for (std::size_t i = 0; i < random.size(); ++i) code.view()(i / cols, i % cols) = random[i];
-  matrix<Word> want(s.rows, s.cols, gap), got(s.rows, s.cols, gap);
+  support::strided<Word> want(s.rows, s.cols, gap), got(s.rows, s.cols, gap);
   ASSERT_EQ((plain.*pack)(bits, code.const_view(), want.view()), errc::ok);
   ASSERT_EQ((kernels.*pack)(bits, code.const_view(), got.view()), errc::ok);
   ASSERT_EQ(got.memory, want.memory);
   // Any words, with bits where the layout has none to spare.
   std::mt19937 bytes(static_cast<std::uint32_t>(rows + cols));
   for (Word& w : got.memory) w = static_cast<Word>(bytes());
-  matrix<std::uint8_t> back(rows, cols, gap), back_want(rows, cols, gap);
+  support::strided<std::uint8_t> back(rows, cols, gap), back_want(rows, cols, gap);
   ASSERT_EQ((plain.*unpack)(bits, got.const_view(), back_want.view()), errc::ok);
   ASSERT_EQ((kernels.*unpack)(bits, got.const_view(), back.view()), errc::ok);
   ASSERT_EQ(back.memory, back_want.memory);
