@@ -131,6 +131,16 @@ void warn_about_short_groups(const std::vector<layer_decision>& layers, std::vec
 
 /// Rounding: one layer in float, dequantized, as codes and packed. Tuning: one block with its parameters and gradients, and two sets of activations.
 std::uint64_t estimate_memory(const request& wanted, const model::model_spec& spec, const std::vector<layer_decision>& layers) {
+  if (wanted.smoothing_tokens > 0) {
+    // The block and its candidate; the stream, its middle and a parent's output; a Gram matrix.
+    request plain = wanted;
+    plain.smoothing_tokens = 0;
+    std::uint64_t block = 0;
+    for (const layer_decision& l : layers) block += l.block == 0 ? l.rows * l.cols : 0;
+    const auto n = static_cast<std::uint64_t>(wanted.nsamples) * static_cast<std::uint64_t>(std::min(wanted.smoothing_tokens, wanted.seqlen));
+    const auto hidden = static_cast<std::uint64_t>(spec.hidden_size), inner = static_cast<std::uint64_t>(spec.intermediate_size);
+    return std::max(estimate_memory(plain, spec, layers), (std::uint64_t{40} << 20) + (3 * block + 3 * n * hidden + inner * inner + hidden * hidden) * sizeof(float));
+  }
   std::uint64_t block_weights = 0, largest = 0;
   for (const layer_decision& l : layers) {
     const std::uint64_t n = l.rows * l.cols;

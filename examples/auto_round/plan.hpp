@@ -50,6 +50,7 @@ struct request {
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
   const model::weight_source* weights = nullptr;         ///< what changes the source's weights before they are quantized; null: nothing
   const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing
+  std::int64_t smoothing_tokens = 0;                     ///< of a calibration sample that AWQ runs through the float model; 0: it does not
   bool rotation_in_fake_only = false;                    ///< nothing but this program could load it with packed layers
 };
 

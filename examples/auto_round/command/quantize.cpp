@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "command/awq_request.hpp"
 #include "command/command.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
@@ -28,8 +29,9 @@ class quantize final : public command {
     declare_model_and_run(o);
     declare_scheme(o);
     declare_tuning(o);
-    o.text("algorithm,algorithms,alg,algs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, separated by commas (by --iters)");
+    o.text("algorithm,algorithms,alg,algs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, then awq, separated by commas (by --iters; awq alone rounds)");
     rotation_.declare(o);
+    awq_.declare(o);
     declare_what_is_not_here(o);
   }
 
@@ -137,8 +139,6 @@ class quantize final : public command {
     o.refuse("enable_norm_bias_tuning", true, "tuned norms and biases cannot be written so far");
     o.refuse("enable_lfq", true, "is not supported");
     o.refuse("enable_neuqi", false, "is not supported");
-    o.refuse("awq_duo_scaling,awq_n_grid,awq_seqlen,awq_smooth_batch_size,duo_scaling,n_grid", true, "AWQ is not supported so far");
-    o.refuse("awq_apply_clip,awq_clip_as_init", false, "AWQ is not supported so far");
     o.refuse("tasks,task", true, "tasks are not supported so far; `auto-round eval` gives perplexity and KL divergence");
     o.refuse("eval_bs,limit,num_fewshot,eval_gen_kwargs,eval_backend,eval_model_dtype,vllm_args", true, "tasks are not supported so far");
     o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "tasks are not supported so far");
@@ -159,7 +159,8 @@ class quantize final : public command {
     auto algorithms = complete_algorithms();
     if (!algorithms) return forward_error(algorithms);
     q.iters = iters_.value_or(defaults_.iters);
-    if (model_free_ || std::find(algorithms->begin(), algorithms->end(), "rtn") != algorithms->end()) q.iters = 0;
+    const auto asked = [&](const char* name) { return std::find(algorithms->begin(), algorithms->end(), name) != algorithms->end(); };
+    if (model_free_ || asked("rtn") || (asked("awq") && !asked("auto_round"))) q.iters = 0;
     q.nsamples = nsamples_.value_or(defaults_.nsamples);
     q.seqlen = seqlen_.value_or(defaults_.seqlen);
     q.batch_size = batch_size_.value_or(defaults_.batch_size);
@@ -186,7 +187,10 @@ class quantize final : public command {
     if (auto r = complete_progress(); !r) return r;
     if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
     if (threads_) omp_set_num_threads(static_cast<int>(*threads_));
-    choose_method();
+    choose_method(asked("awq"));
+    auto awq = awq_.resolve(*algorithms, opt_rtn_.value_or(defaults_.opt_rtn > 0), run_.compat);
+    if (!awq) return forward_error(awq);
+    run_.awq = std::move(*awq);
     return complete_rotation(*algorithms);
   }
 
@@ -200,9 +204,9 @@ class quantize final : public command {
         continue;
       }
       if (name == "autoround" || name == "sign_round" || name == "signround") name = "auto_round";
-      if (name == "awq" || name == "svdquant") return fail(error_kind::unsupported, fmt::format("--algorithm {} is not supported so far", name));
-      if (!name.empty() && name != "rtn" && name != "auto_round" && !rotation_request::is_rotation(name))
-        return fail(error_kind::usage, fmt::format("--algorithm \"{}\" is unknown; rtn, auto_round, quarot, spinquant, hadamard, random_hadamard, quarot_hadamard", name));
+      if (name == "svdquant") return fail(error_kind::unsupported, fmt::format("--algorithm {} is not supported so far", name));
+      if (!name.empty() && name != "rtn" && name != "auto_round" && name != "awq" && !rotation_request::is_rotation(name))
+        return fail(error_kind::usage, fmt::format("--algorithm \"{}\" is unknown; rtn, auto_round, awq, quarot, spinquant, hadamard, random_hadamard, quarot_hadamard", name));
       if (!name.empty()) names.push_back(name);
       name.clear();
     }
@@ -266,10 +270,10 @@ class quantize final : public command {
     return {};
   }
 
-  /// iters 0 means OPT-RTN, unless it is switched off.
-  void choose_method() {
+  /// iters 0 means OPT-RTN, unless it is switched off; behind AWQ it must be asked for.
+  void choose_method(bool smoothed) {
     plan::request& q = run_.request;
-    const bool off = opt_rtn_ ? !*opt_rtn_ : defaults_.opt_rtn < 0;
+    const bool off = opt_rtn_ ? !*opt_rtn_ : defaults_.opt_rtn < 0 || (smoothed && defaults_.opt_rtn == 0);
     q.how = q.iters != 0 ? exporting::method::signround : off || model_free_ ? exporting::method::rtn : exporting::method::opt_rtn;
     q.has_importance = !run_.imatrix.empty() || run_.dataset.empty();
   }
@@ -278,6 +282,7 @@ class quantize final : public command {
   std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
   std::string clamp_gradient_, scale_gradient_, algorithms_;
   rotation_request rotation_;
+  awq_request awq_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
   std::optional<double> lr_, minmax_lr_, momentum_;
   std::optional<bool> amp_, opt_rtn_;

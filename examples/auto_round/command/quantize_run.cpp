@@ -85,7 +85,8 @@ class quantization {
   bool searched() const { return o_.request.how == exporting::method::opt_rtn; }
   /// A pass of the float model over calibration text before any layer is quantized.
   bool collects_importance() const { return (searched() && o_.imatrix.empty() && !o_.dataset.empty()) || !o_.save_imatrix.empty(); }
-  bool reads_text() const { return trains_rotation() || tuned() || collects_importance(); }
+  bool reads_text() const { return trains_rotation() || smoothed() || tuned() || collects_importance(); }
+  bool smoothed() const { return o_.awq.has_value(); }
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
@@ -115,6 +116,7 @@ class quantization {
     const std::int64_t most = source_->spec().max_position_embeddings;
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
     if (auto r = rotate(); !r) return r;
+    begin_smoothing();
     auto plan = plan::make_plan(request_, *source_);
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
@@ -211,6 +213,7 @@ class quantization {
   result<void> quantize_layers() {
     const io::interrupt_watch watch;
     if (auto r = train_rotation(); !r) return r;
+    if (auto r = smooth(); !r) return r;
     if (auto r = find_importance(); !r) return r;
     if (auto r = tuned() ? tune_blocks() : round_blocks(); !r) return r;
     return round_outside_blocks();
@@ -237,9 +240,56 @@ class quantization {
   tune::layer_choices layer_choices() const {
     tune::layer_choices choices;
     for (const layer_decision& layer : plan_.layers()) {
-      if (layer.block >= 0 && layer.quantize) choices[layer.name] = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
+      if (layer.block < 0 || !layer.quantize) continue;
+      tune::layer_choice& choice = choices[layer.name];
+      choice = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
+      if (const auto* ranges = awq_changes_.initial_ranges(layer.name + ".weight")) choice.start = {ranges->step, ranges->options.n_grid, ranges->options.symmetric};
     }
     return choices;
+  }
+
+  /// Weights from here on are those of the smoothed model, which is not known yet; the plan only asks what may change.
+  void begin_smoothing() {
+    if (!smoothed()) return;
+    unsmoothed_ = weights_;
+    smoothed_ = std::make_unique<transform::awq_source>(*unsmoothed_, awq_changes_);
+    weights_ = smoothed_.get();
+    request_.weights = weights_;
+    request_.smoothing_tokens = o_.awq->seqlen > 0 ? o_.awq->seqlen : request_.seqlen;
+  }
+
+  result<void> smooth() {
+    if (!smoothed()) return {};
+    transform::awq_options o = *o_.awq;
+    o.batch_size = request_.batch_size;
+    o.stored = [this](const std::string& name) { return stored_real(name); };
+    transform::layer_schemes schemes;
+    for (const layer_decision& layer : plan_.layers()) {
+      if (layer.block >= 0 && layer.quantize) schemes[layer.name] = layer.scheme;
+    }
+    const std::int64_t blocks = source_->spec().num_layers;
+    bar_.start("block", blocks);
+    std::int64_t mappings = 0;
+    double before = 0, after = 0;
+    transform::awq_events events;
+    events.on_warning = [&](const std::string& w) { bar_.message("warning: " + w); };
+    events.on_mapping = [&](const transform::awq_report& r) {
+      ++mappings;
+      before += r.first_loss > 0 ? 1 : 0;
+      after += r.first_loss > 0 ? r.loss / r.first_loss : 0;
+      log_.write("smooth", {{"block", r.block}, {"layer", r.smooth}, {"ratio", r.point.ratio}, {"duo_scaling", r.point.duo}, {"loss", r.loss}, {"first_loss", r.first_loss}});
+    };
+    events.on_block = [&](std::int64_t, std::int64_t) {
+      bar_.finish_unit(fmt::format("smoothed in {} places, error of outputs {:.0f} % of what it was", mappings, before > 0 ? 100 * after / before : 100.0));
+      mappings = 0;
+      before = after = 0;
+      return !io::interrupt_watch::requested();
+    };
+    auto changes = transform::run_awq(*unsmoothed_, calibration_, schemes, o, events);
+    if (!changes) return forward_error(changes);
+    awq_changes_ = std::move(*changes);
+    times_.add("smooth", since_last_part());
+    return {};
   }
 
   result<void> find_importance() {
@@ -400,8 +450,9 @@ class quantization {
   }
 
   std::string method_name() const {
-    if (tuned()) return fmt::format("SignRound, {} iterations", request_.iters);
-    return searched() ? "OPT-RTN (searched scales)" : "round to nearest";
+    const std::string first = smoothed() ? "AWQ, " : "";
+    if (tuned()) return first + fmt::format("SignRound, {} iterations", request_.iters);
+    return first + (searched() ? "OPT-RTN (searched scales)" : "round to nearest");
   }
 
   void log_start() {
@@ -479,6 +530,9 @@ class quantization {
   std::unique_ptr<exporting::stored_model> source_;
   std::unique_ptr<transform::rotated_source> rotated_;
   transform::stored_rotation stored_rotation_;
+  transform::awq_changes awq_changes_;
+  std::unique_ptr<transform::awq_source> smoothed_;
+  const model::weight_source* unsmoothed_ = nullptr;
   const model::weight_source* weights_ = nullptr;  // the source, or what transforms it
   plan::run_plan plan_;
   text::calibration_set calibration_;

@@ -9,6 +9,7 @@
 #include "error.hpp"
 #include "plan.hpp"
 #include "report/progress.hpp"
+#include "transform/awq.hpp"
 #include "transform/rotation.hpp"
 #include "transform/spinquant.hpp"
 
@@ -34,6 +35,7 @@ struct run_options {
   std::optional<ar::scale_gradient> scale_gradient;  ///< empty: reference for tuning by block, else f32
   std::optional<transform::rotation_options> rotation;  ///< before anything is quantized
   bool rotation_matrices = false;                    ///< random ones in full, as auto-round stores them
+  std::optional<transform::awq_options> awq;         ///< smoothing, behind a rotation
   transform::spinquant_options rotation_training;    ///< if rotation->trained
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it

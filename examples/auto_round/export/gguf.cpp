@@ -198,6 +198,9 @@ class gguf_exporter final : public exporter {
     if (auto r = check_finite(t, run_.source->files()[t.file]); !r) return r;
     auto values = io::read_f32(t);
     if (!values) return forward_error(values);
+    if (run_.changed(t.name)) {
+      if (auto r = run_.weights->read(t.name, *values); !r) return r;
+    }
     const std::uint64_t heads = permuted_heads(*run_.spec, t.name);
     const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : values->size() / rows;
     std::vector<float> ordered(values->size());

@@ -162,11 +162,21 @@ class awq_pass {
     batch_ = static_cast<size_t>(o_.batch_size);
     replay_ = o_.smooth_batch_size > 0 ? static_cast<size_t>(o_.smooth_batch_size) : batch_;
     counted_ = samples_ * seqlen_;
+    const size_t every = o_.search_tokens <= 0 || peer_ ? 1 : sample_step(counted_, static_cast<size_t>(o_.search_tokens));
+    for (size_t s = 0; s < samples_; s += std::min(every, samples_)) probed_.push_back(s);
+    probe_counted_ = probed_.size() * seqlen_;
     if (!o_.leave_out_padding) return {};
     counts_.resize(samples_ * seqlen_);
     for (size_t s = 0; s < samples_; ++s) std::copy_n(set_.valid.begin() + static_cast<std::ptrdiff_t>(s * static_cast<size_t>(set_.seqlen)), seqlen_, counts_.begin() + static_cast<std::ptrdiff_t>(s * seqlen_));
     counted_ = static_cast<size_t>(std::count_if(counts_.begin(), counts_.end(), [](std::uint8_t c) { return c != 0; }));
-    if (counted_ == 0) return fail(error_kind::usage, "no token of the calibration set counts");
+    if (probed_.size() < samples_) {
+      for (const size_t s : probed_)
+        probe_counts_.insert(probe_counts_.end(), counts_.begin() + static_cast<std::ptrdiff_t>(s * seqlen_), counts_.begin() + static_cast<std::ptrdiff_t>((s + 1) * seqlen_));
+    } else {
+      probe_counts_ = counts_;
+    }
+    probe_counted_ = static_cast<size_t>(std::count_if(probe_counts_.begin(), probe_counts_.end(), [](std::uint8_t c) { return c != 0; }));
+    if (counted_ == 0 || probe_counted_ == 0) return fail(error_kind::usage, "no token of the calibration set counts");
     return {};
   }
 
@@ -246,7 +256,7 @@ class awq_pass {
     if (!w) return forward_error(w);
     w_ = std::move(*w);
     for (const bool input : {true, false}) norms_[input ? 0 : 1] = input ? w_.input_norm : w_.post_attention_norm;
-    have_middle_ = false;
+    have_middle_ = have_probe_ = false;
     auto tasks = tasks_of_block();
     if (!tasks) return forward_error(tasks);
     if (auto r = collect(*tasks); !r) return r;
@@ -259,6 +269,7 @@ class awq_pass {
       if (auto r = clip(*tasks); !r) return r;
     }
     // The next block reads what the changed one gives.
+    if (passed_on_) return {};
     for (size_t s = 0; s < samples_; s += batch_) {
       const size_t n = std::min(batch_, samples_ - s);
       runner_.forward(w_, row(x_, s), n, seqlen_, row(x_, s));
@@ -345,7 +356,10 @@ class awq_pass {
       for (const int i : {spec_.q, spec_.o, spec_.gate, spec_.down}) statistics_[i];
     for (auto& [linear, s] : statistics_) s.sum.assign(in_features(linear), 0.0f);
     result<void> outcome;
-    floats y(std::min(batch_, samples_) * seqlen_ * hidden_), kept;
+    // Smoothing alone changes nothing about what the block gives, up to rounding: where the compared samples have been copied, this pass is the only one.
+    passed_on_ = !peer_ && probed_.size() < samples_ && (!o_.apply_clip || o_.clip_as_init);
+    probe();
+    floats y(passed_on_ ? 0 : std::min(batch_, samples_) * seqlen_ * hidden_), kept;
     std::map<int, size_t> seen;  // rows of this batch, by input
     size_t step = 1, at = 0;     // thinning of clip features; first token of the batch
     const auto hook = [&](int linear, const float* x, size_t tokens) {
@@ -379,7 +393,7 @@ class awq_pass {
       seen.clear();
       at = b * seqlen_;
       step = sample_step(n * seqlen_, static_cast<size_t>(o_.clip_n_sample_token));
-      runner_.forward(w_, row(x_, b), n, seqlen_, y.data(), hook);
+      runner_.forward(w_, row(x_, b), n, seqlen_, passed_on_ ? row(x_, b) : y.data(), hook);
     }
     if (!outcome) return outcome;
     for (auto& [linear, s] : statistics_) {
@@ -421,27 +435,38 @@ class awq_pass {
     return fold(t, std::move((*choice)->factors), cols);
   }
 
+  /// The block's input for the samples that candidates are compared on.
+  floats& probe() {
+    if (probed_.size() == samples_) return x_;
+    if (have_probe_) return probe_;
+    probe_.resize(probed_.size() * seqlen_ * hidden_);
+    for (size_t i = 0; i < probed_.size(); ++i) std::copy_n(row(x_, probed_[i]), seqlen_ * hidden_, row(probe_, i));
+    have_probe_ = true;
+    return probe_;
+  }
+
   /// Reference outputs of the parent.
   void prepare_comparison(const task& t) {
     if (t.kind == parent::layer) return;
+    floats& x = probe();
     if (t.kind == parent::mlp && !have_middle_) {
-      middle_.resize(x_.size());
-      for (size_t s = 0; s < samples_; s += batch_) {
-        const size_t n = std::min(batch_, samples_ - s);
-        const linalg::operand rows = runner_.attend(w_, row(x_, s), n, seqlen_);
-        runner_.add_linear(w_, spec_.o, rows, row(x_, s), row(middle_, s));
+      middle_.resize(x.size());
+      for (size_t s = 0; s < probed_.size(); s += batch_) {
+        const size_t n = std::min(batch_, probed_.size() - s);
+        const linalg::operand rows = runner_.attend(w_, row(x, s), n, seqlen_);
+        runner_.add_linear(w_, spec_.o, rows, row(x, s), row(middle_, s));
       }
       have_middle_ = true;
     }
-    expected_.resize(x_.size());
-    for (size_t s = 0; s < samples_; s += replay_) replay(t, s, row(expected_, s));
+    expected_.resize(x.size());
+    for (size_t s = 0; s < probed_.size(); s += replay_) replay(t, s, row(expected_, s));
   }
 
-  /// The parent's output for the samples from `first` on.
+  /// The parent's output for the compared samples from `first` on.
   void replay(const task& t, size_t first, float* out) {
-    const size_t n = std::min(replay_, samples_ - first), tokens = n * seqlen_;
+    const size_t n = std::min(replay_, probed_.size() - first), tokens = n * seqlen_;
     const bool attention = t.kind == parent::attention;
-    const linalg::operand rows = attention ? runner_.attend(w_, row(x_, first), n, seqlen_) : runner_.gate(w_, row(middle_, first), tokens);
+    const linalg::operand rows = attention ? runner_.attend(w_, row(probe(), first), n, seqlen_) : runner_.gate(w_, row(middle_, first), tokens);
     const int last = attention ? spec_.o : spec_.down;
     linalg::gemm_nt(rows, {weight(last).data(), hidden_, in_features(last), in_features(last), false}, out, hidden_);
   }
@@ -473,14 +498,14 @@ class awq_pass {
       own[k].swap(weight(t.balance[k]));
     }
     double error = 0;
-    floats out(std::min(replay_, samples_) * seqlen_ * hidden_);
-    for (size_t s = 0; s < samples_; s += replay_) {
+    floats out(std::min(replay_, probed_.size()) * seqlen_ * hidden_);
+    for (size_t s = 0; s < probed_.size(); s += replay_) {
       replay(t, s, out.data());
-      const size_t tokens = std::min(replay_, samples_ - s) * seqlen_;
-      error += squared_difference(out.data(), row(expected_, s), counts_.empty() ? nullptr : counts_.data() + s * seqlen_, tokens, hidden_);
+      const size_t tokens = std::min(replay_, probed_.size() - s) * seqlen_;
+      error += squared_difference(out.data(), row(expected_, s), probe_counts_.empty() ? nullptr : probe_counts_.data() + s * seqlen_, tokens, hidden_);
     }
     for (size_t k = 0; k < t.balance.size(); ++k) own[k].swap(weight(t.balance[k]));
-    return error / (static_cast<double>(counted_) * static_cast<double>(hidden_));
+    return error / (static_cast<double>(probe_counted_) * static_cast<double>(hidden_));
   }
 
   awq_changes::change& change_of(const std::string& tensor, size_t columns, ar::real format) {
@@ -587,7 +612,9 @@ class awq_pass {
   const bool peer_;
   const size_t hidden_;
   size_t seqlen_ = 0, samples_ = 0, batch_ = 0, replay_ = 0, counted_ = 0;
-  std::vector<std::uint8_t> counts_;  // tokens that count; empty: all
+  std::vector<std::uint8_t> counts_, probe_counts_;  // tokens that count; empty: all
+  std::vector<size_t> probed_;                       // samples that candidates are compared on
+  size_t probe_counted_ = 0;
   std::vector<std::pair<ar::scheme_fields, fake_quantizer>> quantizers_;
   std::vector<awq_mapping> mappings_;
   awq_changes changes_;
@@ -597,8 +624,9 @@ class awq_pass {
   std::int64_t block_ = 0;
   model::block_weights w_;
   floats norms_[2];            // as they were before any folding
-  floats middle_, expected_;   // behind attention; the parent's output
-  bool have_middle_ = false;
+  floats probe_, middle_, expected_;  // of the probed samples: the input unless it is all of x_; behind attention; the parent's output
+  bool have_probe_ = false, have_middle_ = false;
+  bool passed_on_ = false;     // x_ is the output of the block already
   std::map<int, input_statistics> statistics_;
 };
 

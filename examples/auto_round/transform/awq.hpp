@@ -28,6 +28,7 @@ struct awq_options {
   std::int64_t seqlen = 512;             ///< tokens of a calibration sample that are looked at; below 1: all
   std::int64_t batch_size = 8;           ///< samples of a forward pass
   std::int64_t smooth_batch_size = 0;    ///< samples of a pass of the search; 0: batch_size
+  std::int64_t search_tokens = 8192;     ///< about so many tokens, of samples from all over the set, run through attention and MLP for each candidate; 0: all
   bool apply_smooth = true;
   bool apply_clip = false;
   bool clip_as_init = false;             ///< leave clipped weights as they are; tuning starts from the ranges
