@@ -82,6 +82,19 @@ result<std::vector<std::string>> apply_ignore_patterns(const std::string& text, 
   return patterns;
 }
 
+void apply_layer_schemes(const request& wanted, std::vector<layer_decision>& layers) {
+  for (layer_decision& layer : layers) {
+    const auto own = wanted.layer_schemes.find(layer.name);
+    if (own == wanted.layer_schemes.end() || !layer.quantize) continue;
+    layer.scheme = own->second;
+    layer.chosen = true;
+    if (ar::quantizes(layer.scheme)) continue;
+    layer.quantize = false;
+    layer.reason = "chosen to stay in 16 bits";
+    layer.kept_type = "fp";
+  }
+}
+
 /// Why the original's shard-wise route does not apply; empty if it does.
 std::string obstacle_to_model_free(const request& wanted, const ar::scheme_fields& scheme, const std::vector<layer_decision>& layers) {
   if (wanted.how != exporting::method::rtn) return "it only rounds; use --iters 0";
@@ -89,6 +102,7 @@ std::string obstacle_to_model_free(const request& wanted, const ar::scheme_field
   for (const std::string& f : wanted.formats) {
     if (f != "auto_round" && f != "fake") return "format " + f + " is not written that way";
   }
+  if (!wanted.layer_schemes.empty()) return "layers have schemes of their own";
   if (scheme.data_type != "int" || (scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8)) return "it knows 2, 4 and 8-bit integers";
   if (scheme.group_size <= 0) return "it needs a positive group size";
   if (!wanted.scale_dtype.empty() && wanted.scale_dtype != "float16") return "its scales are float16";
@@ -234,6 +248,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   auto patterns = apply_ignore_patterns(wanted.ignore_layers, base.layers);
   if (!patterns) return forward_error(patterns);
   base.ignore_patterns = std::move(*patterns);
+  apply_layer_schemes(wanted, base.layers);
 
   if (wanted.rotation != nullptr) {
     for (const std::string& f : wanted.formats) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,7 @@ enum class route { automatic, model_free, regular };
 struct request {
   std::string scheme = "W4A16";
   scheme_overrides overrides{};
+  std::map<std::string, ar::scheme_fields> layer_schemes{};  ///< schemes of single layers, resolved, by name; 16 bits: stays as it is
   std::vector<std::string> formats = {"auto_round"};
   std::string ignore_layers{};                     ///< --ignore_layers: patterns separated by commas
   exporting::method how = exporting::method::signround;

@@ -351,7 +351,7 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
 
 TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
-  for (const char* option : {"--layer_config", "--alg_config", "--static_kv_dtype", "--tasks", "--enable_alg_ext", "--quant_lm_head", "--schemes", "--model_dtype"})
+  for (const char* option : {"--layer_config", "--alg_config", "--static_kv_dtype", "--tasks", "--quant_lm_head", "--model_dtype"})
     expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2)});
   expect_refused(run(quantize({"--format", "auto_awq"})), unsupported, {"auto_awq", "auto_round"});
   expect_refused(run(quantize({"--scheme", "NVFP4"})), unsupported, {});

@@ -28,6 +28,7 @@ class quantize final : public command {
     o.positional("MODEL", positional_model_, "model folder");
     declare_model_and_run(o);
     declare_scheme(o);
+    declare_autoscheme(o);
     declare_tuning(o);
     o.text("algorithm,algorithms,alg,algs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, then awq, separated by commas (by --iters; awq alone rounds)");
     rotation_.declare(o);
@@ -63,7 +64,7 @@ class quantize final : public command {
     plan::scheme_overrides& s = run_.request.overrides;
     o.group("Scheme");
     o.text("scheme", "NAME", run_.request.scheme, "preset: `auto-round list schemes` prints all (W4A16)");
-    o.integer("bits,bit", s.bits, "weight bits");
+    o.text("bits,bit", "N", bits_, "weight bits; with --schemes the average that is aimed at");
     o.integer("group_size", s.group_size, "values that share a scale; -1: a whole row");
     o.flag("asym", s.sym, false, "asymmetric: a zero point for each group");
     o.notice("sym", false, "symmetric is the default");
@@ -77,6 +78,42 @@ class quantize final : public command {
     o.integer("super_group_size", s.super_group_size, "groups of a GGUF super-block");
     o.text("scale_dtype", "TYPE", scale_dtype_, "what scales are rounded to: fp16 (default; fp32 for GGUF)");
     o.text("ignore_layers,fp_layers", "LIST", run_.request.ignore_layers, "layers whose name contains one of these stay in 16 bits");
+  }
+
+  void declare_autoscheme(option_set& o) {
+    autoscheme_options& a = run_.autoscheme;
+    o.group("AutoScheme: a scheme for each layer");
+    o.text("schemes,options,option", "LIST", a.schemes, "presets to choose from for each layer, separated by commas: W2A16,W4A16,W8A16");
+    o.real("avg_bits,target_bits", avg_bits_, "average bits of a weight that the choice may take (as --bits)");
+    o.add({.names = {"shared_layers"},
+           .value_name = "LIST",
+           .help = "layers that must get one scheme: parts of names or regular expressions, separated by commas; ';' or a further option begins another group",
+           .group = "AutoScheme: a scheme for each layer",
+           .set = [&a](const std::string& text) { return add_groups(text, a.shared_layers); }});
+    o.flag("ignore_scale_zp_bits", a.ignore_scale_zp_bits, true, "count codes only, not scales and zero points");
+    o.text("bits_accounting", "HOW", accounting_, "peer: as auto-round counts; exact: bits that are written (peer)");
+    o.text("score_gradient", "WHERE", score_gradient_, "float: at the float model, one pass for all schemes; quantized: at each quantized model, as the original (float)");
+    o.integer("score_nsamples", a.nsamples, "samples to score with (16)");
+    o.integer("score_seqlen", a.seqlen, "their tokens (256)");
+    o.integer("score_batch_size", a.batch_size, "samples whose gradients are added before they are weighed (8)");
+    o.text("score_cache", "DIR", a.cache, "keep scores here and use those that are there: another target then takes no pass");
+    o.text("autoscheme_json", "FILE", a.report_file, "write scores, choice and the frontier of all targets as JSON");
+  }
+
+  /// "q_proj,k_proj;gate_proj,up_proj": two groups.
+  static result<void> add_groups(const std::string& text, std::vector<std::vector<std::string>>& to) {
+    std::vector<std::vector<std::string>> groups(1, std::vector<std::string>(1));
+    for (const char c : text) {
+      if (c == ';') groups.emplace_back(1);
+      else if (c == ',') groups.back().emplace_back();
+      else if (c != ' ') groups.back().back() += c;
+    }
+    for (std::vector<std::string>& group : groups) {
+      std::erase(group, std::string());
+      if (group.empty()) return fail(error_kind::usage, fmt::format("--shared_layers \"{}\": a group is empty", text));
+      to.push_back(std::move(group));
+    }
+    return {};
   }
 
   void declare_tuning(option_set& o) {
@@ -132,8 +169,6 @@ class quantize final : public command {
     o.refuse("static_kv_dtype,static_kv_granularity,static_attention_dtype,static_attention_granularity", true,
              "quantizing the KV cache or attention is not supported so far");
     o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
-    o.refuse("shared_layers,schemes,options,option,avg_bits,target_bits", true, "choosing schemes automatically (AutoScheme) is not supported so far");
-    o.refuse("ignore_scale_zp_bits", false, "choosing schemes automatically (AutoScheme) is not supported so far");
     o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
     o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
     o.refuse("enable_norm_bias_tuning", true, "tuned norms and biases cannot be written so far");
@@ -181,6 +216,7 @@ class quantize final : public command {
     if (auto r = positive("nblocks", run_.nblocks); !r) return r;
     if (q.lr < 0 || q.minmax_lr < 0) return fail(error_kind::usage, "learning rates must not be negative");
     if (run_.momentum < 0 || run_.momentum >= 1) return fail(error_kind::usage, "--momentum must be at least 0 and below 1");
+    if (auto r = complete_bits(); !r) return r;
     if (auto r = complete_tuning(); !r) return r;
     if (auto r = complete_gradients(); !r) return r;
     if (auto r = complete_scale_dtype(); !r) return r;
@@ -224,6 +260,36 @@ class quantize final : public command {
     run_.rotation_training.batch_size = q.batch_size;
     run_.rotation_training.seed = run_.seed;
     if (auto r = rotation_.resolve_training(run_.rotation_training); !r) return r;
+    return {};
+  }
+
+  /// --bits is a width, or with --schemes an average; --avg_bits is another name for the latter.
+  result<void> complete_bits() {
+    autoscheme_options& a = run_.autoscheme;
+    if (!a.wanted()) {
+      if (avg_bits_ || !a.shared_layers.empty() || a.ignore_scale_zp_bits || !a.report_file.empty()) {
+        return fail(error_kind::usage, "AutoScheme needs schemes to choose from: write --schemes W2A16,W4A16,W8A16, for instance");
+      }
+      if (bits_.empty()) return {};
+      auto bits = parse_integer("bits", bits_);
+      if (!bits) return forward_error(bits);
+      run_.request.overrides.bits = *bits;
+      return {};
+    }
+    if (!bits_.empty()) {
+      auto bits = parse_real("bits", bits_);
+      if (!bits) return forward_error(bits);
+      if (avg_bits_ && *avg_bits_ != *bits) return fail(error_kind::usage, fmt::format("--bits {} and --avg_bits {} contradict each other", *bits, *avg_bits_));
+      avg_bits_ = *bits;
+    }
+    if (!avg_bits_) return fail(error_kind::usage, "--schemes needs a target: write --avg_bits 4.5, for instance");
+    if (run_.request.scheme != plan::request{}.scheme) return fail(error_kind::usage, "--scheme and --schemes exclude each other");
+    if (a.nsamples < 1 || a.seqlen < 2 || a.batch_size < 1) return fail(error_kind::usage, "--score_nsamples and --score_batch_size must be at least 1, --score_seqlen 2");
+    a.avg_bits = *avg_bits_;
+    if (accounting_ == "exact") a.exact_bits = true;
+    else if (accounting_ != "peer") return fail(error_kind::usage, fmt::format("--bits_accounting \"{}\": peer or exact", accounting_));
+    if (score_gradient_ == "quantized") a.gradient_at_quantized = true;
+    else if (score_gradient_ != "float") return fail(error_kind::usage, fmt::format("--score_gradient \"{}\": float or quantized", score_gradient_));
     return {};
   }
 
@@ -280,11 +346,11 @@ class quantize final : public command {
 
   const recipe& defaults_;
   std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
-  std::string clamp_gradient_, scale_gradient_, algorithms_;
+  std::string clamp_gradient_, scale_gradient_, algorithms_, bits_, accounting_ = "peer", score_gradient_ = "float";
   rotation_request rotation_;
   awq_request awq_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
-  std::optional<double> lr_, minmax_lr_, momentum_;
+  std::optional<double> lr_, minmax_lr_, momentum_, avg_bits_;
   std::optional<bool> amp_, opt_rtn_;
   bool model_free_ = false;
   run_options run_;

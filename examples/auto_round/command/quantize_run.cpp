@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 
+#include "command/calibration_text.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
 #include "export/export_verify.hpp"
@@ -18,7 +19,6 @@
 #include "report/event_log.hpp"
 #include "report/resources.hpp"
 #include "text/calibration.hpp"
-#include "text/tokenizer.hpp"
 #include "tune/gram.hpp"
 #include "tune/importance.hpp"
 #include "tune/quantizer.hpp"
@@ -116,10 +116,22 @@ class quantization {
     const std::int64_t most = source_->spec().max_position_embeddings;
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
     if (auto r = rotate(); !r) return r;
+    if (o_.autoscheme.wanted()) {
+      if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
+        if (auto dir = io::output_dir::begin(o_.output_dir); !dir) return forward_error(dir);
+      }
+      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, o_.dataset, o_.seed, o_.compat, bar_);
+      if (!chosen) return forward_error(chosen);
+      autoscheme_ = std::move(*chosen);
+      bar_.message(autoscheme_.summary);
+      log_.write("autoscheme", autoscheme_.data.members());
+      times_.add("choose schemes", since_last_part());
+    }
     begin_smoothing();
     auto plan = plan::make_plan(request_, *source_);
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
+    if (o_.autoscheme.wanted()) plan_.scheme_name = fmt::format("AutoScheme of {}", o_.autoscheme.schemes);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
     if (request_.seqlen != o_.request.seqlen && reads_text()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
     return {};
@@ -151,30 +163,17 @@ class quantization {
 
   result<void> load_calibration() {
     if (!reads_text()) return {};
-    if (o_.dataset.empty()) {
-      return fail(error_kind::usage, "calibration text is needed: write --dataset FILE (.jsonl, .json or .txt); nothing is downloaded. "
-                                     "--iters 0 searches scales without any");
-    }
-    auto tok = text::tokenizer::open(source_->tokenizer_directory());
-    if (!tok) return forward_error(tok);
-    if (tok->model_max_length() > 0) request_.seqlen = std::min(request_.seqlen, tok->model_max_length());
     text::calibration_options c;
     c.dataset = o_.dataset;
     c.nsamples = request_.nsamples;
     c.seqlen = request_.seqlen;
     c.seed = o_.seed;
     c.batch_size = request_.batch_size;
-    auto set = text::load_calibration(*tok, c);
+    auto set = read_calibration_text(*source_, c);
     if (!set) return forward_error(set);
     calibration_ = std::move(*set);
+    request_.seqlen = calibration_.seqlen;
     for (const std::string& w : calibration_.warnings) bar_.message("warning: " + w);
-    for (const std::int32_t id : calibration_.ids) {
-      if (id < 0 || id >= source_->spec().vocab_size) {
-        return fail(error_kind::input, fmt::format("the tokenizer gives id {}, but the model has {} tokens: they do not belong together", id,
-                                                   source_->spec().vocab_size),
-                    source_->tokenizer_directory() + "/tokenizer.json");
-      }
-    }
     return {};
   }
 
@@ -505,6 +504,7 @@ class quantization {
     result_json.set("seconds", total_.seconds()).set("cpu_seconds", report::cpu_seconds()).set("peak_memory_bytes", number(report::peak_memory_bytes()));
     result_json.set("timing", timing());
     log_.write("end", result_json.members());
+    if (o_.autoscheme.wanted()) result_json.set("autoscheme", autoscheme_.data);
     if (o_.json) fmt::print("{}\n", io::dump(result_json));
     if (tuned()) {
       const tune::stage_seconds& s = tuning_.seconds;
@@ -536,6 +536,7 @@ class quantization {
   const model::weight_source* weights_ = nullptr;  // the source, or what transforms it
   plan::run_plan plan_;
   text::calibration_set calibration_;
+  autoscheme_result autoscheme_;
   tune::importance_matrix importance_;
   std::map<std::string, float> global_scales_;
   tune::tuning_result tuning_;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "ar/detail/tune_types.hpp"
+#include "command/autoscheme_run.hpp"
 #include "error.hpp"
 #include "plan.hpp"
 #include "report/progress.hpp"
@@ -22,6 +23,7 @@ struct run_options {
   std::string model;
   std::string output_dir = "./tmp_autoround";
   plan::request request;
+  autoscheme_options autoscheme;
   std::string dataset;  ///< --dataset; empty: the model folder's own calibration file is not guessed, tuning then needs one
   std::string imatrix, save_imatrix;  ///< files of an importance matrix, to search with and to write; may be empty
   bool compat = false;                ///< search as the original does, with what it gets wrong

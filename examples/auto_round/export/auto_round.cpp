@@ -55,13 +55,24 @@ class auto_round_exporter final : public safetensors_exporter {
   std::vector<float> read_back(const tune::quantized_layer& layer) const override { return stored_weight(layer); }
 };
 
-result<void> decide(job& run) {
-  const ar::scheme_fields& s = run.scheme;
+result<void> check_scheme(const ar::scheme_fields& s) {
   if (s.data_type != "int" || s.act_bits.value_or(16) < 16 || s.group_rows != 0 || s.super_bits) {
     return fail(error_kind::unsupported, "format auto_round can hold weight-only integer schemes so far: W2A16 to W8A16 and their G64 and G32 forms");
   }
   if (s.bits < 2 || s.bits > 8) return fail(error_kind::unsupported, fmt::format("format auto_round holds 2 to 8 bits, not {}", s.bits));
   if (s.group_size == 0) return fail(error_kind::unsupported, "format auto_round has no scale for a whole tensor; use --group_size -1 or a positive number");
+  return {};
+}
+
+result<void> decide(job& run) {
+  if (auto r = check_scheme(run.scheme); !r) return r;
+  for (const layer_decision& layer : run.layers) {
+    if (!layer.chosen || !layer.quantize) continue;
+    if (auto r = check_scheme(layer.scheme); !r) return r;
+    if (layer.scheme.sym != run.scheme.sym) {
+      return fail(error_kind::unsupported, "format auto_round stores zero points in one way for all layers: symmetric and asymmetric ones cannot be mixed", {}, layer.name);
+    }
+  }
   apply_multiple_of_32_rule(run);
   return {};
 }

@@ -28,6 +28,7 @@ struct layer_decision {
   int linear = -1;                  ///< index into model_spec::linears; -1 outside the blocks
   bool quantize = false;
   ar::scheme_fields scheme;         ///< resolved; meaningful if quantize
+  bool chosen = false;              ///< the scheme was chosen for this layer alone: formats store it or refuse, but do not change it
   std::string reason;               ///< why it is not quantized, for people
   std::string kept_type;            ///< data_type that configuration files give to a layer kept in 16 bits: "fp" (shape rule), "float" (ignored)
 };

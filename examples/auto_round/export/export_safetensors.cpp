@@ -55,7 +55,7 @@ std::vector<std::string> writing_order(const io::checkpoint_dir& source, const m
 
 void apply_multiple_of_32_rule(job& run) {
   for (layer_decision& layer : run.layers) {
-    if (!layer.quantize || (layer.rows % 32 == 0 && layer.cols % 32 == 0)) continue;
+    if (!layer.quantize || layer.chosen || (layer.rows % 32 == 0 && layer.cols % 32 == 0)) continue;
     layer.quantize = false;
     layer.reason = fmt::format("{} x {}: rows and columns must be multiples of 32", layer.rows, layer.cols);
     layer.kept_type = "fp";
@@ -64,7 +64,7 @@ void apply_multiple_of_32_rule(job& run) {
 
 void apply_whole_groups_rule(job& run) {
   for (layer_decision& layer : run.layers) {
-    if (!layer.quantize || layer.scheme.group_size <= 0 || layer.cols % static_cast<std::uint64_t>(layer.scheme.group_size) == 0) continue;
+    if (!layer.quantize || layer.chosen || layer.scheme.group_size <= 0 || layer.cols % static_cast<std::uint64_t>(layer.scheme.group_size) == 0) continue;
     layer.quantize = false;
     layer.reason = fmt::format("{} columns are no multiple of the group size {}", layer.cols, layer.scheme.group_size);
     layer.kept_type = "fp";

@@ -243,6 +243,10 @@ result<void> decide(job& run) {
   run.layers.push_back(embedding);
   for (layer_decision& layer : run.layers) {
     if (!layer.kept_type.empty()) continue;  // the user wants it as it is
+    if (layer.chosen) {
+      if (gguf_type_of(layer.scheme)) continue;
+      return fail(error_kind::unsupported, "the layer's scheme is no GGUF type", {}, layer.name);
+    }
     const gguf_role role = layer.block >= 0                   ? gguf_role::linear
                            : layer.name == embedding.name ? gguf_role::embedding
                                                               : gguf_role::head;

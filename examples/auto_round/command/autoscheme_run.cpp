@@ -1,0 +1,322 @@
+#include "command/autoscheme_run.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <span>
+
+#include "autoscheme/delta_loss.hpp"
+#include "autoscheme/selection.hpp"
+#include "command/calibration_text.hpp"
+#include "command/score_cache.hpp"
+#include "export/export_checksums.hpp"
+#include "io/file.hpp"
+#include "report/resources.hpp"
+
+namespace auto_round::command {
+namespace {
+
+constexpr std::size_t most_points = 10'000;  // of a complete frontier; beyond, its convex hull says the same for practical purposes
+constexpr int whole_bits = 16;
+
+std::string upper(std::string s) {
+  std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return s;
+}
+
+/// "w2a16, W4A16" -> {"W2A16", "W4A16"}.
+std::vector<std::string> names_in(const std::string& text) {
+  std::vector<std::string> names(1);
+  for (const char c : upper(text)) {
+    if (c == ',') names.emplace_back();
+    else if (std::isspace(static_cast<unsigned char>(c)) == 0) names.back() += c;
+  }
+  std::erase(names, std::string());
+  return names;
+}
+
+bool is_gguf(const std::string& format) { return format.starts_with("gguf:"); }
+
+class choosing {
+ public:
+  choosing(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source, const model::weight_source& weights,
+           const std::string& dataset, std::int64_t seed, bool compat, report::progress& bar)
+      : o_(options), request_(request), source_(source), weights_(weights), dataset_(dataset), seed_(seed), compat_(compat), bar_(bar), cache_(options.cache) {}
+
+  result<autoscheme_result> run() {
+    if (auto r = read_options(); !r) return forward_error(r);
+    if (auto r = find_layers(); !r) return forward_error(r);
+    if (auto r = check_target(); !r) return forward_error(r);
+    if (auto r = find_scores(); !r) return forward_error(r);
+    auto selector = autoscheme::selector::make(what_);
+    if (!selector) return forward_error(selector);
+    const report::stopwatch clock;
+    auto chosen = selector->select(o_.avg_bits);
+    if (!chosen) return forward_error(chosen);
+    const double seconds = clock.seconds();
+    for (std::size_t l = 0; l < what_.layers.size(); ++l)
+      if (!what_.layers[l].fixed) request_.layer_schemes[what_.layers[l].name] = chosen->schemes[l];
+    autoscheme_result r;
+    r.data = data_of(*selector, *chosen, seconds);
+    r.summary = summary_of(*chosen, seconds);
+    if (!o_.report_file.empty()) {
+      if (auto w = io::write_text(o_.report_file, io::dump(r.data) + "\n"); !w) return forward_error(w);
+    }
+    return r;
+  }
+
+ private:
+  result<void> read_options() {
+    std::error_code ec;
+    if (!o_.report_file.empty() && std::filesystem::exists(o_.report_file, ec)) {
+      return fail(error_kind::output, "--autoscheme_json never replaces a file; remove it or choose another name", o_.report_file);
+    }
+    const bool gguf_format = std::any_of(request_.formats.begin(), request_.formats.end(), is_gguf);
+    std::vector<autoscheme::option> options;
+    for (const std::string& name : names_in(o_.schemes)) {
+      const bool gguf = name.starts_with("GGUF:");
+      if (gguf != gguf_format) {
+        return fail(error_kind::usage, gguf ? fmt::format("option {} needs a format that holds it: --format gguf:q4_k_s, for instance", name)
+                                            : fmt::format("a gguf format holds GGUF types only, not {}; give options such as GGUF:Q2_K_S,GGUF:Q4_K_S", name));
+      }
+      plan::scheme_overrides overrides = request_.overrides;
+      // The original does not refuse these options but makes them symmetric.
+      const ar::scheme_fields* preset = ar::find_preset(name);
+      if (preset != nullptr && preset->data_type == "int" && overrides.bits.value_or(preset->bits) == 8) overrides.sym.reset();
+      auto scheme = plan::resolve_scheme(name, overrides, request_.formats);
+      if (!scheme) return forward_error(scheme);
+      options.push_back({name, *scheme, gguf});
+    }
+    what_.options = autoscheme::without_duplicates(std::move(options));
+    const auto quantizes = [](const autoscheme::option& x) { return ar::quantizes(x.scheme); };
+    const auto primary = std::find_if(what_.options.begin(), what_.options.end(), quantizes);
+    if (primary == what_.options.end()) return fail(error_kind::usage, fmt::format("--schemes \"{}\" names nothing that quantizes", o_.schemes));
+    if (!gguf_format) request_.scheme = primary->name;
+    const bool short_text = o_.nsamples < 128 || o_.seqlen < 1024;
+    if (short_text && std::any_of(what_.options.begin(), what_.options.end(), [](const autoscheme::option& x) { return x.scheme.bits == 2 && !x.gguf; })) {
+      bar_.message(fmt::format("note: scores of 2-bit options are better with --score_nsamples 128 --score_seqlen 1024 (now {} and {})", o_.nsamples, o_.seqlen));
+    }
+    return {};
+  }
+
+  /// The layers that the run would quantize, from its plan under the first option.
+  result<void> find_layers() {
+    auto plan = plan::make_plan(request_, source_);
+    if (!plan) return forward_error(plan);
+    const model::model_spec& spec = source_.spec();
+    for (const exporting::layer_decision& d : plan->layers()) {
+      if (d.block < 0) continue;
+      autoscheme::layer l{d.name, d.rows, d.cols};
+      if (d.kept_type == "float") l.fixed = *ar::find_preset("BF16");  // the user's wish; what does not fit a scheme's shape is counted option by option
+      what_.layers.push_back(std::move(l));
+    }
+    for (std::int64_t b = 0; b < spec.num_layers; ++b) what_.blocks.push_back(spec.block_prefix + std::to_string(b));
+    what_.shared_layers = o_.shared_layers;
+    what_.tie_word_embeddings = spec.tie_word_embeddings;
+    what_.head_name = spec.head_name.substr(0, spec.head_name.rfind('.'));
+    what_.count = {.exact = o_.exact_bits, .ignore_scale_zp_bits = o_.ignore_scale_zp_bits};
+    what_.reference = compat_;
+    return {};
+  }
+
+  /// Before any text is read: a target out of reach costs no pass.
+  result<void> check_target() {
+    autoscheme::request empty = what_;
+    empty.scores.assign(what_.options.size(), std::vector<double>(what_.layers.size(), 0.0));
+    auto selector = autoscheme::selector::make(std::move(empty));
+    if (!selector) return forward_error(selector);
+    auto possible = selector->select(o_.avg_bits);
+    if (!possible) return forward_error(possible);
+    return {};
+  }
+
+  ar::scheme_fields scheme_of(std::size_t o, std::size_t l) const {
+    const autoscheme::option& x = what_.options[o];
+    if (compat_ && !x.scheme.super_bits) return x.scheme;
+    return autoscheme::fitting(what_.layers[l], x.scheme, x.gguf);
+  }
+
+  result<void> find_scores() {
+    text::calibration_options text;
+    text.dataset = dataset_;
+    text.nsamples = o_.nsamples;
+    text.seqlen = o_.seqlen;
+    if (const std::int64_t most = source_.spec().max_position_embeddings; most > 0) text.seqlen = std::min(text.seqlen, most);
+    text.seed = seed_;
+    text.batch_size = o_.batch_size;
+    auto set = read_calibration_text(source_, text);
+    if (!set) return forward_error(set);
+    for (const std::string& w : set->warnings) bar_.message("warning: " + w);
+
+    std::vector<std::string> names;
+    for (const autoscheme::layer& l : what_.layers) names.push_back(l.name);
+    std::vector<std::vector<ar::scheme_fields>> schemes;
+    std::vector<std::size_t> missing;
+    auto configured = run_config(*set);
+    if (!configured) return forward_error(configured);
+    const io::json& run = *configured;
+    what_.scores.resize(what_.options.size());
+    for (std::size_t o = 0; o < what_.options.size(); ++o) {
+      std::vector<ar::scheme_fields> own;
+      for (std::size_t l = 0; l < what_.layers.size(); ++l) own.push_back(scheme_of(o, l));
+      if (auto known = cache_.find(option_config(run, own), names)) {
+        what_.scores[o] = std::move(*known);
+        ++cached_;
+        continue;
+      }
+      missing.push_back(o);
+      schemes.push_back(std::move(own));
+    }
+    if (missing.empty()) {
+      bar_.message("AutoScheme: all scores are in the cache");
+      return {};
+    }
+    bar_.message(fmt::format("AutoScheme: scoring {} of {} options on {} samples of {} tokens, gradients of {}", missing.size(), what_.options.size(), set->rows(),
+                             set->seqlen, at_quantized() ? "each quantized model" : "the float model, one pass for all"));
+    const io::interrupt_watch watch;
+    const report::stopwatch clock;
+    bar_.start("step", 1);
+    auto table = autoscheme::delta_loss(weights_, *set, what_.layers, schemes, {.gradient_at_quantized = at_quantized(), .activations = !compat_},
+                                        [&](std::int64_t done, std::int64_t all) -> result<void> {
+                                          if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while scoring");
+                                          bar_.step(done, all, fmt::format("{} of {}", done, all));
+                                          return {};
+                                        });
+    if (!table) return forward_error(table);
+    scoring_seconds_ = clock.seconds();
+    bar_.finish_unit(fmt::format("scored in {}", report::human_seconds(scoring_seconds_)));
+    bar_.finish();
+    for (std::size_t i = 0; i < missing.size(); ++i) {
+      what_.scores[missing[i]] = std::move(table->scores[i]);
+      if (auto r = cache_.keep(option_config(run, schemes[i]), names, what_.scores[missing[i]]); !r) return r;
+    }
+    return {};
+  }
+
+  bool at_quantized() const { return o_.gradient_at_quantized || compat_; }
+
+  /// Everything that scores depend on but the option: the weights (by the times and sizes of their files, transformed ones also by those of the first
+  /// block), the text, the rule.
+  result<io::json> run_config(const text::calibration_set& set) const {
+    io::json files = io::json::object{};
+    for (const std::string& file : source_.directory()->files()) {
+      std::error_code ec;
+      const auto bytes = std::filesystem::file_size(file, ec);
+      const auto when = std::filesystem::last_write_time(file, ec).time_since_epoch();
+      files.set(std::filesystem::path(file).filename().string(),
+                io::json::array{io::json(static_cast<std::int64_t>(bytes)), io::json(static_cast<std::int64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(when).count()))});
+    }
+    const std::string model = io::dump(source_.directory()->config(), {.indent = -2, .sort_keys = true});
+    io::json::array batches;
+    for (const std::int64_t rows : set.batch_rows) batches.emplace_back(rows);
+    io::json c = io::json::object{};
+    c.set("model", exporting::sha256_hex(std::as_bytes(std::span(model)))).set("files", std::move(files));
+    c.set("text", exporting::sha256_hex(std::as_bytes(std::span(set.ids)))).set("valid", exporting::sha256_hex(std::as_bytes(std::span(set.valid))));
+    c.set("seqlen", set.seqlen).set("batch_rows", std::move(batches));
+    c.set("gradient", at_quantized() ? "quantized" : "float").set("activations", !compat_);
+    if (&weights_ != &source_) {
+      auto block = model::read_block(weights_, 0);
+      if (!block) return forward_error(block);
+      std::string digests;
+      for (const std::vector<float>& w : block->linears) digests += exporting::sha256_hex(std::as_bytes(std::span(w)));
+      c.set("transformed", exporting::sha256_hex(std::as_bytes(std::span(digests))));
+    }
+    return c;
+  }
+
+  io::json option_config(io::json run, const std::vector<ar::scheme_fields>& schemes) const {
+    std::string text;
+    for (std::size_t l = 0; l < schemes.size(); ++l) {
+      const ar::scheme_fields& s = schemes[l];
+      text += fmt::format("{} {} {} {} {} {} {} {}/{} {}/{}/{}/{}/{}\n", what_.layers[l].name, what_.layers[l].fixed.has_value(), s.bits, s.group_size, s.group_rows,
+                          s.sym, s.data_type, s.super_bits.value_or(0), s.super_group_size.value_or(0), s.act_bits.value_or(whole_bits), s.act_group_size.value_or(0),
+                          s.act_sym.value_or(true), s.act_data_type.value_or(""), s.act_dynamic.value_or(true));
+    }
+    run.set("schemes", exporting::sha256_hex(std::as_bytes(std::span(text))));
+    return run;
+  }
+
+  std::string summary_of(const autoscheme::selection& chosen, double seconds) const {
+    std::map<std::size_t, std::size_t> count;
+    for (const std::size_t o : chosen.choice) ++count[o];
+    std::string parts;
+    for (const auto& [o, n] : count) {
+      parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", n, o < what_.options.size() ? what_.options[o].name : "kept in 16 bits");
+    }
+    return fmt::format("AutoScheme: {:.3f} bits a weight (target {}): {}; chosen in {:.2f} ms", chosen.avg_bits(), o_.avg_bits, parts, seconds * 1e3);
+  }
+
+  io::json data_of(const autoscheme::selector& selector, const autoscheme::selection& chosen, double seconds) const {
+    const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
+    const auto weights = static_cast<double>(chosen.weights);
+    io::json j = io::json::object{};
+    j.set("target_avg_bits", o_.avg_bits).set("avg_bits", chosen.avg_bits()).set("bits", number(chosen.bits)).set("weights", number(chosen.weights)).set("loss", chosen.loss);
+    j.set("accounting", o_.exact_bits ? "exact" : "peer").set("ignore_scale_zp_bits", o_.ignore_scale_zp_bits);
+    j.set("gradient", at_quantized() ? "quantized" : "float").set("options_from_cache", cached_);
+    j.set("scoring_seconds", scoring_seconds_).set("choice_seconds", seconds).set("knapsack_sums", number(chosen.states));
+    io::json::array options;
+    for (std::size_t o = 0; o < what_.options.size(); ++o) {
+      double loss = 0;
+      for (const double s : what_.scores[o]) loss += s;
+      io::json one = io::json::object{};
+      one.set("name", what_.options[o].name).set("avg_bits", selector.averages()[o]).set("loss", loss);
+      options.push_back(std::move(one));
+    }
+    j.set("options", std::move(options));
+    io::json::array layers;
+    for (std::size_t l = 0; l < what_.layers.size(); ++l) {
+      const autoscheme::layer& layer = what_.layers[l];
+      io::json one = io::json::object{};
+      one.set("name", layer.name).set("weights", number(layer.weights()));
+      one.set("scheme", chosen.choice[l] < what_.options.size() ? io::json(what_.options[chosen.choice[l]].name) : io::json(nullptr)).set("stored_bits", chosen.schemes[l].bits);
+      if (!layer.fixed) {
+        io::json::array scores, bits;
+        for (std::size_t o = 0; o < what_.options.size(); ++o) {
+          scores.emplace_back(what_.scores[o][l]);
+          bits.push_back(number(autoscheme::bits_of(layer, scheme_of(o, l), what_.options[o].gguf, what_.count)));
+        }
+        one.set("scores", std::move(scores)).set("bits", std::move(bits));
+      }
+      layers.push_back(std::move(one));
+    }
+    j.set("layers", std::move(layers));
+    const autoscheme::frontier best = selector.optima(most_points);
+    io::json::array points;
+    for (const autoscheme::frontier_point& p : best.points) {
+      io::json one = io::json::object{};
+      one.set("avg_bits", static_cast<double>(p.bits) / weights).set("bits", number(p.bits)).set("loss", p.loss);
+      points.push_back(std::move(one));
+    }
+    io::json frontier = io::json::object{};
+    frontier.set("complete", best.complete).set("points", std::move(points));
+    j.set("frontier", std::move(frontier));
+    return j;
+  }
+
+  const autoscheme_options& o_;
+  plan::request& request_;
+  const exporting::stored_model& source_;
+  const model::weight_source& weights_;
+  const std::string& dataset_;
+  std::int64_t seed_;
+  bool compat_;
+  report::progress& bar_;
+  score_cache cache_;
+  autoscheme::request what_;
+  std::size_t cached_ = 0;
+  double scoring_seconds_ = 0;
+};
+
+}  // namespace
+
+result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
+                                         const model::weight_source& weights, const std::string& dataset, std::int64_t seed, bool compat,
+                                         report::progress& bar) {
+  return choosing(options, request, source, weights, dataset, seed, compat, bar).run();
+}
+
+}  // namespace auto_round::command

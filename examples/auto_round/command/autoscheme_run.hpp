@@ -1,0 +1,40 @@
+// AutoScheme as a part of a run: options to schemes, scores by a pass or from the cache, the choice, and all of it as data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "export/export_format.hpp"
+#include "io/json.hpp"
+#include "plan.hpp"
+#include "report/progress.hpp"
+
+namespace auto_round::command {
+
+struct autoscheme_options {
+  std::string schemes;  ///< names of presets separated by commas; empty: no AutoScheme
+  double avg_bits = 0;
+  std::vector<std::vector<std::string>> shared_layers;
+  bool ignore_scale_zp_bits = false, exact_bits = false;
+  bool gradient_at_quantized = false;  ///< a pass for each option, as the original
+  std::int64_t nsamples = 16, seqlen = 256, batch_size = 8;
+  std::string cache;        ///< folder of scores; empty: none
+  std::string report_file;  ///< where the data goes; empty: nowhere
+
+  bool wanted() const { return !schemes.empty(); }
+};
+
+struct autoscheme_result {
+  std::string summary;      ///< one line
+  io::json data;            ///< options, layers with scores and choice, frontier
+};
+
+/// Chooses a scheme for each layer of `request` and writes it into `request` (scheme, layer_schemes). `compat`: as auto-round 0.16.1 in every respect.
+/// `weights` are what is quantized: the source's, or transformed ones. error_kind::usage for options and targets that do not fit together.
+result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
+                                         const model::weight_source& weights, const std::string& dataset, std::int64_t seed, bool compat, report::progress& bar);
+
+}  // namespace auto_round::command

@@ -1,0 +1,30 @@
+// Scores of AutoScheme on disk: one JSON file for each option, so that another target or another set of options costs no further pass.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "io/json.hpp"
+
+namespace auto_round::command {
+
+/// A folder of score files; empty path: nothing is found and nothing is kept.
+class score_cache {
+ public:
+  explicit score_cache(std::string folder) : folder_(std::move(folder)) {}
+
+  /// The scores of `names` under the run and option that `config` describes completely. Nothing if there is no such file, if it is not the same
+  /// configuration in every value, or if it is damaged.
+  std::optional<std::vector<double>> find(const io::json& config, const std::vector<std::string>& names) const;
+
+  /// Writes them. The folder is made if need be (one level); a file of the same name is replaced.
+  result<void> keep(const io::json& config, const std::vector<std::string>& names, const std::vector<double>& scores) const;
+
+ private:
+  std::string path_of(const io::json& config) const;
+  std::string folder_;
+};
+
+}  // namespace auto_round::command
