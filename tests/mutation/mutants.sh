@@ -81,14 +81,16 @@ mutant moves_transposition detail/moves-inl.h 's/hn::InterleaveLower(d32(), x\[i
 # SignRound
 mutant step_direction detail/tune_rows.hpp 's/lane_gt(gradient, zero), up, lane_select(lane_lt(gradient, zero), down/lane_gt(gradient, zero), down, lane_select(lane_lt(gradient, zero), up/' signround_test
 mutant zero_gradient_steps detail/tune_rows.hpp 's/lane_gt(gradient, zero), up/lane_ge(gradient, zero), up/' signround_test
-mutant gradient_mask detail/tune_grid.hpp 's/pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f))/pass_high(top)/' tune_test
+mutant gradient_mask detail/tune_grid.hpp 's/pass_high(top + (g.clamp == clamp_gradient::closed ? 0.5f : 0.0f))/pass_high(top)/' \
+  's/g.whole_zero ? top + 0.5f : top + top \* 0x1p-24f/top/' tune_test
 mutant whole_zero detail/tune_grid.hpp 's/whole_zero ? round_ste(zp) : zp;/round_ste(zp);/' gguf_signround_test
 
 # GGUF
 mutant q4_0_nibbles detail/gguf_block32-inl.h 's/(code\[i\] \& 15u) | (static_cast<std::uint32_t>(code\[i + 16\] \& 15u) << 4)/(code[i + 16] \& 15u) | (static_cast<std::uint32_t>(code[i] \& 15u) << 4)/' \
   's/code\[i\] = qs\[i\] \& 15;/code[i + 16] = qs[i] \& 15;/' 's/code\[i + 16\] = qs\[i\] >> 4;/code[i] = qs[i] >> 4;/' gguf_blocks_test
 mutant q4_k_scale_packing detail/gguf_superblock-inl.h 's/s0 | ((s1 >> 4) << 6)/s0 | ((m1 >> 4) << 6)/' gguf_blocks_test
-mutant q3_k_scale_packing dtype/q3_k.hpp 's/(s >> 4) << (2 \* (j >> 2))/(s >> 4) << (2 * (j \& 3))/' 's/>> (2 \* (j >> 2))) \& 3/>> (2 * (j \& 3))) \& 3/' gguf_blocks_test
+mutant q3_k_scale_packing dtype/q3_k.hpp 's/>> 4) << 2) | ((s\[j + 8\] >> 4) << 4)/>> 4) << 4) | ((s[j + 8] >> 4) << 2)/' \
+  's/>> (2 \* (j >> 2))) \& 3/>> (2 * ((j >> 2 \& 1) << 1 | j >> 3))) \& 3/' gguf_blocks_test
 mutant step_rounded_late detail/gguf_superblock-inl.h 's/p.d = lane_round_f16(share_largest(scale, p.scale))/p.d = share_largest(scale, p.scale)/' gguf_blocks_test
 mutant importance_ignored detail/gguf_superblock-inl.h 's/w\[i\] = importance\[j \* Sub + i\] \* lane_sqrt/w[i] = lane_sqrt/' gguf_blocks_test
 mutant q8_0_levels dtype/q8_0.hpp 's/magnitude \/ lane_set<F>(127.0f);$/magnitude \/ lane_set<F>(128.0f);/' gguf_blocks_test
