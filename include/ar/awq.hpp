@@ -41,8 +41,8 @@ enum class duo_scaling : unsigned char { off, on, both };
 
 /// A point of the grid: factors are x_mean^ratio, over w_mean^(1 - ratio) if `duo`.
 struct candidate {
-  double ratio = 0;
-  bool duo = false;
+  double ratio = 0;  ///< 0..1
+  bool duo = false;  ///< with the weights' statistic
   /// Equal in both.
   friend constexpr bool operator==(const candidate&, const candidate&) = default;
 };
