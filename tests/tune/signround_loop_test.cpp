@@ -15,6 +15,7 @@
 #include "support/random_model.hpp"
 #include "tune/quantizer.hpp"
 #include "tune/signround.hpp"
+#include "tune/vector_source.hpp"
 
 namespace {
 
@@ -280,6 +281,27 @@ TEST_F(SignRoundLoop, TheExtensionAdamAndNormsLowerTheLossToo) {
     // Searched scales begin nearer than those of the range, which weights of a normal distribution do not need at two bits alone.
     EXPECT_NE(must(choices, extended).losses[0], must(choices, plain).losses[0]);
   }
+}
+
+TEST_F(SignRoundLoop, TunedNormsAreReadFromTheirSource) {
+  tune::vector_source source(model_);
+  tune::signround_options o = careful(10);
+  o.enable_norm_bias_tuning = true;
+  const outcome r = must(all_layers(model_.spec(), {scheme(3)}), o);
+  for (const tune::block_result& b : r.result.blocks)
+    for (const auto& [name, values] : b.vectors) {
+      EXPECT_TRUE(source.changed(name)) << name;
+      std::vector<float> before(256), after(256), part(100);
+      ASSERT_TRUE(source.read(name, before).has_value());
+      EXPECT_NE(before, values) << "tuning moved it";
+      for (size_t i = 0; i < 256; ++i) EXPECT_NEAR(before[i], values[i], 0.1f) << "but not far: offsets are below half a step of a fifteenth of its range";
+      source.set(name, values);
+      ASSERT_TRUE(source.read(name, after).has_value());
+      EXPECT_EQ(after, values);
+      ASSERT_TRUE(source.read_part(name, 256, 150, part).has_value());
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), values.begin() + 150));
+    }
+  EXPECT_FALSE(source.changed("layers.0.q.weight"));
 }
 
 TEST_F(SignRoundLoop, LayersThatReadTheSameRowsQuantizeThemAlike) {

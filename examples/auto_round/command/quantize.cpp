@@ -136,6 +136,7 @@ class quantize final : public command {
     o.flag("disable_quanted_input,no_enable_quanted_input", r.request.enable_quanted_input, false, "feed each block with float activations");
     o.flag("not_use_best_mse", run_.not_use_best_mse, true, "keep the last iterate, not the best one");
     o.flag("enable_alg_ext", run_.enable_alg_ext, true, "start from searched scales and leave out outliers of the error at few bits, by blocks (the original's algorithm extension)");
+    o.flag("enable_norm_bias_tuning", run_.enable_norm_bias_tuning, true, "tune norms and biases too, by blocks; they stay in float (not for gguf)");
     o.flag("enable_adam,adam", run_.enable_adam, true, "steps of Adam instead of the signs of gradients, by blocks");
     o.integer("dynamic_max_gap", run_.dynamic_max_gap, "end a block after N iterations without a better loss; below 1: never (-1)");
     o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by gram, else strict)");
@@ -171,7 +172,6 @@ class quantize final : public command {
     o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
     o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
     o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
-    o.refuse("enable_norm_bias_tuning", true, "tuned norms and biases cannot be written so far");
     o.refuse("enable_lfq", true, "is not supported");
     o.refuse("enable_neuqi", false, "is not supported");
     o.refuse("tasks,task", true, "tasks are not supported so far; `auto-round eval` gives perplexity and KL divergence");

@@ -24,6 +24,7 @@
 #include "tune/quantizer.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
+#include "tune/vector_source.hpp"
 
 namespace auto_round::command {
 namespace {
@@ -91,7 +92,7 @@ class quantization {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
     const bool possible = by_rows && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
-    if (!possible || o_.enable_alg_ext || o_.enable_adam) return tuning::block;
+    if (!possible || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
     return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
   }
   const char* tuning_name() const {
@@ -128,6 +129,12 @@ class quantization {
       times_.add("choose schemes", since_last_part());
     }
     begin_smoothing();
+    if (o_.enable_norm_bias_tuning && tuned()) {
+      if (std::ranges::any_of(request_.formats, [](const std::string& f) { return f.starts_with("gguf:"); }))
+        return fail(error_kind::unsupported, "--enable_norm_bias_tuning: gguf files are written with the norms of the source; choose another format");
+      vectors_ = std::make_unique<tune::vector_source>(*weights_);
+      request_.weights = weights_ = vectors_.get();
+    }
     auto plan = plan::make_plan(request_, *source_);
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
@@ -413,6 +420,7 @@ class quantization {
     t.not_use_best_mse = o_.not_use_best_mse;
     t.enable_alg_ext = o_.enable_alg_ext;
     t.enable_adam = o_.enable_adam;
+    t.enable_norm_bias_tuning = o_.enable_norm_bias_tuning;
     t.compat = o_.compat;
     // What was better for each (docs/design.md); the reference's loop has the reference's.
     t.clamp = o_.clamp.value_or(how() == tuning::gram ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
@@ -433,6 +441,7 @@ class quantization {
       for (const tune::quantized_layer& layer : layers) {
         if (auto r = add(layer); !r) return r;
       }
+      for (const auto& [name, values] : b.vectors) vectors_->set(name, values);
       const std::string line = fmt::format("quantized {}/{} layers in the block, loss iter 0: {:.3e} -> iter {}: {:.3e}, memory {}", b.quantized, b.layers,
                                            b.first_loss, b.best_iteration, b.best_loss, report::human_bytes(report::current_memory_bytes()));
       bar_.finish_unit(line);
@@ -533,6 +542,7 @@ class quantization {
   transform::awq_changes awq_changes_;
   std::unique_ptr<transform::awq_source> smoothed_;
   const model::weight_source* unsmoothed_ = nullptr;
+  std::unique_ptr<tune::vector_source> vectors_;
   const model::weight_source* weights_ = nullptr;  // the source, or what transforms it
   plan::run_plan plan_;
   text::calibration_set calibration_;

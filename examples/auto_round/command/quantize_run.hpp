@@ -30,7 +30,7 @@ struct run_options {
   std::int64_t seed = 42, nblocks = 1;
   double momentum = 0;
   bool not_use_best_mse = false;
-  bool enable_alg_ext = false, enable_adam = false;  ///< tuning by blocks only
+  bool enable_alg_ext = false, enable_adam = false, enable_norm_bias_tuning = false;  ///< tuning by blocks only
   tuning how_tuned = tuning::automatic;
   std::int64_t dynamic_max_gap = -1;
   std::optional<ar::clamp_gradient> clamp;           ///< empty: closed for tuning by gram, else strict
