@@ -125,7 +125,8 @@ TEST_F(Program, SearchesScalesWithAndWithoutImportance) {
     return fs::exists(fs::path(dir_ / name) / "model.safetensors") ? golden::read_bytes(fs::path(dir_ / name) / "model.safetensors") : std::string();
   };
   const std::string data = dir_ / "calib.jsonl";
-  const std::string plain = quantize_to("plain", {"--disable_opt_rtn"}), alone = quantize_to("alone", {});
+  const std::string plain = quantize_to("plain", {"--disable_opt_rtn"}), alone = quantize_to("alone", {"--enable_opt_rtn"});
+  EXPECT_TRUE(quantize_to("neither", {}) == plain) << "a search for the weights alone must be asked for";
   const std::string with_text = quantize_to("text", {"--dataset", data, "--save_imatrix", dir_ / "im.gguf"});
   EXPECT_NE(plain, alone);
   EXPECT_NE(alone, with_text);

@@ -12,7 +12,7 @@ namespace auto_round::command {
 result<text::calibration_set> read_calibration_text(const exporting::stored_model& source, text::calibration_options wanted) {
   if (wanted.dataset.empty()) {
     return fail(error_kind::usage, "calibration text is needed: write --dataset FILE (.jsonl, .json or .txt); nothing is downloaded. "
-                                   "--iters 0 searches scales without any");
+                                   "--iters 0 rounds without any");
   }
   auto tok = text::tokenizer::open(source.tokenizer_directory());
   if (!tok) return forward_error(tok);
