@@ -27,13 +27,7 @@ class AutoScheme : public testing::Test {
  protected:
   AutoScheme() : model_(dir_ / "model"), out_(dir_ / "out"), text_(dir_ / "calib.jsonl") {
     tiny_model().write(model_);
-    std::string text;
-    for (int i = 0; i < 16; ++i) {
-      std::string words;
-      for (int w = 0; w < 30; ++w) words += "word" + std::to_string((i * 31 + w * 7) % 97) + " ";
-      text += ordered_json{{"text", words}}.dump() + "\n";
-    }
-    tiny_model::put(text_, text);
+    tiny_model::put(text_, tiny_model::calibration(16));
   }
 
   std::vector<std::string> choose(const std::string& schemes, const std::string& target, std::vector<std::string> more = {}) const {

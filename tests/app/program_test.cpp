@@ -48,15 +48,7 @@ class Program : public testing::Test {
     for (const auto& e : fs::directory_iterator(dir_.path())) EXPECT_EQ(e.path().filename().string().find(".partial"), std::string::npos) << e.path();
   }
 
-  void calibration(int lines = 64) const {
-    std::string text;
-    for (int i = 0; i < lines; ++i) {
-      std::string words;
-      for (int w = 0; w < 30; ++w) words += "word" + std::to_string((i * 31 + w * 7) % 97) + " ";
-      text += ordered_json{{"text", words}}.dump() + "\n";
-    }
-    tiny_model::put(dir_ / "calib.jsonl", text);
-  }
+  void calibration() const { tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(64)); }
 
   support::temp_dir dir_;
   std::string model_, out_;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "export/export_format.hpp"
+#include "support/distance.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
@@ -45,15 +46,6 @@ class RotationProgram : public testing::Test {
     auto l = model::logits(**opened, ids);
     EXPECT_TRUE(l.has_value());
     return l ? *l : std::vector<float>();
-  }
-
-  static double distance(const std::vector<float>& a, const std::vector<float>& b) {
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-      error += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
-      norm += std::pow(static_cast<double>(b[i]), 2);
-    }
-    return std::sqrt(error / norm);
   }
 
   support::temp_dir dir_;
@@ -95,7 +87,7 @@ TEST_F(RotationProgram, WhatIsSavedLoadsAgainAndComputesTheSame) {
       if (r.formats.find(format) == std::string::npos) continue;
       const std::string path = r.formats == "fake" ? out : out + "/" + format;
       // 8 bits and bfloat16 leave an error of two or three hundredths; without its online parts a rotated model computes something else.
-      EXPECT_LT(distance(logits(path), expected), 0.06) << format;
+      EXPECT_LT(support::rms_difference(logits(path), expected), 0.06) << format;
       EXPECT_EQ(run({"verify", "--model", path}).status, 0) << format;
       const auto compared = run({"verify", "--model", path, "--source", model_});
       EXPECT_EQ(compared.status, 0) << format << compared.err;
@@ -108,20 +100,14 @@ TEST_F(RotationProgram, WhatIsSavedLoadsAgainAndComputesTheSame) {
       if (leaves_traces) {
         EXPECT_EQ(run({"inspect", "--model", path}).status, 3) << format;
       } else if (r.name != "offline") {
-        EXPECT_GT(distance(logits(path), expected), 0.3) << "what the online parts are for";
+        EXPECT_GT(support::rms_difference(logits(path), expected), 0.3) << "what the online parts are for";
       }
     }
   }
 }
 
 TEST_F(RotationProgram, TuningWorksOnTheRotatedModel) {
-  std::string text;
-  for (int i = 0; i < 40; ++i) {
-    std::string words;
-    for (int w = 0; w < 30; ++w) words += "word" + std::to_string((i * 31 + w * 7) % 97) + " ";
-    text += ordered_json{{"text", words}}.dump() + "\n";
-  }
-  tiny_model::put(dir_ / "calib.jsonl", text);
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(40));
   const std::vector<float> expected = logits(model_);
   for (const std::string how : {"gram", "block", "hybrid"}) {
     const auto quantize = [&](const std::string& out, const std::string& iters) {
@@ -147,7 +133,7 @@ TEST_F(RotationProgram, TuningWorksOnTheRotatedModel) {
                           "--r3",
                           "--r4"});
       EXPECT_EQ(o.status, 0) << o.err;
-      return distance(logits(out), expected);
+      return support::rms_difference(logits(out), expected);
     };
     const double rounded = quantize(dir_ / ("rtn-" + how), "0"), tuned = quantize(dir_ / ("tuned-" + how), "40");
     EXPECT_LT(tuned, 0.95 * rounded) << how;

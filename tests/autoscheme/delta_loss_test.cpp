@@ -9,6 +9,7 @@
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "support/random_model.hpp"
+#include "support/scored_layers.hpp"
 
 namespace {
 
@@ -27,15 +28,7 @@ class tied_model final : public model::weight_source {
     return {};
   }
 
-  std::vector<layer> layers() const {
-    std::vector<layer> all;
-    for (std::int64_t b = 0; b < spec_.num_layers; ++b)
-      for (int i = 0; i < 7; ++i) {
-        const model::linear_desc& d = spec_.linears[static_cast<std::size_t>(i)];
-        all.push_back({spec_.linear_name(b, i), static_cast<std::uint64_t>(d.out_features), static_cast<std::uint64_t>(d.in_features)});
-      }
-    return all;
-  }
+  std::vector<layer> layers() const { return support::scored_layers(spec_); }
 
  private:
   support::random_model model_;

@@ -6,6 +6,7 @@
 
 #include "autoscheme/delta_loss.hpp"
 #include "support/golden_json.hpp"
+#include "support/scored_layers.hpp"
 
 namespace {
 
@@ -42,12 +43,7 @@ class score_model final : public model::weight_source {
     return set;
   }
   std::vector<layer> layers() const {
-    std::vector<layer> all;
-    for (std::int64_t b = 0; b < spec_.num_layers; ++b)
-      for (int i = 0; i < 7; ++i) {
-        const model::linear_desc& d = spec_.linears[static_cast<std::size_t>(i)];
-        all.push_back({spec_.linear_name(b, i), static_cast<std::uint64_t>(d.out_features), static_cast<std::uint64_t>(d.in_features)});
-      }
+    std::vector<layer> all = support::scored_layers(spec_);
     all.push_back({"lm_head", 64, 64});
     return all;
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "export/export_format.hpp"
+#include "support/distance.hpp"
 #include "support/golden_json.hpp"
 #include "support/memory_source.hpp"
 #include "support/temp_dir.hpp"
@@ -95,15 +96,6 @@ class rotated_folder {
   support::tiny_model model_;
 };
 
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    error = std::max(error, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-    norm = std::max(norm, std::abs(static_cast<double>(b[i])));
-  }
-  return error / norm;
-}
-
 std::vector<std::string> cases() {
   std::vector<std::string> names;
   for (const auto& entry : fs::directory_iterator(golden::root() / "rotation"))
@@ -122,7 +114,7 @@ TEST(RotationFilesGolden, WhatTheReferenceSavedIsLoadedWithItsOnlineParts) {
     std::vector<float> theirs = folder.file()["logits_before"].f32();
     theirs.resize(logits->size());
     // Its bfloat16 model rounds after every step: 0.08 between its own logits before and after.
-    EXPECT_LE(relative_difference(*logits, theirs), name.ends_with("bf16") ? 0.1 : 1e-5);
+    EXPECT_LE(support::largest_difference(*logits, theirs), name.ends_with("bf16") ? 0.1 : 1e-5);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "ar/numeric/half.hpp"
 #include "model/linalg.hpp"
 #include "model/rope.hpp"
+#include "support/distance.hpp"
 #include "support/golden.hpp"
 
 namespace {
@@ -138,7 +139,8 @@ struct gradients {
   std::vector<float> dx, y;
 };
 
-gradients run(const model_spec& s, const block_weights& w, precision p, const std::vector<float>& x, const std::vector<float>& dy, std::size_t sequences,
+/// Forward and backward of a batch by `runner`, which may have filters.
+gradients run(const model_spec& s, block_runner& runner, const block_weights& w, const std::vector<float>& x, const std::vector<float>& dy, std::size_t sequences,
               std::size_t seqlen) {
   gradients g;
   std::vector<float*> pointers;
@@ -146,31 +148,14 @@ gradients run(const model_spec& s, const block_weights& w, precision p, const st
   for (auto& d : g.d) pointers.push_back(d.data());
   g.dx.resize(x.size());
   g.y.resize(x.size());
-  block_runner runner(s, p);
   runner.forward_train(w, x.data(), sequences, seqlen, g.y.data());
   runner.backward(w, dy.data(), pointers, false, g.dx.data());
   return g;
 }
-
-/// Largest difference relative to the largest entry.
-template <class A, class B>
-double distance(const A& a, const B& b) {
-  double worst = 0, largest = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    worst = std::max(worst, std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-    largest = std::max(largest, std::fabs(static_cast<double>(b[i])));
-  }
-  return worst / largest;
-}
-
-/// Root of the mean squared difference relative to that of the second.
-double rms_distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
-    size += std::pow(static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(difference / size);
+gradients run(const model_spec& s, const block_weights& w, precision p, const std::vector<float>& x, const std::vector<float>& dy, std::size_t sequences,
+              std::size_t seqlen) {
+  block_runner runner(s, p);
+  return run(s, runner, w, x, dy, sequences, seqlen);
 }
 
 TEST(Block, EqualsTorchForwardAndBackward) {
@@ -183,10 +168,10 @@ TEST(Block, EqualsTorchForwardAndBackward) {
   w.post_attention_norm = data["weight.post_attention_layernorm"].f32();
   const gradients g = run(s, w, precision::f32, data["input"].f32(), data["upstream"].f32(), 2, 12);
   // torch's own float result differs from its double one by up to 1e-5 of the largest entry (the recording script checks it).
-  EXPECT_LT(distance(g.y, data["output.f64"].as<double>()), 1e-5);
+  EXPECT_LT(support::largest_difference(g.y, data["output.f64"].as<double>()), 1e-5);
   for (std::size_t i = 0; i < s.linears.size(); ++i)
-    EXPECT_LT(distance(g.d[i], data["grad.f64." + s.linears[i].name].as<double>()), 1e-5) << s.linears[i].name;
-  EXPECT_LT(distance(g.dx, data["grad.f64.input"].as<double>()), 1e-5);
+    EXPECT_LT(support::largest_difference(g.d[i], data["grad.f64." + s.linears[i].name].as<double>()), 1e-5) << s.linears[i].name;
+  EXPECT_LT(support::largest_difference(g.dx, data["grad.f64.input"].as<double>()), 1e-5);
 }
 
 /// A filter that doubles, triples, ... what linear layers read is the same as weights that are so much larger.
@@ -200,12 +185,6 @@ TEST(Block, BackwardGoesThroughTheFilter) {
       for (float& x : scaled.linears[i]) x *= factor[i];
     const std::vector<float> x = noise(tokens * 32, 1, 22), dy = noise(x.size(), 1, 23);
     const gradients want = run(s, scaled, p, x, dy, sequences, seqlen);
-    gradients g;
-    std::vector<float*> pointers;
-    for (const auto& d : s.linears) g.d.emplace_back(static_cast<std::size_t>(d.out_features * d.in_features));
-    for (auto& d : g.d) pointers.push_back(d.data());
-    g.dx.resize(x.size());
-    g.y.resize(x.size());
     block_runner runner(s, p);
     const auto width = [&](int linear) { return static_cast<std::size_t>(s.linears[static_cast<std::size_t>(linear)].in_features); };
     std::vector<float> seen[7];
@@ -220,13 +199,12 @@ TEST(Block, BackwardGoesThroughTheFilter) {
             d[i] *= factor[linear];
           }
         });
-    runner.forward_train(w, x.data(), sequences, seqlen, g.y.data());
-    runner.backward(w, dy.data(), pointers, false, g.dx.data());
+    gradients g = run(s, runner, w, x, dy, sequences, seqlen);
     EXPECT_EQ(g.y, want.y);
-    EXPECT_LT(distance(g.dx, want.dx), p == precision::f32 ? 1e-6 : 1e-2);
+    EXPECT_LT(support::largest_difference(g.dx, want.dx), p == precision::f32 ? 1e-6 : 1e-2);
     for (std::size_t i = 0; i < g.d.size(); ++i) {
       for (float& d : g.d[i]) d /= factor[i];
-      EXPECT_LT(distance(g.d[i], want.d[i]), p == precision::f32 ? 1e-6 : 1e-2) << i;
+      EXPECT_LT(support::largest_difference(g.d[i], want.d[i]), p == precision::f32 ? 1e-6 : 1e-2) << i;
     }
   }
 }
@@ -282,7 +260,7 @@ TEST(Block, ForwardEqualsTheTextbookInDouble) {
       std::vector<float> y(x.size());
       block_runner(s, precision::f32).forward(w, x.data(), 2, seqlen, y.data());
       const std::vector<double> want = reference(s, doubles(w), w, {x.begin(), x.end()}, 2, seqlen);
-      EXPECT_LT(distance(y, want), 2e-6) << "seqlen " << seqlen;
+      EXPECT_LT(support::largest_difference(y, want), 2e-6) << "seqlen " << seqlen;
     }
   }
 }
@@ -313,7 +291,7 @@ TEST(Block, BackwardEqualsCentralDifferencesInDouble) {
         want[i] = (above - loss(weights, in)) / (2 * step);
         weights[l][i] = kept;
       }
-      EXPECT_LT(distance(g.d[l], want), 5e-6) << s.linears[l].name;
+      EXPECT_LT(support::largest_difference(g.d[l], want), 5e-6) << s.linears[l].name;
     }
     std::vector<double> want(in.size());
     for (std::size_t i = 0; i < in.size(); ++i) {
@@ -324,7 +302,7 @@ TEST(Block, BackwardEqualsCentralDifferencesInDouble) {
       want[i] = (above - loss(weights, in)) / (2 * step);
       in[i] = kept;
     }
-    EXPECT_LT(distance(g.dx, want), 5e-6);
+    EXPECT_LT(support::largest_difference(g.dx, want), 5e-6);
   }
 }
 
@@ -363,7 +341,7 @@ TEST(Block, BackwardTakesAFilteredInputForTheInputPlusAConstant) {
         for (std::size_t c = 0; c < cols; ++c) products[i][r * cols + c] += d[t * rows + r] * in[t * cols + c];
   });
 
-  EXPECT_LT(distance(g.y, reference(s, doubles(w), w, {x.begin(), x.end()}, sequences, seqlen, changes)), 2e-6);
+  EXPECT_LT(support::largest_difference(g.y, reference(s, doubles(w), w, {x.begin(), x.end()}, sequences, seqlen, changes)), 2e-6);
   const auto loss = [&](const std::vector<std::vector<double>>& weights, const std::vector<double>& in) {
     const std::vector<double> y = reference(s, weights, w, in, sequences, seqlen, changes);
     double sum = 0;
@@ -385,12 +363,12 @@ TEST(Block, BackwardTakesAFilteredInputForTheInputPlusAConstant) {
   for (std::size_t l = 0; l < weights.size(); ++l) {
     std::vector<double> want(weights[l].size());
     for (std::size_t i = 0; i < want.size(); ++i) want[i] = difference(weights[l][i]);
-    EXPECT_LT(distance(g.d[l], want), 5e-6) << s.linears[l].name;
-    EXPECT_LT(distance(products[l], g.d[l]), 2e-6) << s.linears[l].name;  // the hook's factors, summed in another order
+    EXPECT_LT(support::largest_difference(g.d[l], want), 5e-6) << s.linears[l].name;
+    EXPECT_LT(support::largest_difference(products[l], g.d[l]), 2e-6) << s.linears[l].name;  // the hook's factors, summed in another order
   }
   std::vector<double> want(in.size());
   for (std::size_t i = 0; i < in.size(); ++i) want[i] = difference(in[i]);
-  EXPECT_LT(distance(g.dx, want), 5e-6);
+  EXPECT_LT(support::largest_difference(g.dx, want), 5e-6);
 }
 
 TEST(Block, AFilterThatChangesNothingChangesNoBit) {
@@ -530,7 +508,7 @@ TEST(Block, SequencesDoNotSeeEachOther) {
     for (std::size_t first = 0, n = 1; first < sequences; first += n, n = std::min<std::size_t>(n + 1, sequences - first))
       runner.forward(w, x.data() + first * seqlen * 64, n, seqlen, parts.data() + first * seqlen * 64);
     // Not the same bits: a backend may sum in another order for another number of rows. bfloat16 then rounds an activation to its neighbor.
-    EXPECT_LT(rms_distance(parts, whole), p == precision::f32 ? 1e-6 : 1e-3);
+    EXPECT_LT(support::rms_difference(parts, whole), p == precision::f32 ? 1e-6 : 1e-3);
   }
 }
 
@@ -571,10 +549,10 @@ TEST(Block, RoundedInputsStayNearTheExactResult) {
   const gradients exact = run(s, w, precision::f32, x, dy, 3, 130), rounded = run(s, w, precision::bf16, x, dy, 3, 130);
   // bfloat16 rounds by up to 2^-9; a product of two rounded operands errs by about 2^-8.5 / sqrt(3) = 1.6e-3 of a term, and three or four
   // products follow each other.
-  EXPECT_LT(rms_distance(rounded.y, exact.y), 6e-3);
-  for (std::size_t i = 0; i < exact.d.size(); ++i) EXPECT_LT(rms_distance(rounded.d[i], exact.d[i]), 2e-2) << s.linears[i].name;
-  EXPECT_LT(rms_distance(rounded.dx, exact.dx), 2e-2);
-  EXPECT_GT(rms_distance(rounded.y, exact.y), 1e-4) << "nothing was rounded";
+  EXPECT_LT(support::rms_difference(rounded.y, exact.y), 6e-3);
+  for (std::size_t i = 0; i < exact.d.size(); ++i) EXPECT_LT(support::rms_difference(rounded.d[i], exact.d[i]), 2e-2) << s.linears[i].name;
+  EXPECT_LT(support::rms_difference(rounded.dx, exact.dx), 2e-2);
+  EXPECT_GT(support::rms_difference(rounded.y, exact.y), 1e-4) << "nothing was rounded";
 }
 
 TEST(Block, TakesWeightsThatAreAlreadyRounded) {
@@ -613,7 +591,7 @@ TEST(Block, AccumulatesAndSkipsLayersAsAsked) {
     if (i == 1)
       EXPECT_EQ(d[i], std::vector<float>(d[i].size())) << "a skipped layer was written";
     else
-      EXPECT_LT(distance(d[i], whole.d[i]), 1e-5);
+      EXPECT_LT(support::largest_difference(d[i], whole.d[i]), 1e-5);
   }
 }
 
@@ -655,7 +633,7 @@ TEST(Block, CachedTokensEqualTheWholeSequence) {
   }
   ASSERT_EQ(at, tokens);
   EXPECT_EQ(cache.tokens, tokens);
-  EXPECT_LT(distance(steps, whole), 2e-6);
+  EXPECT_LT(support::largest_difference(steps, whole), 2e-6);
 }
 
 /// Weights behind rotated inputs: each row times M, and the same of a gradient.
@@ -708,24 +686,16 @@ TEST(Block, OnlineRotationsChangeNothingButWhatProductsRead) {
     runner.backward(w, dy.data(), pointers, false, r.dx.data());
     return r;
   };
-  const auto distance = [](const std::vector<float>& a, const std::vector<float>& b) {
-    double error = 0, norm = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      error += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
-      norm += std::pow(static_cast<double>(b[i]), 2);
-    }
-    return std::sqrt(error / norm);
-  };
   for (const precision p : {precision::f32, precision::bf16}) {
     const double bound = p == precision::f32 ? 1e-5 : 2e-2;  // float sums; products of bfloat16 round at 2^-9, several in a row
     run a = evaluate(plain, p);
     const run b = evaluate(rotated, p);
-    EXPECT_LT(distance(b.y, a.y), bound);
-    EXPECT_LT(distance(b.dx, a.dx), bound);
+    EXPECT_LT(support::rms_difference(b.y, a.y), bound);
+    EXPECT_LT(support::rms_difference(b.dx, a.dx), bound);
     rotate_inputs(s, *rotations, a.gradients);
     for (std::size_t i = 0; i < 7; ++i) {
-      EXPECT_LT(distance(b.gradients[i], a.gradients[i]), bound) << s.linears[i].name;
-      EXPECT_GT(distance(b.inputs[i], a.inputs[i]), 0.1) << s.linears[i].name << " reads rotated rows";
+      EXPECT_LT(support::rms_difference(b.gradients[i], a.gradients[i]), bound) << s.linears[i].name;
+      EXPECT_GT(support::rms_difference(b.inputs[i], a.inputs[i]), 0.1) << s.linears[i].name << " reads rotated rows";
     }
     if (p == precision::bf16) continue;
     // Token by token with a cache, and in the steps of the layer-wise tuner.
@@ -734,15 +704,15 @@ TEST(Block, OnlineRotationsChangeNothingButWhatProductsRead) {
     std::vector<float> y(seqlen * 48), h(seqlen * 48);
     runner.forward_cached(rotated, x.data(), 90, cache, y.data());
     for (std::size_t t = 90; t < seqlen; ++t) runner.forward_cached(rotated, x.data() + t * 48, 1, cache, y.data() + t * 48);
-    EXPECT_LT(distance(y, {a.y.begin(), a.y.begin() + seqlen * 48}), bound);
+    EXPECT_LT(support::rms_difference(y, std::vector<float>(a.y.begin(), a.y.begin() + seqlen * 48)), bound);
     model::attention_sensitivity sensitivity, expected;
     runner.add_linear(rotated, s.o, runner.attend(rotated, x.data(), 1, seqlen, &sensitivity), x.data(), h.data());
     runner.add_linear(rotated, s.down, runner.gate(rotated, h.data(), seqlen), h.data(), y.data());
-    EXPECT_LT(distance(y, {a.y.begin(), a.y.begin() + seqlen * 48}), bound);
+    EXPECT_LT(support::rms_difference(y, std::vector<float>(a.y.begin(), a.y.begin() + seqlen * 48)), bound);
     runner.attend(plain, x.data(), 1, seqlen, &expected);
     // Keys and queries keep their lengths and attention its scores.
-    EXPECT_LT(distance(sensitivity.query, expected.query), bound);
-    EXPECT_LT(distance(sensitivity.key, expected.key), bound);
+    EXPECT_LT(support::rms_difference(sensitivity.query, expected.query), bound);
+    EXPECT_LT(support::rms_difference(sensitivity.key, expected.key), bound);
   }
 }
 

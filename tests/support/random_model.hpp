@@ -68,13 +68,14 @@ class random_model final : public model::weight_source {
 };
 
 /// Six samples of eight tokens, the last of each invalid.
-inline text::calibration_set calibration() {
+/// Random tokens below `vocab`; the last position of each sample does not count.
+inline text::calibration_set calibration(int samples = 6, int seqlen = 8, std::uint32_t vocab = 40) {
   text::calibration_set set;
-  set.seqlen = 8;
+  set.seqlen = seqlen;
   std::mt19937 random(3);
-  for (int i = 0; i < 6 * 8; ++i) {
-    set.ids.push_back(static_cast<std::int32_t>(random() % 40));
-    set.valid.push_back(i % 8 != 7);
+  for (int i = 0; i < samples * seqlen; ++i) {
+    set.ids.push_back(static_cast<std::int32_t>(random() % vocab));
+    set.valid.push_back(i % seqlen != seqlen - 1);
   }
   return set;
 }

@@ -92,6 +92,16 @@ void tiny_model::write(const std::filesystem::path& dir, const std::function<voi
   put(dir / "tokenizer_config.json", tokenizer_config.dump(2));
 }
 
+std::string tiny_model::calibration(int lines) {
+  std::string text;
+  for (int i = 0; i < lines; ++i) {
+    std::string words;
+    for (int w = 0; w < 30; ++w) words += "word" + std::to_string((i * 31 + w * 7) % 97) + " ";
+    text += nlohmann::ordered_json{{"text", words}}.dump() + "\n";
+  }
+  return text;
+}
+
 void tiny_model::put(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream out(path, std::ios::binary);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));

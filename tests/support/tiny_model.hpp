@@ -36,6 +36,8 @@ struct tiny_model {
 
   /// Writes the folder; `edit` may change the bytes of model.safetensors.
   void write(const std::filesystem::path& dir, const std::function<void(std::string&)>& edit = {}) const;
+  /// JSONL with `lines` records of 30 words.
+  static std::string calibration(int lines);
   static void put(const std::filesystem::path& path, const std::string& bytes);
 
  private:

@@ -13,6 +13,7 @@
 
 #include "ar/numeric/half.hpp"
 #include "model/block.hpp"
+#include "support/distance.hpp"
 #include "support/memory_source.hpp"
 
 namespace {
@@ -102,15 +103,6 @@ std::vector<float> logits_of(const model::weight_source& source) {
   return logits ? std::move(*logits) : std::vector<float>();
 }
 
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    error += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
-    norm += std::pow(static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(error / norm);
-}
-
 std::vector<float> tensor(const model::weight_source& source, const std::string& name, size_t n) {
   std::vector<float> v(n);
   EXPECT_TRUE(source.read(name, v)) << name;
@@ -159,7 +151,7 @@ TEST_F(AwqPass, TheSmoothedFloatModelComputesTheSame) {
           const outcome a = awq(m, o);
           const awq_source smoothed(m, a.changes);
           // Float sums in another order, two layers deep.
-          EXPECT_LE(relative_difference(logits_of(smoothed), expected), 1e-5);
+          EXPECT_LE(support::rms_difference(logits_of(smoothed), expected), 1e-5);
           EXPECT_TRUE(a.warnings.empty());
           EXPECT_EQ(a.reports.size(), static_cast<size_t>(2 * 4 * rounds)) << "grouped queries share the factors of their values";
           const std::string norm = "model.layers.0.input_layernorm.weight";
@@ -176,9 +168,9 @@ TEST_F(AwqPass, QuantizedTheSmoothedModelIsNearer) {
   for (const bool sym : {true, false}) {
     const ar::scheme_fields s = scheme(3, sym);
     awq_options o;
-    const double plain = relative_difference(logits_of(rounded(m, s)), expected);
+    const double plain = support::rms_difference(logits_of(rounded(m, s)), expected);
     const outcome a = awq(m, o, s);
-    const double smoothed = relative_difference(logits_of(rounded(awq_source(m, a.changes), s)), expected);
+    const double smoothed = support::rms_difference(logits_of(rounded(awq_source(m, a.changes), s)), expected);
     EXPECT_LT(smoothed, 0.8 * plain);
     for (const auto& r : a.reports) EXPECT_LE(r.loss, r.first_loss) << r.smooth;
     o.apply_smooth = false;
@@ -280,7 +272,7 @@ TEST_F(AwqPass, ThreadsPiecesAndTheRestOfLongSamplesChangeNothing) {
   // Sums over the pieces of a search are taken in double.
   o.smooth_batch_size = 2;
   const std::vector<float> pieces = run(o, calibration(), 2);
-  EXPECT_LE(relative_difference(pieces, one), 1e-6);
+  EXPECT_LE(support::rms_difference(pieces, one), 1e-6);
 }
 
 TEST_F(AwqPass, PaddingCanBeLeftOut) {
@@ -308,7 +300,7 @@ TEST_F(AwqPass, DeadChannelsAreHarmless) {
   const awq_source smoothed(m, a.changes);
   for (const auto& [name, w] : m.tensors)
     for (const float v : tensor(smoothed, name, w.size())) ASSERT_TRUE(std::isfinite(v)) << name;
-  EXPECT_LE(relative_difference(logits_of(smoothed), logits_of(m)), 1e-5);
+  EXPECT_LE(support::rms_difference(logits_of(smoothed), logits_of(m)), 1e-5);
   EXPECT_EQ(tensor(smoothed, "model.layers.0.input_layernorm.weight", 64)[9], 0.0f);
 }
 
@@ -337,7 +329,7 @@ TEST_F(AwqPass, LayersInSixteenBitsAndMixedSchemesAreNotSmoothed) {
   EXPECT_FALSE(a->changes.touches("model.layers.0.input_layernorm.weight"));
   EXPECT_TRUE(a->changes.touches("model.layers.0.post_attention_layernorm.weight"));
   EXPECT_FALSE(a->changes.touches("model.layers.1.post_attention_layernorm.weight"));
-  EXPECT_LE(relative_difference(logits_of(s), logits_of(m)), 1e-5);
+  EXPECT_LE(support::rms_difference(logits_of(s), logits_of(m)), 1e-5);
 }
 
 TEST_F(AwqPass, ThePeersPolicyRoundsAsItDoes) {
@@ -349,7 +341,7 @@ TEST_F(AwqPass, ThePeersPolicyRoundsAsItDoes) {
   const awq_source s(m, a.changes);
   for (const std::string name : {"model.layers.0.self_attn.v_proj.weight", "model.layers.0.mlp.down_proj.weight"})
     for (const float v : tensor(s, name, m.tensors.at(name).size())) ASSERT_EQ(ar::round_to_bf16(v), v) << name;
-  const double difference = relative_difference(logits_of(s), logits_of(m));
+  const double difference = support::rms_difference(logits_of(s), logits_of(m));
   EXPECT_GT(difference, 1e-4) << "which is why the default does not";
   EXPECT_LT(difference, 5e-2);
   // Grouped queries: o is left alone.

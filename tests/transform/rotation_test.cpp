@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ar/numeric/half.hpp"
+#include "support/distance.hpp"
 #include "support/memory_source.hpp"
 
 namespace {
@@ -91,15 +92,6 @@ std::vector<float> logits_of(const model::weight_source& source) {
   return l ? *l : std::vector<float>();
 }
 
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    error = std::max(error, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-    norm = std::max(norm, std::abs(static_cast<double>(b[i])));
-  }
-  return error / norm;
-}
-
 TEST(Rotation, NoModelComputesSomethingElse) {
   // With and without biases (the reference forgets v's), own or tied head, heads wider than the stream, sizes 2^k and 12 * 2^k.
   struct shape {
@@ -125,7 +117,7 @@ TEST(Rotation, NoModelComputesSomethingElse) {
       const bool residual = places->residual != nullptr;
       const transform::rotated_source rotated(base, std::move(*places), {});
       // Float sums in another order, two layers deep; the textbook bound would be some hundred roundings of 6e-8.
-      EXPECT_LE(relative_difference(logits_of(rotated), expected), 1e-5);
+      EXPECT_LE(support::largest_difference(logits_of(rotated), expected), 1e-5);
       EXPECT_EQ(rotated.spec().tie_word_embeddings, s.tied && !residual);
       const std::string down = base.spec().linear_name(0, base.spec().down);
       EXPECT_EQ(rotated.changed(base.spec().embed_name), residual);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "support/memory_source.hpp"
+#include "support/random_model.hpp"
 #include "transform/orthogonal.hpp"
 
 namespace {
@@ -43,16 +44,7 @@ support::memory_source outlier_model() {
   return m;
 }
 
-text::calibration_set tokens() {
-  text::calibration_set set;
-  set.seqlen = 16;
-  std::mt19937 random(3);
-  for (int i = 0; i < 8 * 16; ++i) {
-    set.ids.push_back(static_cast<std::int32_t>(random() % 64));
-    set.valid.push_back(i % 16 != 15);
-  }
-  return set;
-}
+text::calibration_set tokens() { return support::calibration(8, 16, 64); }
 
 TEST(Spinquant, TheLossFallsAndTheFloatModelStaysWhatItIs) {
   const auto model = outlier_model();

@@ -6,6 +6,7 @@
 #include "ar/dispatch.hpp"
 #include "ar/numeric/half.hpp"
 #include "ar/resolve.hpp"
+#include "tune/pieces.hpp"
 
 namespace auto_round::autoscheme {
 namespace {
@@ -28,29 +29,19 @@ ar::errc round_rows(const ar::range_kernels& k, int bits, ar::group_shape group,
   }
   if (group.size == 0) return k.qdq(type, group, {in, rows, cols}, {out, rows, cols});
   const auto high = static_cast<std::size_t>(group.rows);
-  const std::size_t step = std::max<std::size_t>(1, rows_at_once / high) * high, pieces = (rows + step - 1) / step;
-  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(static)
-  for (std::size_t i = 0; i < pieces; ++i) {
-    const std::size_t at = i * step, n = std::min(step, rows - at);
-    outcome[i] = k.qdq(type, group, {in + at * cols, n, cols}, {out + at * cols, n, cols});
-  }
-  const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
-  return bad == outcome.end() ? ar::errc::ok : *bad;
+  return tune::for_pieces(rows, std::max<std::size_t>(1, rows_at_once / high) * high, [&](std::size_t at, std::size_t n) {
+    return k.qdq(type, group, {in + at * cols, n, cols}, {out + at * cols, n, cols});
+  });
 }
 
 /// The same for a type of GGUF blocks.
 ar::errc round_blocks(const ar::gguf_kernels& k, const float* in, std::size_t rows, std::size_t cols, float* out) {
   if (k.search == nullptr || cols % k.block_elements != 0) return ar::errc::bad_shape;
-  const std::size_t groups = cols / k.group_size, blocks = cols / k.block_elements, pieces = (rows + rows_at_once - 1) / rows_at_once;
-  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(dynamic)
-  for (std::size_t i = 0; i < pieces; ++i) {
-    const std::size_t at = i * rows_at_once, n = std::min(rows_at_once, rows - at);
+  const std::size_t groups = cols / k.group_size, blocks = cols / k.block_elements;
+  return tune::for_pieces(rows, rows_at_once, [&](std::size_t at, std::size_t n) {
     std::vector<float> scale(n * groups), offset(n * groups), d_scale(n * blocks), d_offset(n * blocks);
     const ar::matrix_view<const float> w(in + at * cols, n, cols);
-    outcome[i] = k.search(w, {}, {}, {}, {scale.data(), offset.data(), d_scale.data(), d_offset.data()});
-    if (outcome[i] != ar::errc::ok) continue;
+    if (const ar::errc e = k.search(w, {}, {}, {}, {scale.data(), offset.data(), d_scale.data(), d_offset.data()}); e != ar::errc::ok) return e;
     if (!k.superblock) {  // whose scales are searched in float; these are stored in half precision, and the smallest weight stays where it is
       for (std::size_t g = 0; g < scale.size(); ++g) {
         const float stored = ar::round_to_f16(scale[g]);
@@ -59,10 +50,8 @@ ar::errc round_blocks(const ar::gguf_kernels& k, const float* in, std::size_t ro
         scale[g] = stored;
       }
     }
-    outcome[i] = k.qdq(w, {}, {}, {scale.data(), offset.data(), d_scale.data(), d_offset.data()}, {out + at * cols, n, cols});
-  }
-  const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
-  return bad == outcome.end() ? ar::errc::ok : *bad;
+    return k.qdq(w, {}, {}, {scale.data(), offset.data(), d_scale.data(), d_offset.data()}, {out + at * cols, n, cols});
+  });
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <span>
 
 #include "command/calibration_text.hpp"
 #include "export/export_imatrix.hpp"
@@ -354,22 +355,18 @@ class quantization {
   }
 
   /// Layers that engines fuse share the scale of their whole tensors, where the scheme has one.
-  template <class Layers>
-  result<void> share_global_scales(Layers first, Layers last) {
-    const model::model_spec& spec = source_->spec();
-    std::vector<float> scales(spec.linears.size(), -1.0f);
-    bool any = false;
-    for (Layers layer = first; layer != last; ++layer) {
-      if (!layer->quantize || !tune::has_global_scale(layer->scheme)) continue;
-      auto weight = model::read_tensor(*weights_, layer->name + ".weight", {layer->rows, layer->cols});
+  result<void> share_global_scales(std::span<const layer_decision> block) {
+    std::vector<float> scales(source_->spec().linears.size(), -1.0f);
+    const auto scale_of = [&](const layer_decision& layer) -> float& { return scales[static_cast<std::size_t>(layer.linear)]; };
+    for (const layer_decision& layer : block) {
+      if (!layer.quantize || !tune::has_global_scale(layer.scheme)) continue;
+      auto weight = model::read_tensor(*weights_, layer.name + ".weight", {layer.rows, layer.cols});
       if (!weight) return forward_error(weight);
-      scales[static_cast<std::size_t>(layer->linear)] = tune::own_global_scale(layer->scheme, *weight);
-      any = true;
+      scale_of(layer) = tune::own_global_scale(layer.scheme, *weight);
     }
-    if (!any) return {};
-    tune::share_global_scales(spec, scales, o_.compat);
-    for (Layers layer = first; layer != last; ++layer)
-      if (scales[static_cast<std::size_t>(layer->linear)] >= 0) global_scales_[layer->name] = scales[static_cast<std::size_t>(layer->linear)];
+    tune::share_global_scales(source_->spec(), scales, o_.compat);
+    for (const layer_decision& layer : block)
+      if (scale_of(layer) >= 0) global_scales_[layer.name] = scale_of(layer);
     return {};
   }
 
@@ -381,7 +378,7 @@ class quantization {
       std::int64_t done = 0, all = 0;
       auto end = next;
       while (end != plan_.layers().end() && end->block == b) ++end;
-      if (auto r = share_global_scales(next, end); !r) return r;
+      if (auto r = share_global_scales({next, end}); !r) return r;
       for (; next != plan_.layers().end() && next->block == b; ++next) {
         ++all;
         if (!next->quantize) continue;

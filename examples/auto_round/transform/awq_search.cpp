@@ -8,6 +8,8 @@
 #include "ar/dispatch.hpp"
 #include "ar/resolve.hpp"
 #include "model/linalg.hpp"
+#include "tune/pieces.hpp"
+#include "tune/tuned_layer.hpp"
 
 namespace auto_round::transform {
 namespace {
@@ -17,15 +19,10 @@ using std::size_t;
 
 constexpr size_t rows_at_once = 32;  // the unit of work of a thread
 
-/// f(first row, rows) -> errc in parallel; the first error by row, or ok.
+/// f(first row, rows) -> errc in parallel.
 template <class F>
 ar::errc for_rows(size_t rows, const F& f) {
-  const size_t pieces = ar::ceil_div(rows, rows_at_once);
-  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(static)
-  for (size_t i = 0; i < pieces; ++i) outcome[i] = f(i * rows_at_once, std::min(rows_at_once, rows - i * rows_at_once));
-  const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
-  return bad == outcome.end() ? ar::errc::ok : *bad;
+  return tune::for_pieces(rows, rows_at_once, f);
 }
 
 template <class T>
@@ -37,10 +34,6 @@ result<void> explain(ar::errc e) {
   if (e == ar::errc::ok) return {};
   if (e == ar::errc::non_finite) return fail(error_kind::input, "AWQ meets NaN or infinity; the weights or the activations of the model are damaged");
   return fail(error_kind::unsupported, std::string("AWQ cannot quantize a layer by its scheme: ") + ar::message(e));
-}
-
-size_t columns_of_group(int group_size, size_t cols) {
-  return group_size <= 0 || static_cast<size_t>(group_size) > cols ? cols : static_cast<size_t>(group_size);
 }
 
 }  // namespace
@@ -96,7 +89,7 @@ result<fake_quantizer> make_fake_quantizer(const ar::scheme_fields& s, search_qu
 }
 
 result<std::vector<float>> weight_statistic(std::span<const balance_layer> layers, int group_size) {
-  const size_t cols = layers.empty() ? 0 : layers.front().weight.cols, groups = cols == 0 ? 0 : ar::ceil_div(cols, columns_of_group(group_size, cols));
+  const size_t cols = layers.empty() ? 0 : layers.front().weight.cols, groups = cols == 0 ? 0 : ar::ceil_div(cols, tune::resolve_group_size(group_size, cols));
   const int group = group_size > 0 ? group_size : -1;
   std::vector<std::vector<float>> maxima(layers.size());
   std::vector<ar::awq::stacked_weight> stack(layers.size());
@@ -178,7 +171,7 @@ result<std::optional<factor_choice>> search_factors(std::span<const balance_laye
 
 result<std::vector<std::uint16_t>> search_clips(matrix_view<const float> w, int group_size, matrix_view<const float> x, const fake_quantizer& quantizer,
                                                 const clip_options& o) {
-  const size_t size = columns_of_group(group_size, w.cols), groups = ar::ceil_div(w.cols, size), cells = w.rows * groups;
+  const size_t size = tune::resolve_group_size(group_size, w.cols), groups = ar::ceil_div(w.cols, size), cells = w.rows * groups;
   const int group = group_size > 0 ? group_size : -1;
   std::vector<float> lo(cells), hi(cells);
   const matrix_view<float> lows(lo.data(), w.rows, groups), highs(hi.data(), w.rows, groups);
@@ -216,7 +209,7 @@ result<std::vector<std::uint16_t>> search_clips(matrix_view<const float> w, int 
 
 result<void> apply_clips(matrix_view<float> w, int group_size, std::span<const std::uint16_t> step, const clip_options& o, ar::real format, std::vector<float>* lo,
                          std::vector<float>* hi) {
-  const size_t groups = ar::ceil_div(w.cols, columns_of_group(group_size, w.cols)), cells = w.rows * groups;
+  const size_t groups = ar::ceil_div(w.cols, tune::resolve_group_size(group_size, w.cols)), cells = w.rows * groups;
   const int group = group_size > 0 ? group_size : -1;
   std::vector<float> low(cells), high(cells);
   const matrix_view<float> lows(low.data(), w.rows, groups), highs(high.data(), w.rows, groups);

@@ -7,6 +7,7 @@
 #include "ar/dispatch.hpp"
 #include "model/block.hpp"
 #include "tune/activations.hpp"
+#include "tune/pieces.hpp"
 #include "tune/run_parts.hpp"
 
 namespace auto_round::tune {
@@ -15,15 +16,9 @@ namespace {
 /// x^2 summed by columns, columns split among threads: the sum of a column does not depend on how.
 ar::errc add_columns(const float* x, std::size_t tokens, std::size_t cols, bool first, std::vector<float>& sum) {
   constexpr std::size_t width = 256;  // columns of a thread's piece; blocks of 32 share an order of summation
-  const std::size_t pieces = ar::ceil_div(cols, width);
-  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(static)
-  for (std::size_t i = 0; i < pieces; ++i) {
-    const std::size_t at = i * width, n = std::min(width, cols - at);
-    outcome[i] = ar::kernels().calibrate.add_importance({x + at, tokens, n, cols}, first, sum.data() + at);
-  }
-  const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
-  return bad == outcome.end() ? ar::errc::ok : *bad;
+  return for_pieces(cols, width, [&](std::size_t at, std::size_t n) {
+    return ar::kernels().calibrate.add_importance({x + at, tokens, n, cols}, first, sum.data() + at);
+  });
 }
 
 result<importance_matrix> collect(const model::weight_source& source, const text::calibration_set& set, const importance_options& o) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ar/dispatch.hpp"
+#include "tune/pieces.hpp"
 #include "tune/quantizer.hpp"
 
 namespace auto_round::tune {
@@ -44,21 +45,16 @@ result<initial_values> search_initial(layer_plan& plan, const float* weight, std
   ar::type_values type(s.bits);
   type.tensor.global_scale = plan.grid.global_scale;
   if (compat && k->two_level()) type.tensor.global_scale = own_global_scale(s, {weight, plan.rows * plan.cols});
-  const std::size_t groups = ar::ceil_div(plan.cols, plan.group_size), pieces = ar::ceil_div(plan.rows, rows_at_once);
+  const std::size_t groups = ar::ceil_div(plan.cols, plan.group_size);
   initial_values found;
   found.scale.resize(plan.rows * groups);
-  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(dynamic)
-  for (std::size_t i = 0; i < pieces; ++i) {
-    const std::size_t first = i * rows_at_once, n = std::min(rows_at_once, plan.rows - first);
-    const ar::matrix_view<float> to(found.scale.data() + first * groups, n, groups);
+  const ar::errc e = for_pieces(plan.rows, rows_at_once, [&](std::size_t first, std::size_t n) {
     ar::group_output out;
-    (k->facts == nullptr ? out.scale : out.factor) = to;
-    outcome[i] = k->search(type, static_cast<int>(plan.group_size), {weight + first * plan.cols, n, plan.cols}, options, out);
-  }
-  const auto bad = std::ranges::find_if(outcome, [](ar::errc e) { return e != ar::errc::ok; });
-  if (bad != outcome.end())
-    return fail(error_kind::input, std::string("initial scales cannot be searched: ") + ar::message(*bad), {}, plan.name + ".weight");
+    (k->facts == nullptr ? out.scale : out.factor) = {found.scale.data() + first * groups, n, groups};
+    return k->search(type, static_cast<int>(plan.group_size), {weight + first * plan.cols, n, plan.cols}, options, out);
+  });
+  if (e != ar::errc::ok)
+    return fail(error_kind::input, std::string("initial scales cannot be searched: ") + ar::message(e), {}, plan.name + ".weight");
   plan.grid.factor_min = 0.0f;
   plan.grid.factor_max = 2.0f;
   return found;

@@ -8,23 +8,13 @@
 #include "ar/calibrate.hpp"
 #include "ar/dispatch.hpp"
 #include "ar/resolve.hpp"
+#include "tune/pieces.hpp"
 #include "tune/tuned_layer.hpp"
 
 namespace auto_round::tune {
 namespace {
 
 constexpr std::size_t rows_at_once = 32;  // the unit of work of a thread
-
-/// f(first row, rows) -> errc in parallel for pieces of `step` rows; the first error by row, or ok.
-template <class F>
-ar::errc for_rows(std::size_t rows, std::size_t step, const F& f) {
-  const std::size_t pieces = ar::ceil_div(rows, step);
-  std::vector<ar::errc> outcome(pieces, ar::errc::ok);
-#pragma omp parallel for schedule(dynamic)
-  for (std::size_t i = 0; i < pieces; ++i) outcome[i] = f(i * step, std::min(step, rows - i * step));
-  const auto bad = std::find_if(outcome.begin(), outcome.end(), [](ar::errc e) { return e != ar::errc::ok; });
-  return bad == outcome.end() ? ar::errc::ok : *bad;
-}
 
 result<void> explain(ar::errc e, const std::string& name) {
   switch (e) {
@@ -54,6 +44,13 @@ const ar::range_kernels* range_kernels_of(const ar::quantizer_choice& c, const r
   };
   const ar::range_kernels* k = find(how.weight_type);
   return k != nullptr ? k : find(ar::real::f32);
+}
+
+/// The kernels of the scheme's type if it has a scale of the whole tensor, else null.
+const ar::range_kernels* two_level_kernels(const ar::scheme_fields& scheme) {
+  const auto choice = choose(scheme, {}, {});
+  const ar::range_kernels* k = choice ? range_kernels_of(*choice, {}) : nullptr;
+  return k != nullptr && k->two_level() ? k : nullptr;
 }
 
 result<void> round_groups(const ar::range_kernels& k, const ar::quantizer_choice& choice, const float* weight, const rounding& how, quantized_layer& out) {
@@ -92,7 +89,7 @@ result<void> round_groups(const ar::range_kernels& k, const ar::quantizer_choice
       for (std::size_t i = 0; i < n * out.cols; ++i) q.data[i] = q.data[i] == 0.0f ? std::copysign(0.0f, w.data[i]) : q.data[i];
     return ar::errc::ok;
   };
-  return explain(for_rows(out.rows, step, piece), out.name);
+  return explain(for_pieces(out.rows, step, piece), out.name);
 }
 
 result<void> round_blocks(const ar::gguf_kernels& k, const float* weight, const rounding& how, quantized_layer& out) {
@@ -115,7 +112,7 @@ result<void> round_blocks(const ar::gguf_kernels& k, const float* weight, const 
     if (const ar::errc e = k.search(w, importance, {}, variant, p); e != ar::errc::ok) return e;
     return k.qdq(w, {}, variant, {p.scale, p.offset, p.d_scale, p.d_offset}, {out.weight.data() + first * out.cols, n, out.cols});
   };
-  return explain(for_rows(out.rows, rows_at_once, piece), out.name);
+  return explain(for_pieces(out.rows, rows_at_once, piece), out.name);
 }
 
 }  // namespace
@@ -137,16 +134,11 @@ const ar::range_kernels* tuned_kernels(std::string_view data_type, int bits, boo
   return ar::kernels().range_type(found.data_type, ar::real::f32, scale_type);
 }
 
-bool has_global_scale(const ar::scheme_fields& scheme) {
-  const auto choice = choose(scheme, {}, {});
-  const ar::range_kernels* k = choice ? range_kernels_of(*choice, {}) : nullptr;
-  return k != nullptr && k->two_level();
-}
+bool has_global_scale(const ar::scheme_fields& scheme) { return two_level_kernels(scheme) != nullptr; }
 
 float own_global_scale(const ar::scheme_fields& scheme, std::span<const float> weight) {
-  const auto choice = choose(scheme, {}, {});
-  const ar::range_kernels* k = choice ? range_kernels_of(*choice, {}) : nullptr;
-  if (k == nullptr || !k->two_level()) return -1;
+  const ar::range_kernels* k = two_level_kernels(scheme);
+  if (k == nullptr) return -1;
   float largest = 0;
   for (const float w : weight) largest = std::max(largest, std::abs(w));
   return k->global_scale(largest);

@@ -30,25 +30,11 @@ struct square_terms {
   }
 };
 
-template <class F, std::size_t Registers>
-AR_FN constexpr void add_columns(matrix_view<const float> x, std::size_t at, bool first, float* sum) noexcept {
-  F s[Registers];
-  sum_as_column(square_terms<F, Registers>{x, at}, x.rows, at, x.cols, s);
-  for (std::size_t z = 0; z < Registers; ++z) {
-    float* p = sum + at + z * static_cast<std::size_t>(lane_count<F>);
-    lane_store(first ? s[z] : lane_load<F>(p) + s[z], p);
-  }
-}
-
 template <class V>
 [[nodiscard]] constexpr errc add_importance(matrix_view<const float> x, bool first, float* sum) noexcept {
-  constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
   if (!shapes::well_formed(x) || (x.cols != 0 && sum == nullptr)) return errc::bad_shape;
   if (rows::extrema e; !rows::finite_range<V>(x, e)) return errc::non_finite;
-  std::size_t at = 0;
-  for (; at + 32 <= x.cols; at += 32) add_columns<V, 32 / lanes>(x, at, first, sum);
-  for (; at + lanes <= x.cols; at += lanes) add_columns<V, 1>(x, at, first, sum);
-  for (; at < x.cols; ++at) add_columns<float, 1>(x, at, first, sum);
+  sum_columns<V, square_terms>(x, x.rows, x.cols, first, sum);
   return errc::ok;
 }
 

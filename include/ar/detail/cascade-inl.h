@@ -88,5 +88,26 @@ AR_FN constexpr void sum_as_column(const Terms& terms, std::size_t n, std::size_
   sum_four_series(terms, n, out);
 }
 
+template <class F, std::size_t Registers, template <class, std::size_t> class Terms, class Source>
+AR_FN constexpr void add_columns(const Source& source, std::size_t rows, std::size_t cols, std::size_t at, bool first, float* sum) noexcept {
+  F s[Registers];
+  sum_as_column(Terms<F, Registers>{source, at}, rows, at, cols, s);
+  for (std::size_t z = 0; z < Registers; ++z) {
+    float* p = sum + at + z * static_cast<std::size_t>(lane_count<F>);
+    lane_store(first ? s[z] : lane_load<F>(p) + s[z], p);
+  }
+}
+
+/// sum[0..cols) = the terms of each column over the rows of `source`, each column in its order; added to what is there unless `first`. Terms<F, Registers>{source, at}
+/// makes those of the columns from `at` on.
+template <class V, template <class, std::size_t> class Terms, class Source>
+AR_FN constexpr void sum_columns(const Source& source, std::size_t rows, std::size_t cols, bool first, float* sum) noexcept {
+  constexpr std::size_t lanes = static_cast<std::size_t>(lane_count<V>);
+  std::size_t at = 0;
+  for (; at + 32 <= cols; at += 32) add_columns<V, 32 / lanes, Terms>(source, rows, cols, at, first, sum);
+  for (; at + lanes <= cols; at += lanes) add_columns<V, 1, Terms>(source, rows, cols, at, first, sum);
+  for (; at < cols; ++at) add_columns<float, 1, Terms>(source, rows, cols, at, first, sum);
+}
+
 AR_END_TARGET
 #endif
