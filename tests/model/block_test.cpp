@@ -716,4 +716,38 @@ TEST(Block, OnlineRotationsChangeNothingButWhatProductsRead) {
   }
 }
 
+// Doubled values and keys are those of doubled weights (rotary embedding is linear), and every sequence and head is seen once, as it lies.
+TEST(Block, WhatAttentionReadsCanBeChanged) {
+  const model_spec s = make_spec(48, 96, 6, 2, 8, false);
+  const block_weights w = make_weights(s, 7);
+  block_weights doubled = w;
+  for (const int i : {s.k, s.v})
+    for (float& x : doubled.linears[static_cast<std::size_t>(i)]) x *= 2;
+  constexpr std::size_t sequences = 3, seqlen = 20;
+  const std::vector<float> x = noise(sequences * seqlen * 48, 1.0f, 5);
+  for (const precision p : {precision::f32, precision::bf16}) {
+    std::vector<float> y(x.size()), expected(x.size()), plain(x.size());
+    block_runner runner(s, p);
+    runner.forward(w, x.data(), sequences, seqlen, plain.data());
+    runner.forward(doubled, x.data(), sequences, seqlen, expected.data());
+    std::vector<std::size_t> heads;
+    runner.set_attention_filter([&](std::span<const block_runner::attention_rows> rows) {
+      for (const auto& r : rows) {
+        heads.push_back(r.kv_head);
+        EXPECT_EQ(r.q.size(), seqlen * 3 * 8);
+        EXPECT_EQ(r.k.size(), seqlen * 8);
+        for (float& k : r.k) k *= 2;
+        for (float& v : r.v) v *= 2;
+      }
+    });
+    runner.forward(w, x.data(), sequences, seqlen, y.data());
+    EXPECT_EQ(heads, (std::vector<std::size_t>{0, 1, 0, 1, 0, 1}));
+    EXPECT_EQ(y, expected);
+    EXPECT_NE(y, plain);
+    runner.set_attention_filter({});
+    runner.forward(w, x.data(), sequences, seqlen, y.data());
+    EXPECT_EQ(y, plain);
+  }
+}
+
 }  // namespace

@@ -68,6 +68,7 @@ struct block_runner::impl {
   std::size_t hidden;
   input_filter filter;
   filter_gradient through_filter;
+  attention_filter heads_filter;
 };
 
 template <class T>
@@ -334,6 +335,24 @@ struct block_runner::typed_impl final : block_runner::impl {
     }
   }
 
+  void filter_heads() {
+    const std::size_t tasks = sequences * kv_heads, n = tasks * task_size(), keys = seqlen * head_dim;
+    float* all = nullptr;
+    if constexpr (narrow) {
+      all = widened.get(n);
+      kernels::from_bf16(head_store.data(), n, all);
+    } else {
+      all = head_store.data();
+    }
+    std::vector<attention_rows> rows;
+    for (std::size_t task = 0; task < tasks; ++task) {
+      float *const q = all + task * task_size(), *const k = q + group() * keys;
+      rows.push_back({task % kv_heads, {q, group() * keys}, {k, keys}, {k + keys, keys}});
+    }
+    heads_filter(rows);
+    if constexpr (narrow) kernels::to_bf16(all, n, head_store.data());
+  }
+
   /// o = softmax(causal(scale q k^T)) v for every sequence and head. Keeps the log-sum of each row of scores.
   void attention(T* o) {
     const std::size_t tasks = sequences * kv_heads, piece = query_piece(), g = group(), rows = piece * g;
@@ -571,6 +590,7 @@ struct block_runner::typed_impl final : block_runner::impl {
         project(first, count, who);
       });
     }
+    if (heads_filter) filter_heads();
     attention(attended.data());
     prepare_o_input(w);
   }
@@ -848,6 +868,8 @@ void block_runner::set_input_filter(input_filter filter, filter_gradient gradien
   impl_->filter = std::move(filter);
   impl_->through_filter = std::move(gradient);
 }
+
+void block_runner::set_attention_filter(attention_filter filter) { impl_->heads_filter = std::move(filter); }
 
 linalg::operand block_runner::attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen,
                                      attention_sensitivity* sensitivity) {

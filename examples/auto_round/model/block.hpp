@@ -70,6 +70,18 @@ class block_runner {
   /// gradients of the rows pass unchanged; with it the unchanged rows are kept until backward.
   void set_input_filter(input_filter filter, filter_gradient gradient = {});
 
+  /// What attention reads of one sequence and one key-value head, behind the rotary embedding: queries of the heads that share it
+  /// [seqlen * num_heads / num_kv_heads x head_dim], token by token, keys and values [seqlen x head_dim].
+  struct attention_rows {
+    std::size_t kv_head = 0;
+    std::span<float> q, k, v;
+  };
+  /// Sees what attention reads, and may change it in place (a quantized KV cache), before every pass of forward over a piece of a batch: all
+  /// sequences and heads of the piece in one call.
+  using attention_filter = std::function<void(std::span<const attention_rows> rows)>;
+  /// For all passes from now on except forward_cached; an empty one switches it off. Backward takes the change for constant.
+  void set_attention_filter(attention_filter filter);
+
   /// y = block(x); x and y may be the same buffer. Works through the batch in pieces of about 2048 tokens, so any number of sequences costs the
   /// memory of one piece.
   void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook = {});
