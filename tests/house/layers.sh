@@ -39,7 +39,7 @@ app_rank() {
     io/*) echo 1 ;;
     model/*|text/*) echo 2 ;;
     arch/*|report/*) echo 3 ;;
-    tune/*|transform/*) echo 4 ;;
+    tune/*|transform/*|evaluation/*) echo 4 ;;
     export/*|autoscheme/*) echo 5 ;;
     plan*) echo 6 ;;
     command/*) echo 7 ;;

@@ -1,9 +1,10 @@
-// The command eval: perplexity, and how far the model is from a reference.
+// The command eval: perplexity, tasks, and how far the model is from a reference.
 #include <fmt/format.h>
 
 #include <cstdio>
 
 #include "command/command.hpp"
+#include "command/eval_tasks.hpp"
 #include "command/eval_text.hpp"
 #include "export/export_format.hpp"
 #include "model/decoder.hpp"
@@ -15,25 +16,31 @@ namespace {
 class eval final : public command {
  public:
   std::string_view name() const override { return "eval"; }
-  std::string_view summary() const override { return "perplexity of a checkpoint, and its KL divergence to a reference"; }
+  std::string_view summary() const override { return "perplexity and task scores of a checkpoint, and how far it is from a reference"; }
 
   void declare(option_set& o) override {
     o.positional("MODEL", positional_model_, "model folder or GGUF file");
     o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized by this program) or GGUF file");
     o.text("ppl", "FILE", text_, ".txt: the whole file; .jsonl: the texts of all lines, each with begin and end token");
-    o.text("ref", "PATH", reference_, "compare with this model: adds KL divergence and top-1 agreement");
+    o.text("ref", "PATH", reference_, "compare with this model: adds KL divergence and top-1 agreement, and differences of task scores");
     o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (that of the reference, or of the model)");
     o.integer("seqlen,seq_len", seqlen_, "tokens of a window; windows do not overlap (512)");
     o.integer("max_tokens", max_tokens_, "use at most so many tokens of the text (all)");
     o.flag("json", json_, true, "print one JSON object on stdout");
     o.notice("device_map,device,devices", true, "this program runs on the CPU");
-    o.refuse("tasks,task", true, "tasks are not supported so far; --ppl FILE gives the perplexity of a text");
+    o.group("Tasks");
+    tasks_.declare(o);
+    o.notice("eval_bs,bs,batch_size", true, "batches are formed by the length of texts");
+    o.notice("eval_model_dtype,disable_trust_remote_code,seed", true, "has no effect: tasks are computed in float32, by this program's own code and without sampling");
+    o.notice("eval_task_by_task", false, "has no effect: all tasks run together, in bounded memory");
+    o.refuse("eval_gen_kwargs,eval_backend,vllm_args", true, "tasks are answered by this program itself, and none of them generates text");
+    o.refuse("mllm,fewshot_as_multiturn,apply_chat_template", false, "only text models and plain prompts are evaluated");
   }
 
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
-    if (text_.empty()) return fail(error_kind::usage, "no text given; write --ppl FILE (.txt or .jsonl)");
+    if (text_.empty() && !tasks_.tasks) return fail(error_kind::usage, "nothing to evaluate; write --ppl FILE (.txt or .jsonl) or --tasks NAMES");
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
     const report::stopwatch clock;
     auto model = exporting::open_model(model_);
@@ -48,30 +55,42 @@ class eval final : public command {
       }
     }
     const std::string tokenizer = !tokenizer_.empty() ? tokenizer_ : reference ? reference->tokenizer_directory() : (*model)->tokenizer_directory();
-    auto ids = read_eval_tokens(tokenizer, text_, max_tokens_, (*model)->spec().vocab_size);
-    if (!ids) return forward_error(ids);
-    if (static_cast<std::int64_t>(ids->size()) < seqlen_) {
-      return fail(error_kind::input, fmt::format("the text has {} tokens, less than one window of {}; choose a smaller --seqlen", ids->size(), seqlen_), text_);
+    io::json out = io::json::object{};
+    if (!text_.empty()) {
+      if (auto r = score_text(**model, reference.get(), tokenizer, out); !r) return r;
     }
-    auto e = model::evaluate(**model, *ids, seqlen_, reference.get());
-    if (!e) return forward_error(e);
+    if (tasks_.tasks) {
+      if (auto r = evaluate_tasks(tasks_, **model, reference.get(), model_, tokenizer, json_, out); !r) return r;
+    }
     if (json_) {
-      io::json out = io::json::object{};
-      out.set("ppl", e->perplexity).set("nll", e->nll).set("tokens", e->tokens);
-      if (e->has_reference) out.set("kl", e->kl).set("top1", e->top1);
       out.set("seconds", clock.seconds()).set("peak_memory_bytes", static_cast<std::int64_t>(report::peak_memory_bytes()));
       fmt::print("{}\n", io::dump(out, {.indent = -1}));
     } else {
-      fmt::print("perplexity {:.4f} over {} tokens\n", e->perplexity, e->tokens);
-      if (e->has_reference) fmt::print("KL divergence to the reference {:.6f} nats, same most likely token {:.2f} %\n", e->kl, 100 * e->top1);
       fmt::print(stderr, "{}, peak memory {}\n", report::human_seconds(clock.seconds()), report::human_bytes(report::peak_memory_bytes()));
     }
     return {};
   }
 
  private:
+  result<void> score_text(const exporting::stored_model& model, const exporting::stored_model* reference, const std::string& tokenizer, io::json& out) const {
+    auto ids = read_eval_tokens(tokenizer, text_, max_tokens_, model.spec().vocab_size);
+    if (!ids) return forward_error(ids);
+    if (static_cast<std::int64_t>(ids->size()) < seqlen_) {
+      return fail(error_kind::input, fmt::format("the text has {} tokens, less than one window of {}; choose a smaller --seqlen", ids->size(), seqlen_), text_);
+    }
+    auto e = model::evaluate(model, *ids, seqlen_, reference);
+    if (!e) return forward_error(e);
+    out.set("ppl", e->perplexity).set("nll", e->nll).set("tokens", e->tokens);
+    if (e->has_reference) out.set("kl", e->kl).set("top1", e->top1);
+    if (json_) return {};
+    fmt::print("perplexity {:.4f} over {} tokens\n", e->perplexity, e->tokens);
+    if (e->has_reference) fmt::print("KL divergence to the reference {:.6f} nats, same most likely token {:.2f} %\n", e->kl, 100 * e->top1);
+    return {};
+  }
+
   std::string model_, positional_model_, text_, reference_, tokenizer_;
   std::int64_t seqlen_ = 512, max_tokens_ = 0;
+  task_options tasks_;
   bool json_ = false;
 };
 

@@ -1,10 +1,11 @@
-// The command list: schemes, formats and architectures that this version knows.
+// The command list: schemes, formats, architectures and tasks that this version knows.
 #include <fmt/format.h>
 
 #include <cstdio>
 
 #include "arch/architecture.hpp"
 #include "command/command.hpp"
+#include "evaluation/task.hpp"
 #include "export/export_format.hpp"
 #include "plan.hpp"
 #include "report/table.hpp"
@@ -15,19 +16,21 @@ namespace {
 class list final : public command {
  public:
   std::string_view name() const override { return "list"; }
-  std::string_view summary() const override { return "list schemes, formats or architectures"; }
+  std::string_view summary() const override { return "list schemes, formats, architectures or tasks"; }
 
-  void declare(option_set& o) override { o.positional("WHAT", what_, "schemes, formats or architectures; everything if left out"); }
+  void declare(option_set& o) override { o.positional("WHAT", what_, "schemes, formats, architectures or tasks; everything but tasks if left out"); }
 
   result<void> run() override {
     const bool schemes = what_ == "schemes" || what_ == "scheme", formats = what_ == "formats" || what_ == "format";
     const bool architectures = what_ == "architectures" || what_ == "architecture" || what_ == "models";
-    if (!what_.empty() && !schemes && !formats && !architectures) {
-      return fail(error_kind::usage, fmt::format("list what? \"{}\" is unknown; schemes, formats and architectures can be listed", what_));
+    const bool tasks = what_ == "tasks" || what_ == "task";
+    if (!what_.empty() && !schemes && !formats && !architectures && !tasks) {
+      return fail(error_kind::usage, fmt::format("list what? \"{}\" is unknown; schemes, formats, architectures and tasks can be listed", what_));
     }
     if (what_.empty() || schemes) print_schemes();
     if (what_.empty() || formats) print_formats();
     if (what_.empty() || architectures) print_architectures();
+    if (tasks) print_tasks();
     return {};
   }
 
@@ -57,6 +60,15 @@ class list final : public command {
     std::vector<std::vector<std::string>> rows;
     for (const arch::architecture* a : arch::all()) rows.push_back({std::string(a->name), fmt::format("{}", fmt::join(a->model_classes, ", "))});
     fmt::print("{}\n", report::text_table({{"architecture"}, {"model classes"}}, rows));
+  }
+
+  static void print_tasks() {
+    std::vector<std::vector<std::string>> rows;
+    for (const evaluation::task& t : evaluation::all_tasks()) {
+      const char* const examples = t.pool == evaluation::examples::training ? ".train.jsonl" : t.pool == evaluation::examples::first ? ".dev.jsonl" : "";
+      rows.push_back({t.name, std::string(t.version), t.group, t.name + ".jsonl", *examples != '\0' ? t.name + examples : "", std::string(t.fields)});
+    }
+    fmt::print("{}\n", report::text_table({{"task"}, {"version"}, {"group"}, {"documents"}, {"few-shot examples"}, {"fields"}}, rows));
   }
 
   std::string what_;

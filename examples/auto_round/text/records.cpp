@@ -10,12 +10,11 @@
 namespace auto_round::text {
 namespace {
 
-// Python's str.rstrip: white space and the four separators of ASCII.
+// Python's str.rstrip.
 void strip_end(std::string& text) {
   std::size_t end = 0;
   for (std::size_t at = 0; at < text.size();) {
-    const char32_t c = next_code_point(text, at);
-    if (!is_white_space(c) && !(c >= 0x1C && c <= 0x1F)) end = at;
+    if (!is_python_space(next_code_point(text, at))) end = at;
   }
   text.resize(end);
 }

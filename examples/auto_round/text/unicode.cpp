@@ -171,4 +171,25 @@ bool is_white_space(char32_t c) {
          c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
+bool is_python_space(char32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
+
+std::string_view strip(std::string_view text) {
+  std::size_t begin = text.size(), end = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t first = at;
+    if (is_python_space(next_code_point(text, at))) continue;
+    begin = std::min(begin, first);
+    end = at;
+  }
+  return begin < end ? text.substr(begin, end - begin) : std::string_view{};
+}
+
+std::string capitalize(std::string_view text) {
+  if (text.empty()) return {};
+  std::string out;
+  std::size_t at = 0;
+  append_code_point(out, static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(next_code_point(text, at)))));
+  return out + to_lower(text.substr(at));
+}
+
 }  // namespace auto_round::text

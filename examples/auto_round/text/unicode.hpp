@@ -25,4 +25,9 @@ std::string to_lower(std::string_view text);
 /// The 25 code points with the property White_Space.
 bool is_white_space(char32_t c);
 
+// As Python has it:
+bool is_python_space(char32_t c);                 ///< str.isspace and \s: white space and the four separators of ASCII
+std::string_view strip(std::string_view text);    ///< str.strip
+std::string capitalize(std::string_view text);    ///< str.capitalize, but for letters whose capital is more than one (U+00DF) and final sigma
+
 }  // namespace auto_round::text

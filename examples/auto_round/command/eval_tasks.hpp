@@ -1,0 +1,31 @@
+// Tasks for eval: their files, the run, the table that lm-eval prints and its JSON.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "command/options.hpp"
+#include "error.hpp"
+#include "export/export_format.hpp"
+#include "io/json.hpp"
+
+namespace auto_round::command {
+
+struct task_options {
+  std::optional<std::string> tasks;  ///< names separated by commas, empty for the default; absent: no tasks
+  std::string directory;             ///< of the documents
+  std::optional<double> limit;
+  std::optional<std::int64_t> num_fewshot;
+  std::string add_bos;               ///< "true", "false", "peer", or empty: as the tokenizer does
+  std::int64_t max_length = 0;       ///< 0: the model's own
+
+  void declare(option_set& o);
+};
+
+/// Scores the tasks, prints tables on stdout unless `json`, and adds results to `out`. `reference` (may be null) answers the same documents: then the
+/// differences are told with the standard error of paired values. `model_path` names the model in the results.
+result<void> evaluate_tasks(const task_options& options, const exporting::stored_model& model, const exporting::stored_model* reference,
+                            const std::string& model_path, const std::string& tokenizer_directory, bool json, io::json& out);
+
+}  // namespace auto_round::command
