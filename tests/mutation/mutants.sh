@@ -34,7 +34,7 @@ mutant writes_before_looking detail/rows-inl.h 's/if (!representable(t, {lo, hi}
 # MX, NVFP4, FP8
 mutant mx_exponent detail/scaled_type-inl.h 's/e -= max_exponent;/e -= max_exponent - 1;/' mxfp4_test
 mutant mx_scale_bias detail/scaled_type-inl.h 's/: e) + 127))/: e) + 126))/' mxfp4_test
-mutant mx_half_up detail/mx_facts.hpp 's/.half_up = true/.half_up = false/' data_types_scaled_test
+mutant mx_half_up detail/mx_facts.hpp 's/.half_up = true/.half_up = false/' mxfp4_test
 mutant saturation detail/scaled_type-inl.h 's/lane_min(lane_abs(y), lane_set<F>(f.grid.max))/lane_abs(y)/' fp8_test mxfp4_test
 mutant two_level_reciprocal_once detail/scaled_type-inl.h 's/p.back = lane_select(lane_eq(p.forward, zero), zero, one \/ p.forward);//' data_types_scaled_test
 mutant two_level_order detail/scaled_type-inl.h 's/scale = largest \* sixth;/scale = largest \/ lane_set<F>(6.0f);/' data_types_scaled_test

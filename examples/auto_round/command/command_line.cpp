@@ -75,6 +75,7 @@ result<void> parse(command& which, const std::string& program, const std::vector
   bool has_failed = false;
   const auto call = [&](const option& o, const std::string& value) {
     if (has_failed) return;
+    set.seen(o, value);
     if (const auto r = o.set(value); !r) {
       failed = r.error();
       has_failed = true;

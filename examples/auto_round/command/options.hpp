@@ -46,7 +46,14 @@ class option_set {
   void positional(std::string_view value_name, std::string& to, std::string_view help);
   void add(option o);
 
+  /// `f` sees every option that is given, with its value, before it is set.
+  void watch(std::function<void(const option&, const std::string& value)> f) { watch_ = std::move(f); }
+  void seen(const option& o, const std::string& value) const {
+    if (watch_) watch_(o, value);
+  }
+
  private:
+  std::function<void(const option&, const std::string&)> watch_;
   std::vector<option> options_;
   std::optional<option> positional_;
   std::vector<std::string> notices_;

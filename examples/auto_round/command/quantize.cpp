@@ -25,6 +25,9 @@ class quantize final : public command {
   std::string_view summary() const override { return "quantize a float checkpoint (the default command)"; }
 
   void declare(option_set& o) override {
+    o.watch([this](const option& given, const std::string& value) {
+      if (matters_for_results(given.names.front())) run_.given.emplace_back(given.names.front(), value);
+    });
     o.positional("MODEL", positional_model_, "model folder");
     declare_model_and_run(o);
     declare_scheme(o);
@@ -37,6 +40,7 @@ class quantize final : public command {
   }
 
   result<void> run() override {
+    run_.given.emplace_back("recipe", defaults_.name);
     run_.model = positional_model_.empty() ? model_ : positional_model_;
     if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model DIR");
     while (run_.model.size() > 1 && run_.model.ends_with('/')) run_.model.pop_back();
@@ -148,6 +152,7 @@ class quantize final : public command {
     o.text("imatrix", "FILE", run_.imatrix, "importance matrix to search with (llama.cpp's .gguf or .dat) instead of collecting one from --dataset");
     o.text("save_imatrix", "FILE", run_.save_imatrix, "collect an importance matrix from --dataset and write it (.gguf, or llama.cpp's older .dat)");
     o.flag("compat", run_.compat, true, "search exactly as the original does, where this program deviates for the better");
+    o.flag("restart", run_.restart, true, "forget what an interrupted run to this output folder has done, instead of going on from there");
     o.flag("model_free", model_free_, true, "round without running the model; implies --iters 0");
     o.flag("disable_model_free", run_.regular_route, true, "with --iters 0: write the configuration of the tuning flow");
   }
@@ -179,7 +184,8 @@ class quantize final : public command {
     o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "tasks are not supported so far");
     o.refuse("quant_nontext_module,mllm", false, "only text models are supported");
     o.refuse("template,extra_data_dir,prompt,prompt_file", true, "only text models are supported");
-    o.refuse("overwrite,resume", false, "an output folder is never reused; remove it or choose another one");
+    o.notice("resume", false, "an interrupted run is always gone on with: the same command finds its journal beside the output folder");
+    o.refuse("overwrite", false, "an output folder is never reused; remove it or choose another one");
   }
 
   /// Recipe defaults, ranges, and what depends on several options.

@@ -43,6 +43,7 @@ class quantization {
       log_ = std::move(*log);
     }
     result<void> outcome = prepare_and_run();
+    if (!outcome) outcome = keep_journal(std::move(outcome.error()));
     if (!outcome) log_.write("error", {{"message", exporting_message(outcome.error())}, {"status", static_cast<int>(outcome.error().kind)}});
     if (auto r = log_.close(); !r && outcome) return r;
     return outcome;
@@ -62,6 +63,7 @@ class quantization {
     if (!dir) return forward_error(dir);
     if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
     if (auto r = load_calibration(); !r) return r;
+    if (auto r = open_journal(dir->path()); !r) return r;
     if (auto r = check_all_weights(); !r) return r;
     log_start();
     if (auto r = begin_exports(dir->partial()); !r) return r;
@@ -78,9 +80,24 @@ class quantization {
     }
     times_.add("verify", since_last_part());
     if (auto r = dir->commit(); !r) return r;
+    journal_.remove();
     times_.add("commit", since_last_part());
     report_end(dir->path());
     return {};
+  }
+
+  result<void> open_journal(const std::string& output) {
+    if (!tuned()) return {};
+    if (auto r = journal_.open(output, o_.restart, o_.given, *source_, calibration_, layer_choices()); !r) return r;
+    if (journal_.blocks() != 0) bar_.message(fmt::format("going on with an interrupted run: {} finished blocks in {}", journal_.blocks(), journal_.path()));
+    return {};
+  }
+
+  /// What is finished is not lost with the run.
+  tl::unexpected<error> keep_journal(error e) {
+    if (journal_.blocks() == 0) journal_.remove();
+    else e.message += fmt::format("; {} finished blocks are kept in {}: the same command goes on from there", journal_.blocks(), journal_.path());
+    return tl::unexpected<error>(std::move(e));
   }
 
   bool tuned() const { return o_.request.how == exporting::method::signround; }
@@ -429,13 +446,16 @@ class quantization {
     const std::int64_t blocks = source_->spec().num_layers;
     bar_.start("block", (blocks + o_.nblocks - 1) / o_.nblocks);
     tune::tuning_events events;
+    events.recorded = [&](std::int64_t first_block) { return journal_.next(first_block); };
     events.on_iteration = [&](std::int64_t, std::int64_t iteration, double loss) {
       bar_.step(iteration, t.iters, fmt::format("loss {:.3e}", loss));
       return !io::interrupt_watch::requested();
     };
     events.on_block = [&](const tune::block_result& b, std::vector<tune::quantized_layer>&& layers) -> result<void> {
+      if (!journal_.add(b, layers)) bar_.message("warning: the journal cannot be written; an interruption of this run would lose its work");
       if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while tuning");
-      for (const tune::quantized_layer& layer : layers) {
+      for (tune::quantized_layer& layer : layers) {
+        if (const auto choice = choices.find(layer.name); choice != choices.end()) layer.scheme = choice->second.scheme;  // a journal holds none
         if (auto r = add(layer); !r) return r;
       }
       for (const auto& [name, values] : b.vectors) vectors_->set(name, values);
@@ -547,6 +567,7 @@ class quantization {
   tune::importance_matrix importance_;
   std::map<std::string, float> global_scales_;
   tune::tuning_result tuning_;
+  run_journal journal_;
   report::event_log log_;
   report::progress bar_;
   report::stopwatch total_, part_;

@@ -7,6 +7,7 @@
 
 #include "ar/detail/tune_types.hpp"
 #include "command/autoscheme_run.hpp"
+#include "command/run_journal.hpp"
 #include "error.hpp"
 #include "plan.hpp"
 #include "report/progress.hpp"
@@ -41,12 +42,15 @@ struct run_options {
   transform::spinquant_options rotation_training;    ///< if rotation->trained
   bool regular_route = false;
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
+  given_options given;   ///< the options as they were written
+  bool restart = false;  ///< do not go on with what an interrupted run has done
   bool dry_run = false, json = false, quiet = false;
   std::string log_json;
   report::progress_style progress = report::progress_style::automatic;
 };
 
-/// Plans, quantizes, writes, verifies, commits, reports. Nothing is left behind if it fails.
+/// Plans, quantizes, writes, verifies, commits, reports. If it fails nothing is left behind but the journal of tuned blocks (run_journal.hpp), if any
+/// were finished.
 result<void> run_quantize(const run_options& options);
 
 }  // namespace auto_round::command

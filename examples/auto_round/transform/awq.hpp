@@ -109,7 +109,9 @@ class awq_source final : public model::weight_source {
   std::vector<std::uint64_t> shape(const std::string& name) const override { return source_.shape(name); }
   result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override;
   std::string location() const override { return source_.location(); }
-  bool changed(const std::string& name) const override { return name.starts_with(spec().block_prefix) || source_.changed(name); }
+  bool changed(const std::string& name) const override {
+    return (name.starts_with(spec().block_prefix) && source_.has(name)) || source_.changed(name);
+  }
   std::shared_ptr<const model::block_rotations> rotations(std::int64_t layer) const override { return source_.rotations(layer); }
 
  private:

@@ -232,6 +232,11 @@ class gram_tuner {
 
     const std::initializer_list<int> qkv{spec_.q, spec_.k, spec_.v}, o{spec_.o}, gate_up{spec_.gate, spec_.up}, down{spec_.down};
     const bool same_input = index == 0 || !o_.enable_quanted_input;  // the quantized model sees what the float model sees
+    if (events_.recorded) {
+      auto known = events_.recorded(index);
+      if (!known) return forward_error(known);
+      if (*known) return take_over(index, same_input, std::move(**known));
+    }
     run_float_block(how_ == method::gram && tuned(qkv), same_input);
     watch.lap(seconds.reference);
     if (how_ == method::hybrid) {
@@ -263,16 +268,43 @@ class gram_tuner {
     if (o_.enable_quanted_input && index + 1 < spec_.num_layers) finish_block();
     watch.lap(seconds.propagate);
 
-    source_.done_with_block(index);
-    out_.blocks.push_back(block_);
     std::vector<quantized_layer> done;
     for (std::size_t i = 0; i < layers_.size(); ++i)
       if (layers_[i].choice != nullptr) done.push_back(std::move(outputs_[i]));
+    return hand_over(std::move(done));
+  }
+
+  /// What an earlier run made of the block, and both streams behind it.
+  result<void> take_over(std::int64_t index, bool same_input, recorded_block&& known) {
+    stopwatch watch;
+    auto next = known.layers.begin();
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (layers_[i].choice == nullptr) continue;
+      if (next == known.layers.end() || next->name != layers_[i].name || next->weight.size() != floats_.linears[i].size())
+        return fail(error_kind::internal, "the record of an earlier run does not fit", {}, layers_[i].name);
+      use_weight(i, (next++)->weight);
+    }
+    run_float_block(false, same_input);
+    watch.lap(out_.seconds.reference);
+    if (o_.enable_quanted_input && index + 1 < spec_.num_layers) {
+      finish_attention(false);
+      kept_.clear();
+      finish_block();
+    }
+    watch.lap(out_.seconds.propagate);
+    block_ = known.result;
+    return hand_over(std::move(known.layers));
+  }
+
+  result<void> hand_over(std::vector<quantized_layer>&& done) {
+    stopwatch watch;
+    source_.done_with_block(block_.first_block);
+    out_.blocks.push_back(block_);
     floats_ = {};
     quantized_ = {};
     if (events_.on_block)
       if (auto r = events_.on_block(block_, std::move(done)); !r) return r;
-    watch.lap(seconds.pack);
+    watch.lap(out_.seconds.pack);
     return {};
   }
 

@@ -171,4 +171,11 @@ float input_quantizer::maximum(int linear) const {
   return s.tuned ? s.largest * std::min(std::max(s.factor, 0.0f), 1.0f) : s.largest;
 }
 
+void input_quantizer::restore(int linear, float value) {
+  slot& s = slots_[index_of(linear)];
+  if (!s.used || !s.fixed || value < 0) return;
+  s.largest = value;
+  s.factor = 1;
+}
+
 }  // namespace auto_round::tune

@@ -39,6 +39,8 @@ class input_quantizer {
 
   /// The largest magnitude that a layer's static scale stands for, its factor included; negative for dynamic scales and for layers in float.
   float maximum(int linear) const;
+  /// Makes `value`, which `maximum` gave in an earlier run, the static scale of a layer's input; negative values change nothing.
+  void restore(int linear, float value);
 
  private:
   struct slot {

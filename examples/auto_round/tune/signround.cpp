@@ -1,12 +1,17 @@
 #include "tune/signround.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <map>
 #include <memory>
 #include <new>
+#include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "ar/tune.hpp"
 #include "model/kernels.hpp"
+#include "model/linalg.hpp"
 #include "tune/block_loop.hpp"
 #include "tune/outside_layer.hpp"
 #include "tune/quantizer.hpp"
@@ -47,6 +52,23 @@ class block_tuner {
  private:
   std::size_t sample_size() const { return seqlen_ * hidden_; }
 
+  std::vector<std::uint8_t> generator() {
+    static_assert(std::is_trivially_copyable_v<ar::python_random>);
+    std::vector<std::uint8_t> bytes(sizeof(ar::python_random));
+    std::memcpy(bytes.data(), &loop_.random(), bytes.size());
+    return bytes;
+  }
+
+  /// What an earlier run made of the unit, with the generator where that run left it; nothing if it did not come so far.
+  result<std::optional<recorded_block>> recorded(std::int64_t first_block) {
+    if (!events_.recorded) return std::optional<recorded_block>();
+    auto known = events_.recorded(first_block);
+    if (!known || !*known) return known;
+    if ((*known)->result.random.size() != sizeof(ar::python_random)) return fail(error_kind::internal, "a recorded block lacks the state of the generator");
+    std::memcpy(&loop_.random(), (*known)->result.random.data(), sizeof(ar::python_random));
+    return known;
+  }
+
   std::string head_layer() const { return spec_.head_name.substr(0, spec_.head_name.rfind('.')); }
   bool tunes_head() const {
     const auto choice = choices_.find(head_layer());
@@ -56,6 +78,9 @@ class block_tuner {
   /// The head, on what the final norm makes of the last block's output in both chains.
   result<void> run_head() {
     stopwatch watch;
+    auto known = recorded(spec_.num_layers);
+    if (!known) return forward_error(known);
+    if (*known) return hand_over(std::move(**known));
     layer_choices one;
     one.insert(*choices_.find(head_layer()));
     auto plan = plan_layer(head_layer(), static_cast<std::size_t>(spec_.vocab_size), hidden_, one, o_);
@@ -79,12 +104,47 @@ class block_tuner {
     auto layer = tune_outside(*plan, {weight->data(), &float_chain_, has_quantized ? &input_ : &float_chain_, &set_, [&] { return sampler.next(); }}, o_, events_, summary);
     if (!layer) return forward_error(layer);
     watch.lap(out_.seconds.step);
-    out_.blocks.push_back(summary);
-    std::vector<quantized_layer> layers;
-    layers.push_back(std::move(*layer));
+    summary.random = generator();
+    recorded_block done{std::move(summary), {}};
+    done.layers.push_back(std::move(*layer));
+    return hand_over(std::move(done));
+  }
+
+  result<void> hand_over(recorded_block&& unit) {
+    stopwatch watch;
+    out_.blocks.push_back(unit.result);
     if (events_.on_block)
-      if (auto r = events_.on_block(summary, std::move(layers)); !r) return r;
+      if (auto r = events_.on_block(unit.result, std::move(unit.layers)); !r) return r;
     watch.lap(out_.seconds.pack);
+    return {};
+  }
+
+  /// Puts what is recorded of block `index` where tuning would leave it; `next`: its first layer in the record, moved behind its last.
+  result<void> take_over(const std::vector<layer_plan>& plan, const recorded_block& known, std::int64_t index, tuned_block& block,
+                         std::vector<quantized_layer>::const_iterator& next) {
+    block.quantized = block.floats;
+    block.quantized.linears_bf16.resize(plan.size());
+    std::map<std::string, std::vector<float>*> vectors;
+    const std::string prefix = spec_.block_prefix + std::to_string(index) + ".";
+    vectors[prefix + spec_.input_norm_name] = &block.quantized.input_norm;
+    vectors[prefix + spec_.post_attention_norm_name] = &block.quantized.post_attention_norm;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+      if (i < block.quantized.bias.size()) vectors[plan[i].name + ".bias"] = &block.quantized.bias[i];
+      if (plan[i].choice == nullptr) continue;
+      if (next == known.layers.end() || next->name != plan[i].name || next->weight.size() != block.floats.linears[i].size())
+        return fail(error_kind::internal, "the record of an earlier run does not fit", {}, plan[i].name);
+      const std::vector<float>& weight = next->weight;
+      if (block.inputs != nullptr) block.inputs->restore(static_cast<int>(i), next->act_max);
+      ++next;
+      if (o_.precision != linalg::precision::bf16) {
+        block.quantized.linears[i] = weight;
+        continue;
+      }
+      block.quantized.linears_bf16[i].resize(weight.size());
+      linalg::to_bf16(weight.data(), weight.size(), block.quantized.linears_bf16[i].data());
+    }
+    for (const auto& [name, values] : known.result.vectors)
+      if (const auto v = vectors.find(name); v != vectors.end() && v->second->size() == values.size()) *v->second = values;
     return {};
   }
 
@@ -115,13 +175,17 @@ class block_tuner {
       if (!inputs) return forward_error(inputs);
       block.inputs = std::move(*inputs);
     }
+    auto known = recorded(first_block);
+    if (!known) return forward_error(known);
+    const bool tunes = !known->has_value();
     watch.lap(seconds.collect);
 
     // Tuned on the quantized chain where it exists, else on the float chain, whose input must then be kept beside the targets.
     const bool has_quantized = o_.enable_quanted_input && first_block > 0;
     // The float pass also collects importances; static scales of activations want to see the rows that the block is tuned on.
-    const bool needs_maxima = std::ranges::any_of(unit, [](const tuned_block& b) { return b.inputs != nullptr && b.inputs->needs_maxima(); });
-    std::vector<std::vector<column_importance>> importance(o_.enable_alg_ext ? unit.size() : 0, std::vector<column_importance>(spec_.linears.size()));
+    const bool needs_maxima = tunes && std::ranges::any_of(unit, [](const tuned_block& b) { return b.inputs != nullptr && b.inputs->needs_maxima(); });
+    const bool weighs = tunes && o_.enable_alg_ext;
+    std::vector<std::vector<column_importance>> importance(weighs ? unit.size() : 0, std::vector<column_importance>(spec_.linears.size()));
     const auto observe = [&](std::size_t b, int linear, const float* x, std::size_t tokens) {
       if (unit[b].inputs != nullptr) unit[b].inputs->observe(linear, x, tokens);
     };
@@ -130,7 +194,7 @@ class block_tuner {
       if (!has_quantized) observe(b, linear, x, tokens);
     };
     block_loop::block_hook hook;
-    if (o_.enable_alg_ext || (needs_maxima && !has_quantized)) hook = watch_floats;
+    if (weighs || (needs_maxima && !has_quantized)) hook = watch_floats;
     if (!has_quantized) {
       std::swap(input_, float_chain_);
       float_chain_.reset(samples_, sample_size(), o_.bf16_activations);
@@ -141,9 +205,28 @@ class block_tuner {
     }
     watch.lap(seconds.reference);
 
-    block_result summary;
+    recorded_block done;
+    if (tunes) {
+      if (auto r = tune(plans, importance, first_block, unit, done); !r) return r;
+    } else {
+      done = std::move(**known);
+      auto next = done.layers.cbegin();
+      for (std::size_t i = 0; i < unit.size(); ++i)
+        if (auto r = take_over(plans[i], done, first_block + static_cast<std::int64_t>(i), unit[i], next); !r) return r;
+    }
+    watch = {};
+    if (o_.enable_quanted_input && (first_block + count < spec_.num_layers || tunes_head())) loop_.propagate(unit, true, input_, &input_);
+    watch.lap(seconds.propagate);
+    for (std::int64_t i = 0; i < count; ++i) source_.done_with_block(first_block + i);
+    unit.clear();
+    return hand_over(std::move(done));
+  }
+
+  result<void> tune(std::vector<std::vector<layer_plan>>& plans, const std::vector<std::vector<column_importance>>& importance, std::int64_t first_block,
+                    std::vector<tuned_block>& unit, recorded_block& done) {
+    block_result& summary = done.result;
     summary.first_block = first_block;
-    summary.blocks = count;
+    summary.blocks = static_cast<std::int64_t>(unit.size());
     for (std::size_t i = 0; i < unit.size(); ++i) {
       const auto block = first_block + static_cast<std::int64_t>(i);
       if (auto r = loop_.prepare(plans[i], unit[i], block, i < importance.size() ? importance[i] : std::vector<column_importance>()); !r) return r;
@@ -151,22 +234,13 @@ class block_tuner {
       summary.quantized += std::ranges::count_if(plans[i], [](const layer_plan& l) { return l.choice != nullptr; });
     }
     if (summary.quantized != 0)
-      if (auto r = loop_.run(unit, input_, float_chain_, samples_, summary, seconds); !r) return r;
-    watch = {};
-
-    std::vector<quantized_layer> layers = loop_.quantize(unit);
-    watch.lap(seconds.pack);
-    if (o_.enable_quanted_input && (first_block + count < spec_.num_layers || tunes_head())) loop_.propagate(unit, true, input_, &input_);
-    watch.lap(seconds.propagate);
-
-    for (std::int64_t i = 0; i < count; ++i) source_.done_with_block(first_block + i);
+      if (auto r = loop_.run(unit, input_, float_chain_, samples_, summary, out_.seconds); !r) return r;
+    stopwatch watch;
+    done.layers = loop_.quantize(unit);
     for (tuned_block& block : unit)
       for (auto& v : block.vectors) summary.vectors.emplace_back(v.name, *v.value);
-    out_.blocks.push_back(summary);
-    unit.clear();
-    if (events_.on_block)
-      if (auto r = events_.on_block(summary, std::move(layers)); !r) return r;
-    watch.lap(seconds.pack);
+    summary.random = generator();
+    watch.lap(out_.seconds.pack);
     return {};
   }
 

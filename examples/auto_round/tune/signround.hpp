@@ -65,6 +65,13 @@ struct block_result {
   std::int64_t best_iteration = 0;           ///< `iters` with not_use_best_mse
   std::int64_t iterations = 0;               ///< run
   std::vector<std::pair<std::string, std::vector<float>>> vectors;  ///< norms and biases that were tuned, by name of the tensor
+  std::vector<std::uint8_t> random;          ///< run_signround: state of the generator of draws behind this unit, as it lies in memory
+};
+
+/// What an earlier run made of a unit of blocks: what its on_block got. The schemes of the layers are not used.
+struct recorded_block {
+  block_result result;
+  std::vector<quantized_layer> layers;
 };
 
 struct tuning_events {
@@ -72,6 +79,9 @@ struct tuning_events {
   std::function<bool(std::int64_t block, std::int64_t iteration, double loss)> on_iteration;
   /// After each block; takes the quantized layers. An error stops the run.
   std::function<result<void>(const block_result&, std::vector<quantized_layer>&&)> on_block;
+  /// Asked before each unit, in order, until it gives nothing: what an earlier run with the same inputs and options made of the unit that begins with
+  /// this block. The run takes it over without tuning, on_block included, and goes on as that run would have. May be empty.
+  std::function<result<std::optional<recorded_block>>(std::int64_t first_block)> recorded;
 };
 
 struct tuning_result {

@@ -1,0 +1,47 @@
+// The journal of a tuning run, beside its output folder: an interrupted run goes on behind its last whole block.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "error.hpp"
+#include "export/export_format.hpp"
+#include "text/calibration.hpp"
+#include "tune/journal.hpp"
+#include "tune/signround.hpp"
+
+namespace auto_round::command {
+
+/// Options as they were given, by canonical name, in order; those that results do not depend on are left out.
+using given_options = std::vector<std::pair<std::string, std::string>>;
+/// False for options that change where and how a run reports and where it writes, but not what.
+bool matters_for_results(const std::string& option);
+
+class run_journal {
+ public:
+  /// Opens the journal of a run that writes to `output`. With `restart` what an earlier run left is forgotten. Errors as tune::journal::open.
+  result<void> open(const std::string& output, bool restart, const given_options& options, const exporting::stored_model& source,
+                    const text::calibration_set& calibration, const tune::layer_choices& choices);
+  bool is_open() const { return journal_.has_value(); }
+  std::size_t blocks() const { return journal_ ? journal_->blocks() : 0; }
+  const std::string& path() const { return path_; }
+
+  /// For tuning_events::recorded.
+  result<std::optional<tune::recorded_block>> next(std::int64_t first_block);
+  /// Records a block that was tuned; one that came from the journal is there already. False if it could not be written: the run then goes on without a journal.
+  bool add(const tune::block_result& block, std::span<const tune::quantized_layer> layers);
+  /// The run is over: with success, or without anything to go on from.
+  void remove();
+
+ private:
+  std::string path_;
+  std::optional<tune::journal> journal_;
+  std::size_t read_ = 0, known_ = 0;
+  std::int64_t last_known_ = -1;  // first block of the last unit that was read
+};
+
+}  // namespace auto_round::command

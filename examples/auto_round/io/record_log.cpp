@@ -1,0 +1,179 @@
+// File: eight bytes that name the format, then for each record 64 bits (little endian) with the size of a zstd frame, and the frame.
+#include "io/record_log.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <utility>
+
+namespace auto_round::io {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "sizes are stored as they lie in memory");
+
+constexpr std::array<char, 8> magic = {'a', 'r', '-', 'l', 'o', 'g', '\n', 1};
+constexpr std::uint64_t most_bytes = std::uint64_t{1} << 40;
+constexpr int level = 1;  // codes and grids of few values: higher levels cost time and gain little
+
+tl::unexpected<error> fail_at(const std::string& path, const std::string& what, int code) {
+  return fail(error_kind::output, what + ": " + std::generic_category().message(code), path);
+}
+
+/// 0, or the reason why `n` bytes at `offset` could not all be read; -1 at the end of the file.
+int read_at(int fd, void* to, std::size_t n, std::uint64_t offset) {
+  auto* at = static_cast<char*>(to);
+  while (n != 0) {
+    const ssize_t got = ::pread(fd, at, std::min(n, std::size_t{1} << 30), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return got < 0 ? errno : -1;
+    at += got;
+    n -= static_cast<std::size_t>(got);
+    offset += static_cast<std::uint64_t>(got);
+  }
+  return 0;
+}
+
+int write_at(int fd, const void* from, std::size_t n, std::uint64_t offset) {
+  const auto* at = static_cast<const char*>(from);
+  while (n != 0) {
+    const ssize_t put = ::pwrite(fd, at, std::min(n, std::size_t{1} << 30), static_cast<off_t>(offset));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return put < 0 ? errno : EIO;
+    at += put;
+    n -= static_cast<std::size_t>(put);
+    offset += static_cast<std::uint64_t>(put);
+  }
+  return 0;
+}
+
+/// Syncs the folder that holds `path`, so that the file's name survives too.
+int sync_folder_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const int code = ::fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : errno;
+  ::close(fd);
+  return code;
+}
+
+}  // namespace
+
+result<record_log> record_log::open(const std::string& path) {
+  record_log log;
+  log.path_ = path;
+  log.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+  if (log.fd_ < 0) return fail_at(path, "the file cannot be opened", errno);
+  if (auto r = log.find_records(); !r) return forward_error(r);
+  return log;
+}
+
+record_log::record_log(record_log&& o) noexcept
+    : path_(std::move(o.path_)), fd_(std::exchange(o.fd_, -1)), end_(o.end_), records_(std::move(o.records_)) {}
+
+record_log::~record_log() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+result<void> record_log::find_records() {
+  struct stat st = {};
+  if (::fstat(fd_, &st) != 0) return fail_at(path_, "the file cannot be read", errno);
+  if (!S_ISREG(st.st_mode)) return fail(error_kind::output, "this is no regular file", path_);
+  const auto size = static_cast<std::uint64_t>(st.st_size);
+  std::array<char, 8> head = {};
+  const std::size_t present = static_cast<std::size_t>(std::min<std::uint64_t>(size, head.size()));
+  if (const int code = read_at(fd_, head.data(), present, 0); code != 0) return fail_at(path_, "the file cannot be read", std::max(code, 0));
+  if (std::memcmp(head.data(), magic.data(), present) != 0) return fail(error_kind::output, "the file exists and was not made by this program; move it away", path_);
+  if (present < head.size()) {
+    if (const int code = write_at(fd_, magic.data(), magic.size(), 0); code != 0) return fail_at(path_, "the file cannot be written", code);
+    if (::fsync(fd_) != 0) return fail_at(path_, "the file cannot be brought to the disk", errno);
+    if (const int code = sync_folder_of(path_); code != 0) return fail_at(path_, "the folder cannot be brought to the disk", code);
+  }
+  end_ = magic.size();
+  while (size - end_ > sizeof(std::uint64_t)) {
+    extent r;
+    if (read_at(fd_, &r.stored, sizeof r.stored, end_) != 0) break;
+    r.offset = end_ + sizeof r.stored;
+    if (r.stored == 0 || r.stored > size - r.offset) break;
+    std::array<std::byte, 32> begin = {};  // more than the largest header of a frame
+    const std::size_t n = static_cast<std::size_t>(std::min<std::uint64_t>(begin.size(), r.stored));
+    if (read_at(fd_, begin.data(), n, r.offset) != 0) break;
+    r.bytes = ZSTD_getFrameContentSize(begin.data(), n);
+    if (r.bytes > most_bytes) break;  // also "unknown" and "error"
+    if (!read_frame(r)) break;
+    records_.push_back(r);
+    end_ = r.offset + r.stored;
+  }
+  return {};
+}
+
+result<std::vector<std::byte>> record_log::read_frame(const extent& at) const {
+  try {
+    std::vector<std::byte> stored(static_cast<std::size_t>(at.stored));
+    if (const int code = read_at(fd_, stored.data(), stored.size(), at.offset); code != 0) return fail_at(path_, "a record cannot be read", std::max(code, 0));
+    // A damaged size must not cost memory: no frame of ours shrinks its content by more than zstd can.
+    if (at.bytes / 100'000 > at.stored) return fail(error_kind::output, "a record is damaged", path_);
+    std::vector<std::byte> content(static_cast<std::size_t>(at.bytes));
+    const std::size_t n = ZSTD_decompress(content.data(), content.size(), stored.data(), stored.size());
+    if (ZSTD_isError(n) != 0 || n != content.size()) return fail(error_kind::output, "a record is damaged", path_);
+    return content;
+  } catch (const std::bad_alloc&) {
+    return fail(error_kind::output, "a record is larger than the memory", path_);
+  }
+}
+
+result<std::vector<std::byte>> record_log::read(std::size_t i) const {
+  if (i >= records_.size()) return fail(error_kind::internal, "the log has no such record", path_);
+  return read_frame(records_[i]);
+}
+
+result<void> record_log::append(std::span<const std::byte> record) {
+  if (fd_ < 0 || record.size() > most_bytes) return fail(error_kind::internal, "the record cannot be appended", path_);
+  const std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)> context(ZSTD_createCCtx(), ZSTD_freeCCtx);
+  if (context == nullptr) return fail(error_kind::output, "out of memory", path_);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_checksumFlag, 1);
+  const std::size_t head = sizeof(std::uint64_t);
+  std::vector<std::byte> out(head + ZSTD_compressBound(record.size()));
+  const std::size_t n = ZSTD_compress2(context.get(), out.data() + head, out.size() - head, record.data(), record.size());
+  if (ZSTD_isError(n) != 0) return fail(error_kind::internal, std::string("zstd: ") + ZSTD_getErrorName(n), path_);
+  const std::uint64_t stored = n;
+  std::memcpy(out.data(), &stored, head);
+  // What a killed run has left behind the last whole record must not be taken for the tail of this one.
+  int code = ::ftruncate(fd_, static_cast<off_t>(end_)) == 0 ? 0 : errno;
+  if (code == 0) code = write_at(fd_, out.data(), head + n, end_);
+  if (code == 0 && ::fsync(fd_) != 0) code = errno;
+  if (code != 0) {
+    [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(end_));
+    return fail_at(path_, std::to_string(head + n) + " bytes at byte " + std::to_string(end_) + " of the file cannot be written", code);
+  }
+  records_.push_back({end_ + head, stored, record.size()});
+  end_ += head + n;
+  return {};
+}
+
+result<void> record_log::clear() {
+  if (fd_ < 0) return fail(error_kind::internal, "the log is closed", path_);
+  if (::ftruncate(fd_, magic.size()) != 0 || ::fsync(fd_) != 0) return fail_at(path_, "the file cannot be written", errno);
+  records_.clear();
+  end_ = magic.size();
+  return {};
+}
+
+result<void> record_log::remove() {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  if (::unlink(path_.c_str()) != 0 && errno != ENOENT) return fail_at(path_, "the file cannot be removed", errno);
+  return {};
+}
+
+}  // namespace auto_round::io

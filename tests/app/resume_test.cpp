@@ -1,0 +1,242 @@
+// links: ar_test_support
+// An interrupted tuning run goes on where it was and gives the same bytes, wherever it was killed, whatever happened to its journal.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "support/program.hpp"
+#include "support/tiny_model.hpp"
+
+namespace {
+
+using support::run;
+using support::tiny_model;
+namespace fs = std::filesystem;
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// Files by name, size and hash. The lock is the last that a run removes, behind the rename.
+std::map<std::string, std::pair<std::size_t, std::size_t>> folder(const fs::path& path) {
+  std::map<std::string, std::pair<std::size_t, std::size_t>> files;
+  if (!fs::exists(path)) return files;
+  for (const auto& e : fs::recursive_directory_iterator(path)) {
+    const std::string bytes = e.is_regular_file() ? bytes_of(e.path()) : std::string();
+    if (e.path().filename() != ".auto-round.lock") files[fs::relative(e.path(), path).string()] = {bytes.size(), std::hash<std::string>()(bytes)};
+  }
+  return files;
+}
+
+/// Every so many calls; AR_FAULT_STRIDE=1 tries them all (a few minutes).
+long fault_stride() {
+  const char* const given = std::getenv("AR_FAULT_STRIDE");
+#if defined(__SANITIZE_ADDRESS__)
+  constexpr long usual = 11;  // programs start and run several times as slowly
+#else
+  constexpr long usual = 4;
+#endif
+  return given != nullptr ? std::max(1L, std::atol(given)) : usual;
+}
+
+class Resume : public testing::Test {
+ protected:
+  Resume() : model_(dir_ / "model"), out_(dir_ / "out"), journal_(dir_ / "out.journal") {
+    tiny_model(3).write(model_);
+    tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(12));
+  }
+
+  std::vector<std::string> arguments(const std::string& out, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> a = {"--model", model_, "--output_dir", out, "--scheme", "W2A16G32", "--iters", "3", "--dataset", dir_ / "calib.jsonl",
+                                  "--nsamples", "8", "--seqlen", "16", "--disable_opt_rtn"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+  auto undisturbed(const std::vector<std::string>& more = {}) {
+    const auto o = run(arguments(dir_ / "reference", more));
+    EXPECT_EQ(o.status, 0) << o.err;
+    auto files = folder(dir_ / "reference");
+    fs::remove_all(dir_ / "reference");
+    return files;
+  }
+  support::outcome disturbed(const std::string& fault, const std::vector<std::string>& more = {}) {
+    // A sanitizer wants to be the first library; it works behind this one as well.
+    return run(arguments(out_, more), "env ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 LD_PRELOAD=" AR_FAULT_PRELOAD " AR_FAULT=" + fault);
+  }
+  /// Calls of a whole run that change the disk.
+  long calls(const std::vector<std::string>& more = {}) {
+    const auto o = run(arguments(dir_ / "counted", more),
+                       "env ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 LD_PRELOAD=" AR_FAULT_PRELOAD " AR_FAULT_COUNT=" + support::quoted(dir_ / "count"));
+    EXPECT_EQ(o.status, 0) << o.err;
+    fs::remove_all(dir_ / "counted");
+    return std::stol(bytes_of(dir_ / "count"));
+  }
+  /// A journal that holds all blocks: that of a run that was killed before its end.
+  std::string whole_journal(const std::vector<std::string>& more = {}) {
+    for (long n = calls(more) - 1; n > 0; --n) {
+      disturbed("kill:" + std::to_string(n), more);
+      if (fs::exists(journal_) && !fs::exists(out_)) return bytes_of(journal_);
+      fs::remove_all(out_);
+    }
+    ADD_FAILURE() << "no journal was left behind";
+    return {};
+  }
+
+  support::temp_dir dir_;
+  std::string model_, out_, journal_;
+};
+
+TEST_F(Resume, KilledAtAnyCallThatChangesTheDisk) {
+  const auto expected = undisturbed();
+  const long stride = fault_stride();
+  long n = 1, resumed = 0;
+  for (;; n += stride) {
+    SCOPED_TRACE(n);
+    fs::remove_all(out_);
+    const auto killed = disturbed("kill:" + std::to_string(n));
+    if (killed.status == 0) break;
+    ASSERT_EQ(killed.status, 137) << killed.err;
+    if (fs::exists(out_)) {  // killed behind the rename: it must be complete
+      EXPECT_EQ(folder(out_), expected);
+      fs::remove_all(out_);
+    }
+    const auto again = run(arguments(out_));
+    ASSERT_EQ(again.status, 0) << again.err;
+    resumed += again.err.find("going on with an interrupted run") != std::string::npos;
+    ASSERT_EQ(folder(out_), expected);
+    ASSERT_FALSE(fs::exists(journal_));
+    ASSERT_FALSE(fs::exists(out_ + ".partial"));
+  }
+  EXPECT_GT(n, 40);
+  EXPECT_GT(resumed, 20 / stride);
+}
+
+TEST_F(Resume, TheDiskBecomesFullAtAnyCall) {
+  const auto expected = undisturbed();
+  const long all = calls(), stride = fault_stride();
+  for (long n = 2; n < all; n += 2 * stride) {
+    SCOPED_TRACE(n);
+    fs::remove_all(out_);
+    const auto full = disturbed("full:" + std::to_string(n));
+    if (full.status == 0) {  // only clean-up was left
+      EXPECT_EQ(folder(out_), expected);
+      continue;
+    }
+    ASSERT_EQ(full.status, 4) << full.err;
+    EXPECT_NE(full.err.find("No space left"), std::string::npos) << full.err;
+    EXPECT_FALSE(fs::exists(out_ + ".partial"));
+    if (fs::exists(out_)) {  // its name could not be brought to the disk
+      EXPECT_EQ(folder(out_), expected);
+      continue;
+    }
+    const auto again = run(arguments(out_));
+    ASSERT_EQ(again.status, 0) << again.err;
+    ASSERT_EQ(folder(out_), expected);
+  }
+}
+
+TEST_F(Resume, EveryWayToTune) {
+  const std::vector<std::vector<std::string>> ways = {
+      {"--tuning", "gram"},
+      {"--tuning", "hybrid"},
+      {"--tuning", "block"},
+      {"--tuning", "block", "--nblocks", "2"},
+      {"--tuning", "block", "--enable_alg_ext", "--momentum", "0.5"},
+      {"--tuning", "block", "--enable_adam", "--no_enable_quanted_input"},
+      {"--enable_norm_bias_tuning", "--format", "fake"},
+      {"--scheme", "FP8_STATIC", "--format", "fake"},
+      {"--scheme", "NVFP4", "--format", "fake"},
+      {"--tuning", "gram", "--algorithm", "quarot,awq,auto_round"},
+  };
+  for (const auto& way : ways) {
+    std::string name;
+    for (const std::string& w : way) name += w + " ";
+    SCOPED_TRACE(name);
+    const auto expected = undisturbed(way);
+    const long all = calls(way);
+    for (const long n : {all / 2, all - 4}) {
+      fs::remove_all(out_);
+      const auto killed = disturbed("kill:" + std::to_string(n), way);
+      ASSERT_EQ(killed.status, 137) << killed.err;
+      const auto again = run(arguments(out_, way));
+      ASSERT_EQ(again.status, 0) << again.err;
+      EXPECT_TRUE(n < all - 4 || again.err.find("going on with an interrupted run") != std::string::npos) << again.err;
+      ASSERT_EQ(folder(out_), expected) << "killed at call " << n << " of " << all;
+    }
+  }
+}
+
+TEST_F(Resume, ACutOrDamagedJournalCostsBlocksButNoRightByte) {
+  const auto expected = undisturbed();
+  const std::string whole = whole_journal();
+  ASSERT_FALSE(whole.empty());
+  const std::size_t step = std::max<std::size_t>(1, whole.size() / 7);
+  std::vector<std::string> damaged;
+  for (std::size_t n = 0; n < whole.size(); n += step) {
+    damaged.push_back(whole.substr(0, n));
+    std::string flipped = whole;
+    flipped[n] = static_cast<char>(flipped[n] ^ 16);
+    if (n >= 8) damaged.push_back(flipped);
+  }
+  damaged.push_back(whole + "what a killed run was about to write");
+  for (std::size_t i = 0; i < damaged.size(); ++i) {
+    SCOPED_TRACE(i);
+    fs::remove_all(out_);
+    tiny_model::put(journal_, damaged[i]);
+    const auto o = run(arguments(out_));
+    ASSERT_EQ(o.status, 0) << o.err;
+    ASSERT_EQ(folder(out_), expected);
+  }
+}
+
+TEST_F(Resume, AnotherRunIsNotGoneOnWith) {
+  const auto expected = undisturbed();
+  const std::string whole = whole_journal();
+  const auto refused = [&](const std::string& reason, const std::vector<std::string>& more) {
+    tiny_model::put(journal_, whole);
+    const auto o = run(arguments(out_, more));
+    EXPECT_EQ(o.status, 4) << o.err;
+    EXPECT_NE(o.err.find(reason), std::string::npos) << o.err;
+    EXPECT_NE(o.err.find("--restart"), std::string::npos) << o.err;
+    EXPECT_EQ(bytes_of(journal_), whole);
+    EXPECT_FALSE(fs::exists(out_));
+  };
+  refused("options", {"--lr", "0.01"});
+  refused("schemes of layers", {"--ignore_layers", "q_proj"});
+  const auto text = bytes_of(dir_ / "calib.jsonl");
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(13));
+  refused("calibration text", {});
+  tiny_model::put(dir_ / "calib.jsonl", text);
+  // Where and how a run reports does not matter.
+  tiny_model::put(journal_, whole);
+  const auto o = run(arguments(out_, {"--threads", "1", "--progress", "lines"}));
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.err.find("going on"), std::string::npos) << o.err;
+  EXPECT_EQ(folder(out_), expected);
+  // --restart begins anew, but only over a journal.
+  fs::remove_all(out_);
+  tiny_model::put(journal_, whole);
+  const auto anew = run(arguments(out_, {"--lr", "0.01", "--restart"}));
+  EXPECT_EQ(anew.status, 0) << anew.err;
+  EXPECT_EQ(anew.err.find("going on"), std::string::npos);
+  fs::remove_all(out_);
+  tiny_model::put(journal_, "my diary");
+  EXPECT_EQ(run(arguments(out_, {"--restart"})).status, 4);
+  EXPECT_EQ(bytes_of(journal_), "my diary");
+  fs::remove(journal_);
+  // A changed model.
+  tiny_model::put(journal_, whole);
+  fs::last_write_time(fs::path(model_) / "model.safetensors", fs::file_time_type::clock::now());
+  refused("model files", {});
+}
+
+}  // namespace
