@@ -32,6 +32,14 @@ TEST(Nvfp4, ScalesAreRoundedToE4M3) {
   EXPECT_EQ(fit(with_global_scale(1.0f), {3000.0f}).scale, 448.0f) << "so does the scale";
 }
 
+TEST(Nvfp4, TheLargestWeightIsMultipliedByASixth) {
+  // A quotient by 6 would lie below 1.1875, the middle between two scales; the product with the float nearest to 1/6 is the middle.
+  const float w = std::nextafter(7.125f, 0.0f);
+  ASSERT_LT(w / 6.0f, 1.1875f);
+  EXPECT_EQ(fit(with_global_scale(1.0f), {w}).scale, 1.25f);
+  EXPECT_EQ(fit(ar::nvfp4v2<>{}, {w}).scale, 1.25f);
+}
+
 TEST(Nvfp4, AScaleThatUnderflowsMakesTheGroupZero) {
   const auto f = fit(with_global_scale(1.0f), {0.005f, -0.005f});
   EXPECT_EQ(f.scale, 0.0f);

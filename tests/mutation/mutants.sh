@@ -37,7 +37,7 @@ mutant mx_scale_bias detail/scaled_type-inl.h 's/: e) + 127))/: e) + 126))/' mxf
 mutant mx_half_up detail/mx_facts.hpp 's/.half_up = true/.half_up = false/' mxfp4_test
 mutant saturation detail/scaled_type-inl.h 's/lane_min(lane_abs(y), lane_set<F>(f.grid.max))/lane_abs(y)/' fp8_test mxfp4_test
 mutant two_level_reciprocal_once detail/scaled_type-inl.h 's/p.back = lane_select(lane_eq(p.forward, zero), zero, one \/ p.forward);//' data_types_scaled_test
-mutant two_level_order detail/scaled_type-inl.h 's/scale = largest \* sixth;/scale = largest \/ lane_set<F>(6.0f);/' data_types_scaled_test
+mutant two_level_order detail/scaled_type-inl.h 's/scale = largest \* sixth;/scale = largest \/ lane_set<F>(6.0f);/' nvfp4_test
 mutant global_scale detail/scaled_facts.hpp 's/448.0f \* 6.0f/448.0f * 7.0f/' nvfp4_test
 
 # Searches
