@@ -100,7 +100,8 @@ std::string obstacle_to_model_free(const request& wanted, const ar::scheme_field
   if (wanted.how != exporting::method::rtn) return "it only rounds; use --iters 0";
   if (wanted.weights != nullptr) return "the model's weights are transformed";
   for (const std::string& f : wanted.formats) {
-    if (f != "auto_round" && f != "fake") return "format " + f + " is not written that way";
+    const bool written = f == "auto_round" || f == "fake" || (f == "auto_round:auto_gptq" && scheme.sym);
+    if (!written) return "format " + f + " is not written that way";
   }
   if (!wanted.layer_schemes.empty()) return "layers have schemes of their own";
   if (scheme.data_type != "int" || (scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8)) return "it knows 2, 4 and 8-bit integers";
@@ -130,16 +131,35 @@ void warn_about_split_groups(const model::model_spec& spec, const std::vector<la
   }
 }
 
-void warn_about_short_groups(const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
-  for (const layer_decision& l : layers) {
-    if (!l.quantize || l.scheme.group_size <= 0 || l.cols % static_cast<std::uint64_t>(l.scheme.group_size) == 0 ||
-        l.cols < static_cast<std::uint64_t>(l.scheme.group_size)) {
-      continue;
+/// The first format that does not take any scheme: it decides about layers. `fake` if there is no other.
+std::string leader_of(const std::vector<std::string>& formats) {
+  for (const std::string& f : formats) {
+    if (f != "fake") return f;
+  }
+  return "fake";
+}
+
+/// Formats that hold the scheme; those that fall back to `fake` are replaced by it, with a warning.
+result<std::vector<std::string>> formats_that_hold(const ar::scheme_fields& scheme, const std::vector<std::string>& formats, std::vector<std::string>& warnings) {
+  std::vector<std::string> out;
+  for (std::string f : formats) {
+    const auto answer = exporting::find(f)->accepts(f, scheme);
+    if (!answer) {
+      const std::string others = exporting::spellings_that_hold(scheme);
+      return fail(answer.error().kind, fmt::format("{}; formats that hold this scheme: {}", answer.error().message, others.empty() ? "none" : others));
     }
-    warnings.push_back(fmt::format("rows of {} have {} values, no multiple of group size {}: the last group is short, which the Python auto-round and "
-                                   "vLLM cannot load; a smaller --group_size that divides it is safer",
-                                   l.name, l.cols, l.scheme.group_size));
-    return;
+    if (*answer == exporting::holding::fake) {
+      warnings.push_back(fmt::format("format {} cannot store this scheme; format fake is written in its place: dequantized weights", f));
+      f = "fake";
+    }
+    if (std::find(out.begin(), out.end(), f) == out.end()) out.push_back(std::move(f));
+  }
+  return out;
+}
+
+void add_once(std::vector<std::string>& to, const std::vector<std::string>& from) {
+  for (const std::string& w : from) {
+    if (std::find(to.begin(), to.end(), w) == to.end()) to.push_back(w);
   }
 }
 
@@ -187,11 +207,19 @@ std::uint64_t run_plan::total_bytes() const {
   return n;
 }
 
+std::string run_plan::folder(std::size_t job) const {
+  if (jobs.size() < 2) return {};
+  std::string name = jobs[job].format;
+  std::replace_if(name.begin(), name.end(), [](char c) { return c == ':' || c == '_'; }, '-');
+  return name;
+}
+
 result<run_plan> make_plan(const request& asked, const exporting::stored_model& source) {
   run_plan plan;
   request wanted = asked;
   const io::checkpoint_dir* dir = source.directory();
-  if (dir == nullptr || dir->config().at("quantization_config").is_object()) {
+  const std::vector<exporting::stored_model::entry> stored = source.entries();
+  if (dir == nullptr || dir->config().at("quantization_config").is_object() || std::any_of(stored.begin(), stored.end(), [](const auto& e) { return e.quantized; })) {
     return fail(error_kind::unsupported, "the model is quantized already; give the float checkpoint that it was made from", source.tokenizer_directory());
   }
   std::string preset = wanted.scheme;
@@ -200,18 +228,17 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   if (preset.starts_with("gguf:") && !gguf_format) {
     auto changed = parse_formats(preset);
     if (!changed) return forward_error(changed);
-    if (wanted.formats.size() != 1) return fail(error_kind::usage, fmt::format("scheme {} can only be written to format {}", asked.scheme, preset));
-    plan.warnings.push_back(fmt::format("scheme {} is written to format {}", asked.scheme, preset));
+    std::string replaced;
+    for (const std::string& f : wanted.formats) {
+      if (f == "fake") changed->push_back(f);
+      else replaced += (replaced.empty() ? "" : ", ") + f;
+    }
+    plan.warnings.push_back(fmt::format("scheme {} is written to format {}{}", asked.scheme, preset, replaced.empty() ? "" : ", not to " + replaced));
     wanted.formats = *changed;
   }
 
-  // The most demanding format decides: gguf prescribes the scheme, fake takes anything.
-  std::string lead = wanted.formats.front();
-  for (const std::string& f : wanted.formats) {
-    if (lead == "fake") lead = f;
-  }
-  const exporting::export_format& leader = *exporting::find(lead);
-  if (const ar::scheme_fields* own = leader.own_scheme(lead)) {
+  std::string lead = leader_of(wanted.formats);
+  if (const ar::scheme_fields* own = exporting::find(lead)->own_scheme(lead)) {
     plan.scheme = *own;
     const scheme_overrides& o = wanted.overrides;
     if (o.bits || o.group_size || o.sym || o.data_type || o.super_bits || o.super_group_size || (preset != "w4a16" && preset != lead)) {
@@ -221,7 +248,12 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
     auto scheme = resolve_scheme(wanted.scheme, wanted.overrides, wanted.formats);
     if (!scheme) return forward_error(scheme);
     plan.scheme = *scheme;
+    auto formats = formats_that_hold(plan.scheme, wanted.formats, plan.warnings);
+    if (!formats) return forward_error(formats);
+    wanted.formats = std::move(*formats);
+    lead = leader_of(wanted.formats);
   }
+  const exporting::export_format& leader = *exporting::find(lead);
   const std::string_view known_name = ar::preset_name(plan.scheme);
   plan.scheme_name = known_name.empty() ? exporting::describe_int_scheme(plan.scheme) : std::string(known_name);
 
@@ -268,6 +300,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   for (const std::string& f : wanted.formats) {
     job run = base;
     run.format = f;
+    if (f != lead) run.warnings.clear();
     if (f != lead && f != "fake") {
       if (auto r = exporting::find(f)->decide(run); !r) return forward_error(r);
       if (!same_decisions(run.layers, base.layers)) {
@@ -280,7 +313,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
     return fail(error_kind::usage, "no layer would be quantized: " + (base.layers.empty() ? std::string("there are none") : base.layers.front().reason));
   }
   if (!gguf_format) warn_about_split_groups(source.spec(), base.layers, plan.warnings);
-  if (lead == "auto_round") warn_about_short_groups(base.layers, plan.warnings);
+  for (const job& run : plan.jobs) add_once(plan.warnings, run.warnings);
 
   for (const job& run : plan.jobs) {
     auto e = exporting::find(run.format)->make(run);

@@ -27,8 +27,9 @@ struct scheme_overrides {
 /// values (the message lists near names), error_kind::unsupported for what there is no quantizer for.
 result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme_overrides& overrides, const std::vector<std::string>& formats);
 
-/// "auto_round, gguf:Q4_0" -> {"auto_round", "gguf:q4_0"}: lower case, no blanks, duplicates dropped, all known, all compatible.
-result<std::vector<std::string>> parse_formats(const std::string& text);
+/// "auto_round, gguf:Q4_0" -> {"auto_round", "gguf:q4_0"}: lower case, no blanks, duplicates dropped, all known, all compatible. "gguf:q*_k_m" has the
+/// number of bits in place of the star.
+result<std::vector<std::string>> parse_formats(const std::string& text, std::optional<int> bits = {});
 
 /// "5GB", "300MB", "1000": binary units. error_kind::usage otherwise.
 result<std::uint64_t> parse_bytes(const std::string& text);
@@ -67,6 +68,8 @@ struct run_plan {
 
   const std::vector<exporting::layer_decision>& layers() const { return jobs.front().layers; }
   std::uint64_t total_bytes() const;
+  /// The folder of a job inside the output, "" if there is only one: as the original names them, "auto_round:auto_gptq" -> "auto-round-auto-gptq".
+  std::string folder(std::size_t job) const;
 };
 
 /// `source` must be a float checkpoint. error_kind::input for missing or wrong tensors, usage and unsupported as above.

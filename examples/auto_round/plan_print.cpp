@@ -144,7 +144,7 @@ io::json to_json(const run_plan& plan) {
       files.push_back(entry.set("name", f.name).set("bytes", number(f.bytes)));
     }
     io::json one = io::json::object{};
-    one.set("format", plan.jobs[i].format).set("model_free", plan.jobs[i].model_free).set("bytes", number(p.total_bytes()));
+    one.set("format", plan.jobs[i].format).set("folder", plan.folder(i)).set("model_free", plan.jobs[i].model_free).set("bytes", number(p.total_bytes()));
     one.set("weight_bytes", number(p.weight_bytes())).set("bits_per_weight", p.bits_per_weight()).set("bits_per_quantized_weight", p.bits_per_quantized_weight());
     one.set("quantized_layers", p.quantized_layers()).set("files", std::move(files)).set("tensors", std::move(tensors));
     outputs.push_back(std::move(one));

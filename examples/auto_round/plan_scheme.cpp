@@ -181,9 +181,13 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
   return s;
 }
 
-result<std::vector<std::string>> parse_formats(const std::string& text) {
+result<std::vector<std::string>> parse_formats(const std::string& text, std::optional<int> bits) {
   std::vector<std::string> formats;
-  for (const std::string& name : split(lower(without_blanks(text)), ',')) {
+  for (std::string name : split(lower(without_blanks(text)), ',')) {
+    if (const std::size_t star = name.find("q*_"); star != std::string::npos) {
+      if (!bits) return fail(error_kind::usage, fmt::format("--format {}: the star stands for the number of bits; write --bits", name));
+      name.replace(star + 1, 1, fmt::format("{}", *bits));
+    }
     if (name.empty()) return fail(error_kind::usage, fmt::format("--format \"{}\": a name is empty", text));
     if (exporting::find(name) == nullptr) {
       std::string known;

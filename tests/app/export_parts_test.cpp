@@ -13,7 +13,8 @@
 #include "export/export_folder.hpp"
 #include "export/export_gguf_metadata.hpp"
 #include "export/export_gguf_types.hpp"
-#include "export/export_gptq_words.hpp"
+#include "export/export_int_layout.hpp"
+#include "io/safetensors.hpp"
 #include "support/temp_dir.hpp"
 
 namespace {
@@ -120,25 +121,63 @@ TEST(GgufNames, RowsOfQAndKAreInterleavedPairByPair) {
   EXPECT_EQ(permuted_row(5, 8, 0), 5u);
 }
 
-TEST(GptqWords, ReadBackWhatWasStored) {
+/// A layer with every code and zero point that its width has.
+tune::quantized_layer layer_of(int bits, std::size_t rows, std::size_t cols, int group_size) {
   tune::quantized_layer layer;
   layer.name = "l";
-  layer.scheme = *ar::find_preset("W3A16G32");
+  layer.scheme = *ar::find_preset("W4A16");
+  layer.scheme.bits = bits;
+  layer.scheme.group_size = group_size;
   layer.scheme.sym = false;
-  layer.rows = 32;
-  layer.cols = 96;
-  for (std::size_t i = 0; i < layer.rows * layer.cols; ++i) layer.code.push_back(static_cast<std::uint8_t>(i * 7 % 8));
-  for (std::size_t i = 0; i < layer.rows * 3; ++i) {
-    layer.scale.push_back(0.01f + 0.001f * static_cast<float>(i));
-    layer.zero_point.push_back(static_cast<float>(i % 8));
+  layer.rows = rows;
+  layer.cols = cols;
+  const std::size_t values = std::size_t{1} << bits, groups = rows * ((cols + static_cast<std::size_t>(group_size) - 1) / static_cast<std::size_t>(group_size));
+  for (std::size_t i = 0; i < rows * cols; ++i) layer.code.push_back(static_cast<std::uint8_t>(i * 7 % values));
+  for (std::size_t i = 0; i < groups; ++i) {
+    layer.scale.push_back((i % 5 == 0 ? -1.0f : 1.0f) * (0.01f + 0.0001f * static_cast<float>(i)));
+    layer.zero_point.push_back(static_cast<float>(i % values));
   }
-  const auto words = pack_gptq(layer);
-  ASSERT_TRUE(words.has_value()) << describe(words.error());
-  const gptq_shape shape = gptq_shape_of(layer.scheme, layer.rows, layer.cols);
+  return layer;
+}
+
+/// Writes a folder with one packed layer and opens it again.
+void expect_reads_back(int_layout layout, int bits, int group_size, bool g_idx = false) {
+  const tune::quantized_layer layer = layer_of(bits, 64, 96, group_size);
+  int_matrix m = int_matrix_of(layout, layer.scheme, layer.rows, layer.cols);
+  m.g_idx = g_idx;
+  ASSERT_TRUE(is_storable(m));
+  const auto parts = pack_int(m, layer);
+  ASSERT_TRUE(parts.has_value()) << describe(parts.error());
+  const support::temp_dir dir;
+  dir.write("config.json", "{}");
+  std::vector<io::tensor_decl> tensors;
+  for (const packed_part& p : *parts) tensors.push_back(p.tensor);
+  auto writer = io::safetensors_writer::create(dir / "model.safetensors", tensors, {});
+  ASSERT_TRUE(writer.has_value());
+  for (const packed_part& p : *parts) ASSERT_TRUE(writer->write(p.tensor.name, p.data).has_value());
+  ASSERT_TRUE(writer->finish().has_value());
+  const auto folder = io::checkpoint_dir::open(dir.path().string());
+  ASSERT_TRUE(folder.has_value()) << describe(folder.error());
+  const auto opened = open_int_layer(*folder, "l", layout, layer.scheme, layer.rows, layer.cols);
+  ASSERT_TRUE(opened.has_value()) << describe(opened.error());
   std::vector<float> read(layer.rows * layer.cols);
-  ASSERT_TRUE(unpack_gptq(shape, words->qweight, words->qzeros, words->scales, read).has_value());
-  EXPECT_EQ(read, stored_weight(layer));
-  EXPECT_FALSE(unpack_gptq(shape, words->qweight, words->qzeros, words->scales, std::span<float>(read).first(5)).has_value());
+  ASSERT_TRUE((*opened)->read(read).has_value());
+  EXPECT_EQ(read, stored_weight(m, layer)) << bits << " bits";
+  ar::scheme_fields wider = layer.scheme;
+  wider.group_size = group_size == 96 ? 32 : 96;
+  EXPECT_FALSE(open_int_layer(*folder, "l", layout, wider, layer.rows, layer.cols).has_value()) << "another group size has other shapes";
+}
+
+TEST(IntegerLayouts, ReadBackWhatWasStored) {
+  for (int bits = 2; bits <= 8; ++bits) {
+    for (const int group : {32, 64, 96}) {  // 64: the last group is short
+      expect_reads_back(int_layout::gptq_v1, bits, group, true);
+      expect_reads_back(int_layout::gptq_v2, bits, group);
+      expect_reads_back(int_layout::gptq_planes, bits, group);
+      if (bits >= 4 && bits <= 7) expect_reads_back(int_layout::awq, bits, group);
+      if (bits != 7) expect_reads_back(int_layout::mlx, bits, group);
+    }
+  }
 }
 
 TEST(Companions, AreWhatBelongsToEveryCopyOfAModel) {

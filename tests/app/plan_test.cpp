@@ -70,7 +70,11 @@ TEST(Formats, AreNormalizedAndChecked) {
   EXPECT_EQ(plan::parse_formats("gguf:Q4_0,fake").value(), (std::vector<std::string>{"gguf:q4_0", "fake"}));
   EXPECT_EQ(plan::parse_formats("gguf:q4_0,auto_round").error().kind, error_kind::usage);
   EXPECT_EQ(plan::parse_formats("gguf:q4_0,gguf:q8_0").error().kind, error_kind::usage);
-  EXPECT_EQ(plan::parse_formats("auto_awq").error().kind, error_kind::unsupported);
+  EXPECT_EQ(plan::parse_formats("gguf:q*_k_s,fake", 4).value(), (std::vector<std::string>{"gguf:q4_k_s", "fake"}));
+  EXPECT_EQ(plan::parse_formats("gguf:q*_k_s").error().kind, error_kind::usage);
+  EXPECT_EQ(plan::parse_formats("AUTO_ROUND:auto_gptq , mlx").value(), (std::vector<std::string>{"auto_round:auto_gptq", "mlx"}));
+  EXPECT_EQ(plan::parse_formats("auto_round,,mlx").error().kind, error_kind::usage);
+  EXPECT_EQ(plan::parse_formats("autoawq").error().kind, error_kind::unsupported);
   EXPECT_EQ(plan::parse_formats("").error().kind, error_kind::usage);
 }
 

@@ -76,7 +76,7 @@ TEST_F(Program, DryRunSizesAreTheSizesWritten) {
   for (const bool special : {false, true}) {  // with biases and a tied head, or without
     const fs::path model = dir_.path() / ("model" + std::to_string(special));
     tiny_model(7, special, special).write(model);
-    for (const std::string format : {"auto_round", "fake", "gguf:q4_0", "gguf:q8_0", "gguf:q4_k_s", "auto_round,fake"}) {
+    for (const std::string format : {"auto_round", "fake", "gguf:q4_0", "gguf:q8_0", "gguf:q4_k_s", "auto_gptq,auto_awq,mlx,auto_round:gptqmodel,fake"}) {
       const std::string out = dir_ / ("out" + std::to_string(special) + format);
       const std::vector<std::string> arguments = {"--model", model.string(), "--format", format, "--output_dir", out, "--scheme", "W4A16G32",
                                                   "--iters", "0", "--disable_opt_rtn", "--max_shard_size", "40KB", "--json"};
@@ -89,7 +89,7 @@ TEST_F(Program, DryRunSizesAreTheSizesWritten) {
       const auto plan = golden::parse_json(planned.out);
       std::uint64_t total = 0;
       for (const auto& output : plan["outputs"]) {
-        const fs::path folder = plan["outputs"].size() == 1 ? fs::path(out) : fs::path(out) / output["format"].get<std::string>();
+        const fs::path folder = plan["outputs"].size() == 1 ? fs::path(out) : fs::path(out) / output["folder"].get<std::string>();
         std::size_t files = 0;
         for (const auto& f : output["files"]) {
           EXPECT_EQ(fs::file_size(folder / f["name"].get<std::string>()), f["bytes"].get<std::uint64_t>()) << f.dump();
@@ -150,7 +150,7 @@ TEST_F(Program, EvaluatesWhatItWroteInEveryFormat) {
   EXPECT_NEAR(original["kl"].get<double>(), 0, 1e-9);
   EXPECT_EQ(original["top1"], 1.0);
   EXPECT_EQ(original["tokens"], 16 * 63);
-  for (const std::string format : {"auto_round", "fake", "gguf:q4_0", "gguf:q8_0"}) {
+  for (const std::string format : {"auto_round", "auto_gptq", "mlx", "fake", "gguf:q4_0", "gguf:q8_0"}) {
     const std::string out = dir_ / ("out-" + format);
     ASSERT_EQ(run({"--model", model_, "--format", format, "--output_dir", out, "--scheme", "W8A16G32", "--iters", "0", "--disable_opt_rtn"}).status, 0);
     const auto e = ppl(out);
@@ -257,7 +257,7 @@ TEST_F(Program, SmoothedModelsAreExportedWithTheirNormsAndLoad) {
   }
   // Every format writes the changed norms and biases.
   quantized("formats", {"--algorithm", "awq", "--awq_apply_clip", "--awq_duo_scaling", "both", "--format", "auto_round,fake"});
-  EXPECT_NEAR(kl(dir_ / "formats/auto_round"), kl(dir_ / "formats/fake"), 0.1 * rounded);
+  EXPECT_NEAR(kl(dir_ / "formats/auto-round"), kl(dir_ / "formats/fake"), 0.1 * rounded);
   std::vector<std::string> gguf = {"--model", model_, "--output_dir", dir_ / "gguf", "--algorithm", "awq", "--format", "gguf:q4_0"};
   gguf.insert(gguf.end(), small.begin(), small.end());
   ASSERT_EQ(run(gguf).status, 0);
@@ -348,7 +348,7 @@ TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
   for (const char* option : {"--layer_config", "--alg_config", "--static_kv_dtype", "--tasks", "--quant_lm_head", "--model_dtype"})
     expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2)});
-  expect_refused(run(quantize({"--format", "auto_awq"})), unsupported, {"auto_awq", "auto_round"});
+  expect_refused(run(quantize({"--format", "autoawq"})), unsupported, {"autoawq", "auto_awq", "auto_round"});
   expect_refused(run(quantize({"--scheme", "NVFP4"})), unsupported, {});
 }
 

@@ -48,12 +48,27 @@ class list final : public command {
                                            {"supported"}}, rows));
   }
 
+  /// What each format really stores, which is asked of the formats themselves.
   static void print_formats() {
-    std::vector<std::vector<std::string>> rows;
+    fmt::print("formats and the schemes that they hold\n");
     for (const exporting::export_format* f : exporting::all()) {
-      for (const std::string_view s : f->spellings) rows.push_back({std::string(s), f->own_scheme(s) != nullptr ? "prescribed by the format" : "any supported"});
+      for (const std::string_view spelling : f->spellings) fmt::print("{}\n\t{}\n", spelling, fmt::join(schemes_of(*f, spelling), ", "));
     }
-    fmt::print("{}\n", report::text_table({{"format"}, {"scheme"}}, rows));
+    fmt::print("\n");
+  }
+
+  static std::vector<std::string> schemes_of(const exporting::export_format& f, std::string_view spelling) {
+    if (f.own_scheme(spelling) != nullptr) return {"prescribed by the format"};
+    if (spelling == "fake") return {"all"};
+    std::vector<std::string> names;
+    for (const ar::preset& p : ar::presets) {
+      if (std::string_view(p.name).starts_with("GGUF:")) continue;
+      const auto scheme = plan::resolve_scheme(std::string(p.name), {}, {std::string(spelling)});
+      if (!scheme) continue;
+      const auto answer = f.accepts(spelling, *scheme);
+      if (answer && *answer == exporting::holding::packed) names.emplace_back(p.name);
+    }
+    return names;
   }
 
   static void print_architectures() {

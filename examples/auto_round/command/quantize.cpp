@@ -191,7 +191,7 @@ class quantize final : public command {
   /// Recipe defaults, ranges, and what depends on several options.
   result<void> complete() {
     plan::request& q = run_.request;
-    auto formats = plan::parse_formats(formats_);
+    auto formats = plan::parse_formats(formats_, bits_for_formats());
     if (!formats) return forward_error(formats);
     q.formats = std::move(*formats);
     auto shard = plan::parse_bytes(max_shard_size_);
@@ -234,6 +234,14 @@ class quantize final : public command {
     if (!awq) return forward_error(awq);
     run_.awq = std::move(*awq);
     return complete_rotation(*algorithms);
+  }
+
+  /// What the star in "gguf:q*_k_m" stands for: --bits, or what the scheme says.
+  std::optional<int> bits_for_formats() const {
+    const auto bits = bits_.empty() ? result<std::int64_t>(0) : parse_integer("bits", bits_);
+    if (bits && *bits > 0 && *bits < 100) return static_cast<int>(*bits);
+    const ar::scheme_fields* preset = ar::find_preset(run_.request.scheme);
+    return preset == nullptr ? std::optional<int>() : preset->bits;
   }
 
   /// The names in --algorithm, checked and without aliases of SignRound.

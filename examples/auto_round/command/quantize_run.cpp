@@ -120,7 +120,7 @@ class quantization {
   }
   bool several() const { return plan_.jobs.size() > 1; }
   bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
-  std::string folder_of(const std::string& base, std::size_t i) const { return several() ? base + "/" + plan_.jobs[i].format : base; }
+  std::string folder_of(const std::string& base, std::size_t i) const { return several() ? base + "/" + plan_.folder(i) : base; }
   double since_last_part() {
     const double s = part_.seconds();
     part_.restart();

@@ -1,92 +1,73 @@
-// The auto_round format: GPTQ-family words in safetensors and auto-round's quantization_config. Loaded by transformers with auto-round, vLLM, SGLang.
+// The auto_round format: packed layers in safetensors and auto-round's quantization_config. Loaded by transformers with auto-round, vLLM, SGLang.
 #include <fmt/format.h>
 
 #include <array>
-#include <cstring>
 
 #include "export/export_auto_round_config.hpp"
 #include "export/export_format.hpp"
-#include "export/export_gptq_words.hpp"
-#include "export/export_packed_model.hpp"
-#include "export/export_safetensors.hpp"
+#include "export/export_int_exporter.hpp"
+#include "export/export_int_packing.hpp"
 
 namespace auto_round::exporting {
 namespace {
 
-constexpr std::array<std::string_view, 1> spellings = {"auto_round"};
+constexpr std::array<std::string_view, 4> spellings = {"auto_round", "auto_round:auto_awq", "auto_round:auto_gptq", "auto_round:gptqmodel"};
+constexpr std::array<std::string_view, 1> methods = {"auto-round"};
 
-class auto_round_exporter final : public safetensors_exporter {
- public:
-  explicit auto_round_exporter(const job& run) : safetensors_exporter(run) {}
-  result<void> start() {
-    const io::json config = auto_round_config(run_);
-    return prepare({{"config.json", config_text(run_, &config)}, {"quantization_config.json", io::dump(config)}});
-  }
-
- private:
-  std::vector<io::tensor_decl> packed_tensors(const layer_decision& layer) const override {
-    const gptq_shape s = gptq_shape_of(layer.scheme, layer.rows, layer.cols);
-    return {{layer.name + ".qweight", io::dtype::i32, {s.qweight_rows(), s.rows}},
-            {layer.name + ".qzeros", io::dtype::i32, {s.groups, s.qzeros_cols()}},
-            {layer.name + ".scales", io::dtype::f16, {s.groups, s.rows}}};
-  }
-  std::string packed_type(const layer_decision& layer) const override { return describe_int_scheme(layer.scheme); }
-  io::dtype bias_type(io::dtype source) const override { return run_.model_free ? source : io::dtype::f16; }
-
-  result<std::vector<part>> pack(const tune::quantized_layer& layer) const override {
-    auto words = pack_gptq(layer);
-    if (!words) return forward_error(words);
-    layer_decision shape;
-    shape.name = layer.name;
-    shape.scheme = layer.scheme;
-    shape.rows = layer.rows;
-    shape.cols = layer.cols;
-    std::vector<io::tensor_decl> declared = packed_tensors(shape);
-    std::vector<part> parts;
-    const auto add = [&](std::size_t i, auto span) {
-      const auto bytes = std::as_bytes(span);
-      parts.push_back({std::move(declared[i]), {bytes.begin(), bytes.end()}});
-    };
-    add(0, std::span<const std::uint32_t>(words->qweight));
-    add(1, std::span<const std::uint32_t>(words->qzeros));
-    add(2, std::span<const std::uint16_t>(words->scales));
-    return parts;
-  }
-  std::vector<float> read_back(const tune::quantized_layer& layer) const override { return stored_weight(layer); }
-};
-
-result<void> check_scheme(const ar::scheme_fields& s) {
-  if (s.data_type != "int" || s.act_bits.value_or(16) < 16 || s.group_rows != 0 || s.super_bits) {
-    return fail(error_kind::unsupported, "format auto_round can hold weight-only integer schemes so far: W2A16 to W8A16 and their G64 and G32 forms");
-  }
-  if (s.bits < 2 || s.bits > 8) return fail(error_kind::unsupported, fmt::format("format auto_round holds 2 to 8 bits, not {}", s.bits));
-  if (s.group_size == 0) return fail(error_kind::unsupported, "format auto_round has no scale for a whole tensor; use --group_size -1 or a positive number");
-  return {};
+int_limits limits_of(std::string_view spelling) {
+  int_limits limits;
+  if (spelling == "auto_round") limits.widths = bit_widths({2, 3, 4, 5, 6, 7, 8});
+  else if (spelling == "auto_round:auto_awq") limits = {.widths = bit_widths({4, 5, 6, 7}), .short_groups = false};
+  else limits.widths = bit_widths({2, 3, 4, 8});
+  return limits;
 }
 
+int_layout layout_of(std::string_view packing) {
+  return packing == "auto_round:auto_awq" ? int_layout::awq : packing == "auto_round:auto_gptq" ? int_layout::gptq_v1 : int_layout::gptq_v2;
+}
+
+result<holding> accepts(std::string_view spelling, const ar::scheme_fields& scheme) { return accepts_int(spelling, scheme, limits_of(spelling)); }
+
 result<void> decide(job& run) {
-  if (auto r = check_scheme(run.scheme); !r) return r;
-  for (const layer_decision& layer : run.layers) {
-    if (!layer.chosen || !layer.quantize) continue;
-    if (auto r = check_scheme(layer.scheme); !r) return r;
-    if (layer.scheme.sym != run.scheme.sym) {
-      return fail(error_kind::unsupported, "format auto_round stores zero points in one way for all layers: symmetric and asymmetric ones cannot be mixed", {}, layer.name);
-    }
-  }
-  apply_multiple_of_32_rule(run);
+  if (auto r = decide_int(run, limits_of(run.format), layout_of(run.format)); !r) return r;
+  if (run.format != "auto_round" && !run.scheme.sym && run.format != "auto_round:auto_awq") run.warnings.push_back(asymmetric_gptq_warning(run.format));
   return {};
 }
 
 result<std::unique_ptr<exporter>> make(const job& run) {
-  auto e = std::make_unique<auto_round_exporter>(run);
-  if (auto r = e->start(); !r) return forward_error(r);
-  return std::unique_ptr<exporter>(std::move(e));
+  const std::string packing = packing_format(run);
+  const io::json config = auto_round_config(run);
+  return make_int_exporter(run, layout_of(packing), packing == "auto_round:gptqmodel",
+                           {{"config.json", config_text(run, &config)}, {"quantization_config.json", io::dump(config)}});
 }
+
+/// Names of older versions too; a missing packing_format means the oldest.
+result<int_layout> layout_of_packing_format(const found_quantization& found) {
+  const std::string& packing = found.config.at("packing_format").as_string();
+  if (packing.empty() || packing == "auto_round:auto_gptq" || packing == "auto_round:gptq") return int_layout::gptq_v1;
+  if (packing == "auto_round" || packing == "auto_round:gptqmodel") return int_layout::gptq_v2;
+  if (packing == "auto_round:auto_awq" || packing == "auto_round:awq") return int_layout::awq;
+  return fail(error_kind::unsupported, fmt::format("packing_format \"{}\" cannot be read so far; auto_round, auto_round:auto_gptq, auto_round:gptqmodel and auto_round:auto_awq can", packing),
+              found.file);
+}
+
+result<std::unique_ptr<packing>> read_packing(const found_quantization& found, const io::checkpoint_dir&, const model::model_spec& spec) {
+  auto layout = layout_of_packing_format(found);
+  if (!layout) return forward_error(layout);
+  const std::string words = *layout == int_layout::awq ? "AWQ words" : "GPTQ words";
+  int_packing p(fmt::format("auto_round ({}, {})", words, found.config.at("packing_format").as_string()), found.file, *layout);
+  if (auto r = p.set_model_scheme(found.config); !r) return forward_error(r);
+  for (const auto& [name, entry] : found.config.at("extra_config").members()) {
+    if (auto r = p.add_rule(name, is_linear_layer(spec, name), entry); !r) return forward_error(r);
+  }
+  return std::unique_ptr<packing>(std::make_unique<int_packing>(std::move(p)));
+}
+
+result<std::unique_ptr<stored_model>> open(const std::string& path) { return open_packed_folder(path, methods, read_packing); }
 
 }  // namespace
 
 extern const export_format export_auto_round;
-constinit const export_format export_auto_round = {"auto_round", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, decide, make,
-                                         open_packed_folder};
+constinit const export_format export_auto_round = {"auto_round", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
 
 }  // namespace auto_round::exporting

@@ -17,13 +17,6 @@ io::json kept_entry(const std::string& type) {
   return entry;
 }
 
-/// "model.layers." -> "model.layers".
-std::string block_list_name(const job& run) {
-  std::string name = run.spec->block_prefix;
-  if (name.ends_with('.')) name.pop_back();
-  return name;
-}
-
 bool matches(const std::string& layer, const std::string& pattern) { return layer.find(pattern) != std::string::npos; }
 
 /// A layer quantized otherwise than the model: only the keys that differ inside the blocks, all of them outside (loaders skip what is unlisted).
@@ -82,7 +75,21 @@ io::json model_free_config(const job& run) {
 
 }  // namespace
 
-std::string packing_format(const job& run) { return run.scheme.sym ? "auto_round:auto_gptq" : "auto_round"; }
+std::string block_list_name(const job& run) {
+  std::string name = run.spec->block_prefix;
+  if (name.ends_with('.')) name.pop_back();
+  return name;
+}
+
+std::string packing_format(const job& run) {
+  if (run.format != "auto_round") return run.format;
+  const auto all = [&](auto&& is) { return std::all_of(run.layers.begin(), run.layers.end(), [&](const layer_decision& l) { return !l.quantize || is(l); }); };
+  if (all([](const layer_decision& l) { return l.scheme.sym; })) return "auto_round:auto_gptq";
+  const bool awq = all([](const layer_decision& l) {
+    return l.scheme.bits == 4 && !l.scheme.sym && (l.scheme.group_size <= 0 || l.cols % static_cast<std::uint64_t>(l.scheme.group_size) == 0);
+  });
+  return awq && !run.model_free && run.rotation == nullptr ? "auto_round:auto_awq" : "auto_round";
+}
 
 std::string exported_regex(const std::string& pattern) {
   std::string out = ".*";
@@ -93,8 +100,7 @@ std::string exported_regex(const std::string& pattern) {
   return out + ".*";
 }
 
-io::json auto_round_config(const job& run) {
-  if (run.model_free) return model_free_config(run);
+io::json scheme_keys(const job& run) {
   const bool tuned = run.how == method::signround;
   io::json q = io::json::object{};
   q.set("bits", run.scheme.bits).set("data_type", run.scheme.data_type).set("group_size", run.scheme.group_size).set("sym", run.scheme.sym);
@@ -106,6 +112,12 @@ io::json auto_round_config(const job& run) {
   if (tuned && run.lr > 0 && run.lr != default_lr) q.set("lr", run.lr);
   if (tuned && run.minmax_lr > 0 && run.minmax_lr != default_lr) q.set("minmax_lr", run.minmax_lr);
   if (run.scale_dtype != "float16") q.set("scale_dtype", "torch." + run.scale_dtype);
+  return q;
+}
+
+io::json auto_round_config(const job& run) {
+  if (run.model_free) return model_free_config(run);
+  io::json q = scheme_keys(run);
   q.set("autoround_version", autoround_version).set("block_name_to_quantize", block_list_name(run));
   q.set("quant_method", "auto-round").set("packing_format", packing_format(run));
   io::json extra = extra_config(run);
@@ -114,13 +126,46 @@ io::json auto_round_config(const job& run) {
   return q;
 }
 
-std::string config_text(const job& run, const io::json* quantization_config) {
+namespace {
+
+/// The source's config.json without its quantization, in its order.
+io::json without_quantization(const job& run) {
   io::json config = run.source->config();
-  config.erase("quantization_config");
+  for (const char* key : {"quantization_config", "quantization"}) config.erase(key);
+  if (config.at("tie_word_embeddings").as_bool() && !run.spec->tie_word_embeddings) config.set("tie_word_embeddings", false);
+  return config;
+}
+
+io::json sorted(const io::json& value) {
+  if (value.is_array()) {
+    io::json::array items;
+    for (const io::json& item : value.items()) items.push_back(sorted(item));
+    return items;
+  }
+  if (!value.is_object()) return value;
+  io::json::object members;
+  for (const auto& [key, item] : value.members()) members.emplace_back(key, sorted(item));
+  std::sort(members.begin(), members.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  return members;
+}
+
+}  // namespace
+
+std::string config_text(const job& run, const io::json* quantization_config) {
+  io::json config = without_quantization(run);
   if (quantization_config != nullptr) config.set("quantization_config", *quantization_config);
   else if (run.rotation != nullptr) config.set(run.rotation->key, run.rotation->config);
-  if (config.at("tie_word_embeddings").as_bool() && !run.spec->tie_word_embeddings) config.set("tie_word_embeddings", false);
   return io::dump(config, {.indent = 2, .sort_keys = !run.model_free}) + (run.model_free ? "" : "\n");
 }
+
+std::string half_config_text(const job& run, const io::json& quantization_config) {
+  io::json config = without_quantization(run);
+  config.erase("torch_dtype");
+  config.set("quantization_config", quantization_config).set("dtype", "float16");
+  config = sorted(config);
+  return io::dump(config.set("torch_dtype", "float16"));
+}
+
+io::json plain_config(const job& run) { return sorted(without_quantization(run)); }
 
 }  // namespace auto_round::exporting

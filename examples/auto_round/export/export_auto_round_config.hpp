@@ -11,8 +11,15 @@ namespace auto_round::exporting {
 /// The version whose files we write; loaders look at it.
 inline constexpr const char* autoround_version = "0.16.1";
 
-/// "auto_round:auto_gptq" (words with zero points minus one) for symmetric schemes, "auto_round" (zero points as they are) for asymmetric ones.
+/// The layout of a job's packed layers, as auto-round names it: what a spelling says ("auto_round:auto_awq"), or what `auto_round` chooses.
+/// Integers: "auto_round:auto_gptq" (zero points less one) for symmetric schemes; "auto_round:auto_awq" if all layers are asymmetric, of 4 bits and whole
+/// groups; else "auto_round" (zero points as they are). The shard-wise flow and rotated models never choose AWQ words.
 std::string packing_format(const job& run);
+
+/// The keys that all configurations of the tuning flow begin with: bits to scale_dtype.
+io::json scheme_keys(const job& run);
+/// "model.layers": blocks whose layers are quantized.
+std::string block_list_name(const job& run);
 
 /// The object that goes into config.json and quantization_config.json. The original has two forms: one of its tuning flow, and a shorter one of its
 /// shard-wise flow, chosen by job::model_free.
@@ -20,6 +27,10 @@ io::json auto_round_config(const job& run);
 
 /// config.json of the output: the source's with `quantization_config` replaced. The tuning flow sorts the keys, the shard-wise one keeps the order.
 std::string config_text(const job& run, const io::json* quantization_config);
+/// The same for AutoGPTQ and AutoAWQ, whose kernels compute in half precision: `dtype` and `torch_dtype` say float16, whatever norms are stored in.
+std::string half_config_text(const job& run, const io::json& quantization_config);
+/// config.json without any quantization, keys sorted.
+io::json plain_config(const job& run);
 
 /// "layers.1.mlp" -> ".*layers\.1\.mlp.*", the form in which ignore patterns are exported.
 std::string exported_regex(const std::string& pattern);

@@ -5,6 +5,8 @@
 #include <array>
 #include <filesystem>
 
+#include "export/export_packed_model.hpp"
+
 namespace auto_round::exporting {
 
 #define AR_EXPORT(stem) extern const export_format export_##stem;
@@ -36,6 +38,19 @@ const export_format* find(std::string_view spelling) {
   return nullptr;
 }
 
+std::string spellings_that_hold(const ar::scheme_fields& scheme) {
+  std::string names;
+  for (const export_format* f : registry) {
+    for (const std::string_view spelling : f->spellings) {
+      const ar::scheme_fields* own = f->own_scheme(spelling);
+      if (own != nullptr && !ar::same_scheme(*own, scheme)) continue;
+      const auto answer = f->accepts(spelling, scheme);
+      if (answer && *answer == holding::packed) names += (names.empty() ? "" : ", ") + std::string(spelling);
+    }
+  }
+  return names;
+}
+
 result<std::unique_ptr<stored_model>> open_model(const std::string& path) {
   std::error_code ec;
   if (!std::filesystem::exists(path, ec)) return fail(error_kind::input, "there is no such folder or file; give a model folder or a .gguf file", path);
@@ -43,6 +58,12 @@ result<std::unique_ptr<stored_model>> open_model(const std::string& path) {
     auto model = f->open(path);
     if (!model) return forward_error(model);
     if (*model) return model;
+  }
+  if (std::filesystem::exists(path + "/config.json", ec)) {
+    const auto dir = io::checkpoint_dir::open(path);
+    const auto found = dir ? find_quantization(*dir) : found_quantization{};
+    if (found && !found->method.empty())
+      return fail(error_kind::unsupported, "the checkpoint is quantized by method \"" + found->method + "\", which cannot be read so far", found->file);
   }
   return fail(error_kind::unsupported, "this is neither a model folder with config.json and safetensors nor a GGUF file", path);
 }

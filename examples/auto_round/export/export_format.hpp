@@ -56,6 +56,7 @@ struct job {
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
   const model::weight_source* weights = nullptr;         ///< where tensors come from that are kept but changed; null: none are
   const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing
+  std::vector<std::string> warnings;                     ///< what `decide` has to say to the user
 
   bool changed(const std::string& name) const { return weights != nullptr && weights->changed(name); }
 };
@@ -126,12 +127,17 @@ class stored_model : public model::weight_source {
   virtual const transform::found_rotation* rotation() const { return nullptr; }  ///< how its weights were rotated; null: they were not
 };
 
+/// What becomes of layers of a scheme in a format: they are packed, or the format falls back to `fake` (the original does so, with a warning).
+enum class holding { packed, fake };
+
 struct export_format {
   std::string_view name;                          ///< the file's stem
   std::span<const std::string_view> spellings;    ///< what users type: "auto_round"; "gguf:q4_0", "gguf:q8_0", ...
   /// The scheme that the spelling itself prescribes (GGUF), or null.
   const ar::scheme_fields* (*own_scheme)(std::string_view spelling);
-  /// Adjusts schemes and decisions to the format (type mix, embeddings) and refuses what it cannot store (error_kind::unsupported).
+  /// Whether the format has a place for layers of this scheme; error_kind::unsupported says what it holds instead.
+  result<holding> (*accepts)(std::string_view spelling, const ar::scheme_fields& scheme);
+  /// Adjusts schemes and decisions to the format (type mix, embeddings), refuses what it cannot store (error_kind::unsupported), and warns.
   result<void> (*decide)(job&);
   result<std::unique_ptr<exporter>> (*make)(const job&);
   /// Opens a finished checkpoint (folder or file); a null pointer if it is of another format.
@@ -140,6 +146,8 @@ struct export_format {
 
 std::span<const export_format* const> all();
 const export_format* find(std::string_view spelling);  ///< by user's spelling, lower case; null if unknown
+/// Spellings of the formats that pack this scheme, separated by commas.
+std::string spellings_that_hold(const ar::scheme_fields& scheme);
 /// Opens whatever lies at `path`: a folder of one of our formats, a float checkpoint, or a GGUF file.
 result<std::unique_ptr<stored_model>> open_model(const std::string& path);
 

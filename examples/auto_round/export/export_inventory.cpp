@@ -62,13 +62,11 @@ std::vector<required_tensor> required_tensors(const model::model_spec& spec) {
   return all;
 }
 
-result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, bool packed_ok) {
+result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, const std::function<bool(const std::string&)>& packed) {
   for (const required_tensor& need : required_tensors(spec)) {
+    if (packed && packed(need.name)) continue;
     const io::tensor_ref* t = source.find(need.name);
-    if (t == nullptr) {
-      if (packed_ok && need.linear) continue;
-      return fail(error_kind::input, "a tensor that config.json calls for is missing; the download may be incomplete", source.path(), need.name);
-    }
+    if (t == nullptr) return fail(error_kind::input, "a tensor that config.json calls for is missing; the download may be incomplete", source.path(), need.name);
     const std::string& file = source.files()[t->file];
     if (t->shape != need.shape) {
       return fail(error_kind::input, fmt::format("the tensor has shape {}, but config.json calls for {}", shape_text(t->shape), shape_text(need.shape)), file,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,9 +21,9 @@ struct required_tensor {
 /// Everything that the forward pass reads: embedding, norms, linear weights and biases, head (unless tied).
 std::vector<required_tensor> required_tensors(const model::model_spec& spec);
 
-/// error_kind::input naming file and tensor if a required tensor is missing, has another shape or no floating type. `packed_ok`: a linear weight may
-/// be missing.
-result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, bool packed_ok = false);
+/// error_kind::input naming file and tensor if a required tensor is missing, has another shape or no floating type; those that are `packed` are not
+/// looked at.
+result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, const std::function<bool(const std::string&)>& packed = {});
 
 /// error_kind::input naming file and tensor if a floating tensor holds NaN or infinity. Looks at bits only, in parallel.
 result<void> check_finite(const io::tensor_ref& tensor, const std::string& file);

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -11,40 +13,35 @@
 #include <unordered_map>
 
 #include "arch/architecture.hpp"
-#include "export/export_gptq_words.hpp"
 #include "export/export_inventory.hpp"
 
 namespace auto_round::exporting {
 namespace {
 
-/// Where packed words of a layer lie and how to read them.
-struct packed_layer {
-  std::string name;
-  ar::scheme_fields scheme;
-  gptq_shape shape;
-  const io::tensor_ref *qweight = nullptr, *qzeros = nullptr, *scales = nullptr;
-};
-
-template <class T>
-std::vector<T> copy_of(const io::tensor_ref& t) {
-  std::vector<T> v(t.bytes.size() / sizeof(T));
-  std::memcpy(v.data(), t.bytes.data(), v.size() * sizeof(T));  // safetensors data need not be aligned
-  return v;
-}
+std::string layer_of(const std::string& weight) { return weight.substr(0, weight.rfind('.')); }
 
 class folder_model final : public stored_model {
  public:
   explicit folder_model(io::checkpoint_dir dir) : dir_(std::move(dir)) {}
 
-  result<void> open_layers() {
+  result<void> open_layers(const found_quantization* found, const packing_maker& make) {
     auto spec = arch::read_spec(dir_.config(), dir_.path() + "/config.json");
     if (!spec) return forward_error(spec);
     spec_ = std::move(*spec);
-    const io::json& config = dir_.config().at("quantization_config");
-    if (config.is_object()) {
-      if (auto r = read_quantization(config); !r) return r;
+    if (found != nullptr) {
+      auto packing = make(*found, dir_, spec_);
+      if (!packing) return forward_error(packing);
+      packing_ = std::move(*packing);
+      for (const required_tensor& need : required_tensors(spec_)) {
+        if (need.shape.size() != 2) continue;
+        auto layer = packing_->find(dir_, layer_of(need.name), need.shape[0], need.shape[1]);
+        if (!layer) return forward_error(layer);
+        if (*layer == nullptr) continue;
+        for (const io::tensor_ref* t : (*layer)->parts()) part_of_[t->name] = need.name;
+        packed_.emplace(need.name, stored{std::move(*layer), need.shape});
+      }
     }
-    if (auto r = check_inventory(dir_, spec_, config.is_object()); !r) return r;
+    if (auto r = check_inventory(dir_, spec_, [this](const std::string& name) { return packed_.contains(name); }); !r) return r;
     auto rotation = transform::find_rotation(dir_, spec_);
     if (!rotation) return forward_error(rotation);
     rotation_ = std::move(*rotation);
@@ -52,10 +49,10 @@ class folder_model final : public stored_model {
   }
 
   const model::model_spec& spec() const override { return spec_; }
-  bool has(const std::string& name) const override { return dir_.find(name) != nullptr || packed_.contains(name); }
+  bool has(const std::string& name) const override { return packed_.contains(name) || (dir_.find(name) != nullptr && !part_of_.contains(name)); }
 
   result<void> read(const std::string& name, std::span<float> out) const override {
-    if (const auto at = packed_.find(name); at != packed_.end()) return read_packed(at->second, out);
+    if (const auto at = packed_.find(name); at != packed_.end()) return read_packed(name, at->second, out);
     const io::tensor_ref* t = dir_.find(name);
     if (t == nullptr) return fail(error_kind::input, "the checkpoint has no such tensor", dir_.path(), name);
     if (t->elements() != out.size()) return fail(error_kind::input, "the tensor has an unexpected number of values", file_of(*t), name);
@@ -65,7 +62,7 @@ class folder_model final : public stored_model {
     return {};
   }
 
-  std::string format() const override { return packed_.empty() ? "safetensors" : "auto_round (GPTQ words, " + packing_ + ")"; }
+  std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }
   const transform::found_rotation* rotation() const override { return rotation_ ? &*rotation_ : nullptr; }
@@ -84,51 +81,54 @@ class folder_model final : public stored_model {
   std::vector<entry> entries() const override {
     std::vector<entry> all;
     for (const io::tensor_ref& t : dir_.tensors()) {
-      const std::string layer = t.name.substr(0, t.name.rfind('.'));
-      const auto at = packed_.find(layer + ".weight");
-      const bool part = at != packed_.end() && (t.name.ends_with(".qzeros") || t.name.ends_with(".scales") || t.name.ends_with(".g_idx"));
-      if (part) continue;
-      if (at != packed_.end() && t.name.ends_with(".qweight")) {
-        const packed_layer& p = at->second;
-        all.push_back({at->first, describe_int_scheme(p.scheme), {p.shape.rows, p.shape.cols},
-                       p.qweight->bytes.size() + p.qzeros->bytes.size() + p.scales->bytes.size(), true, file_of(t)});
-      } else {
+      const auto at = part_of_.find(t.name);
+      if (at == part_of_.end()) {
         all.push_back({t.name, std::string(io::name_of(t.type)), t.shape, t.bytes.size(), false, file_of(t)});
+        continue;
       }
+      const auto& [layer, shape] = packed_.at(at->second);
+      if (layer->parts().front()->name != t.name) continue;
+      std::uint64_t bytes = 0;
+      for (const io::tensor_ref* part : layer->parts()) bytes += part->bytes.size();
+      all.push_back({at->second, layer->type(), shape, bytes, true, file_of(t)});
     }
     return all;
   }
 
   result<void> check() const override {
-    for (const auto& [name, p] : packed_) {
-      if (dir_.find(name) != nullptr) {
-        return fail(error_kind::verification, "the layer is stored twice, packed and as plain weight", file_of(*dir_.find(name)), name);
+    if (packing_ == nullptr) return {};
+    for (const auto& [name, layer] : packed_) {
+      const io::tensor_ref* plain = dir_.find(name);
+      if (plain != nullptr && !part_of_.contains(name)) {
+        return fail(error_kind::verification, "the layer is stored twice, packed and as plain weight", file_of(*plain), name);
       }
     }
-    const io::json& config = dir_.config().at("quantization_config");
-    if (!config.is_object()) return {};
-    if (packed_.empty()) return fail(error_kind::verification, "config.json says that the model is quantized, but no layer is", dir_.path() + "/config.json");
+    const std::string config = dir_.path() + "/config.json";
+    if (packed_.empty()) return fail(error_kind::verification, "config.json says that the model is quantized, but no layer is", config);
     for (const io::tensor_ref& t : dir_.tensors()) {
-      const std::string layer = t.name.substr(0, t.name.rfind('.'));
-      if (t.name.ends_with(".qweight") && !packed_.contains(layer + ".weight")) {
+      if (packing_->is_part(t.name) && !part_of_.contains(t.name)) {
         return fail(error_kind::verification, "packed words that belong to no layer of the model", file_of(t), t.name);
       }
     }
     for (const auto& need : required_tensors(spec_)) {
       if (!need.linear || need.name == spec_.head_name) continue;
-      const std::string layer = need.name.substr(0, need.name.size() - std::strlen(".weight"));
-      const io::json& extra = config.at("extra_config").at(layer);
-      const bool promised = (extra.find("bits") != nullptr ? extra.at("bits").as_int() : config.at("bits").as_int(16)) <= 8;
-      if (promised != packed_.contains(need.name)) {
-        return fail(error_kind::verification, promised ? "config.json says that the layer is quantized, but it is not" :
-                                                         "the layer is quantized, but config.json says that it is not",
-                    dir_.path() + "/config.json", need.name);
+      auto promised = packing_->promises(layer_of(need.name));
+      if (!promised) return forward_error(promised);
+      if (*promised && **promised != packed_.contains(need.name)) {
+        return fail(error_kind::verification, **promised ? "the configuration says that the layer is quantized, but it is not" :
+                                                           "the layer is quantized, but the configuration says that it is not",
+                    config, need.name);
       }
     }
     return {};
   }
 
  private:
+  struct stored {
+    std::unique_ptr<packed_layer> layer;
+    std::vector<std::uint64_t> shape;
+  };
+
   const std::string& file_of(const io::tensor_ref& t) const { return dir_.files()[t.file]; }
 
   result<void> check_finite(std::span<const float> values, const io::tensor_ref& t) const {
@@ -140,88 +140,32 @@ class folder_model final : public stored_model {
     return {};
   }
 
-  result<void> read_packed(const packed_layer& p, std::span<float> out) const {
-    if (out.size() != p.shape.rows * p.shape.cols) {
-      return fail(error_kind::input, "the packed layer has an unexpected number of values", file_of(*p.qweight), p.name);
-    }
-    const auto qweight = copy_of<std::uint32_t>(*p.qweight), qzeros = copy_of<std::uint32_t>(*p.qzeros);
-    const auto scales = copy_of<std::uint16_t>(*p.scales);
-    if (auto r = unpack_gptq(p.shape, qweight, qzeros, scales, out); !r) return r;
-    if (auto r = check_finite(out, *p.scales); !r) return r;
-    for (const io::tensor_ref* t : {p.qweight, p.qzeros, p.scales}) dir_.release(*t);
-    return {};
-  }
-
-  result<void> read_quantization(const io::json& config) {
-    const std::string file = dir_.path() + "/config.json";
-    const std::string& method = config.at("quant_method").as_string();
-    packing_ = config.at("packing_format").as_string();
-    if (method != "auto-round") {
-      return fail(error_kind::unsupported, fmt::format("the checkpoint is quantized by method \"{}\"; only auto-round's own can be read so far", method), file);
-    }
-    if (packing_ != "auto_round" && packing_ != "auto_round:auto_gptq" && packing_ != "auto_round:gptqmodel") {
-      return fail(error_kind::unsupported, fmt::format("packing_format \"{}\" cannot be read so far; auto_round and auto_round:auto_gptq can", packing_), file);
-    }
-    for (const auto& need : required_tensors(spec_)) {
-      if (!need.linear) continue;
-      const std::string layer = need.name.substr(0, need.name.size() - std::strlen(".weight"));
-      if (dir_.find(layer + ".qweight") == nullptr) continue;
-      if (auto r = read_layer(config, layer, need.shape, file); !r) return r;
-    }
-    return {};
-  }
-
-  result<void> read_layer(const io::json& config, const std::string& layer, const std::vector<std::uint64_t>& shape, const std::string& file) {
-    const io::json& extra = config.at("extra_config").at(layer);
-    const auto field = [&](const char* key) -> const io::json& { return extra.find(key) != nullptr ? extra.at(key) : config.at(key); };
-    packed_layer p;
-    p.name = layer;
-    p.scheme.bits = static_cast<int>(std::clamp<std::int64_t>(field("bits").as_int(), 0, 64));
-    p.scheme.group_size = static_cast<int>(std::clamp<std::int64_t>(field("group_size").as_int(), -1, 1 << 30));
-    p.scheme.sym = field("sym").as_bool(true);
-    p.scheme.act_bits = 16;
-    if (p.scheme.bits < 2 || p.scheme.bits > 8) {
-      return fail(error_kind::input, fmt::format("a packed layer cannot have {} bits; 2 to 8 are possible", p.scheme.bits), file, layer);
-    }
-    if (p.scheme.group_size == 0 || shape[0] % 32 != 0 || shape[1] % 32 != 0) {
-      return fail(error_kind::input, "group_size or the shape does not fit packed words", file, layer);
-    }
-    p.shape = gptq_shape_of(p.scheme, shape[0], shape[1]);
-    p.shape.zero_minus_one = packing_ == "auto_round:auto_gptq";
-    const auto find = [&](const char* suffix, io::dtype type, std::vector<std::uint64_t> expected, const io::tensor_ref*& out) -> result<void> {
-      out = dir_.find(layer + suffix);
-      if (out == nullptr) return fail(error_kind::input, "a part of a packed layer is missing", dir_.path(), layer + suffix);
-      if (out->type != type || out->shape != expected) {
-        return fail(error_kind::input,
-                    fmt::format("a part of a packed layer is {} {}, but config.json calls for {} {}", io::name_of(out->type), shape_text(out->shape),
-                                io::name_of(type), shape_text(expected)),
-                    file_of(*out), layer + suffix);
-      }
-      return {};
-    };
-    if (auto r = find(".qweight", io::dtype::i32, {p.shape.qweight_rows(), p.shape.rows}, p.qweight); !r) return r;
-    if (auto r = find(".qzeros", io::dtype::i32, {p.shape.groups, p.shape.qzeros_cols()}, p.qzeros); !r) return r;
-    if (auto r = find(".scales", io::dtype::f16, {p.shape.groups, p.shape.rows}, p.scales); !r) return r;
-    packed_.emplace(layer + ".weight", std::move(p));
-    return {};
+  result<void> read_packed(const std::string& name, const stored& p, std::span<float> out) const {
+    if (out.size() != p.shape[0] * p.shape[1]) return fail(error_kind::input, "the packed layer has an unexpected number of values", dir_.path(), name);
+    if (auto r = p.layer->read(out); !r) return r;
+    return check_finite(out, *p.layer->parts().back());
   }
 
   io::checkpoint_dir dir_;
   model::model_spec spec_;
-  std::string packing_;
+  std::unique_ptr<packing> packing_;
   std::optional<transform::found_rotation> rotation_;
-  std::unordered_map<std::string, packed_layer> packed_;
+  std::unordered_map<std::string, stored> packed_;        // by name of the weight
+  std::unordered_map<std::string, std::string> part_of_;  // name of the weight, by that of the tensor
 };
 
-result<std::unique_ptr<stored_model>> open_folder(const std::string& path, bool packed) {
+/// null: no model folder.
+result<std::optional<io::checkpoint_dir>> open_directory(const std::string& path) {
   std::error_code ec;
-  if (!std::filesystem::exists(path + "/config.json", ec)) return std::unique_ptr<stored_model>();
+  if (!std::filesystem::exists(path + "/config.json", ec)) return std::optional<io::checkpoint_dir>();
   auto dir = io::checkpoint_dir::open(path);
   if (!dir) return forward_error(dir);
-  if (dir->config().at("quantization_config").is_object() != packed) return std::unique_ptr<stored_model>();
-  auto model = std::make_unique<folder_model>(std::move(*dir));
-  if (auto r = model->open_layers(); !r) return forward_error(r);
-  return std::unique_ptr<stored_model>(std::move(model));
+  return std::optional<io::checkpoint_dir>(std::move(*dir));
+}
+
+std::string lower(std::string s) {
+  std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return s;
 }
 
 }  // namespace
@@ -231,7 +175,53 @@ std::string describe_int_scheme(const ar::scheme_fields& s) {
   return fmt::format("W{} {} {}", s.bits, group, s.sym ? "sym" : "asym");
 }
 
-result<std::unique_ptr<stored_model>> open_packed_folder(const std::string& path) { return open_folder(path, true); }
-result<std::unique_ptr<stored_model>> open_float_folder(const std::string& path) { return open_folder(path, false); }
+result<found_quantization> find_quantization(const io::checkpoint_dir& dir) {
+  const std::string file = dir.path() + "/config.json";
+  const io::json& config = dir.config();
+  const io::json& own = config.at("quantization_config");
+  const bool mlx = config.at("quantization").is_object();
+  if (own.is_object() && own.find("quant_method") != nullptr && !(mlx && own.at("packing_format").as_string() == "mlx")) {
+    const std::string method = lower(own.at("quant_method").as_string());
+    if (method.empty()) return fail(error_kind::input, "quant_method is no name", file);
+    return found_quantization{method, own, file};
+  }
+  if (mlx) return found_quantization{"mlx", config.at("quantization"), file};
+  if (own.is_object()) return fail(error_kind::input, "quantization_config does not say quant_method", file);
+  const auto packed = [](const io::tensor_ref& t) { return t.name.ends_with(".qweight"); };
+  if (std::none_of(dir.tensors().begin(), dir.tensors().end(), packed)) return found_quantization{};
+  for (const auto& [name, method] : {std::pair{"quantize_config.json", "gptq"}, std::pair{"quant_config.json", "awq"}}) {
+    if (std::find(dir.side_files().begin(), dir.side_files().end(), name) == dir.side_files().end()) continue;
+    const std::string beside = dir.path() + "/" + name;
+    auto read = io::read_json(beside);
+    if (!read) return forward_error(read);
+    const std::string& said = read->at("quant_method").as_string();
+    return found_quantization{said.empty() ? method : lower(said), std::move(*read), beside};
+  }
+  return fail(error_kind::input, "the folder holds packed layers, but no configuration that says how", file);
+}
+
+result<std::unique_ptr<stored_model>> open_packed_folder(const std::string& path, std::span<const std::string_view> methods, const packing_maker& make) {
+  auto dir = open_directory(path);
+  if (!dir) return forward_error(dir);
+  if (!*dir) return std::unique_ptr<stored_model>();
+  auto found = find_quantization(**dir);
+  if (!found) return forward_error(found);
+  if (std::find(methods.begin(), methods.end(), found->method) == methods.end()) return std::unique_ptr<stored_model>();
+  auto model = std::make_unique<folder_model>(std::move(**dir));
+  if (auto r = model->open_layers(&*found, make); !r) return forward_error(r);
+  return std::unique_ptr<stored_model>(std::move(model));
+}
+
+result<std::unique_ptr<stored_model>> open_float_folder(const std::string& path) {
+  auto dir = open_directory(path);
+  if (!dir) return forward_error(dir);
+  if (!*dir) return std::unique_ptr<stored_model>();
+  auto found = find_quantization(**dir);
+  if (!found) return forward_error(found);
+  if (!found->method.empty()) return std::unique_ptr<stored_model>();
+  auto model = std::make_unique<folder_model>(std::move(**dir));
+  if (auto r = model->open_layers(nullptr, {}); !r) return forward_error(r);
+  return std::unique_ptr<stored_model>(std::move(model));
+}
 
 }  // namespace auto_round::exporting

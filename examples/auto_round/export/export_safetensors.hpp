@@ -28,6 +28,12 @@ std::vector<std::byte> to_bytes(std::span<const float> values, io::dtype type);
 /// The values that are then read back.
 void round_to_type(std::span<float> values, io::dtype type);
 
+/// One tensor of a packed layer.
+struct packed_part {
+  io::tensor_decl tensor;
+  std::vector<std::byte> data;
+};
+
 class safetensors_exporter : public exporter {
  public:
   const output_plan& plan() const final { return plan_; }
@@ -37,11 +43,7 @@ class safetensors_exporter : public exporter {
   const std::vector<std::pair<std::string, std::uint64_t>>& expected() const final { return expected_; }
 
  protected:
-  /// One tensor of a packed layer.
-  struct part {
-    io::tensor_decl tensor;
-    std::vector<std::byte> data;
-  };
+  using part = packed_part;
 
   explicit safetensors_exporter(const job& run) : run_(run) {}
   /// Fills folder and plan; called by the makers of the formats after construction. `texts` are the configuration files.

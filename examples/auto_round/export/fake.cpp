@@ -42,6 +42,8 @@ class fake_exporter final : public safetensors_exporter {
   }
 };
 
+result<holding> accepts(std::string_view, const ar::scheme_fields&) { return holding::packed; }
+
 result<void> decide(job& run) {
   const std::string_view type = run.scheme.data_type;
   if (type == "int" && run.scheme.act_bits.value_or(16) >= 16 && !run.scheme.super_bits) apply_multiple_of_32_rule(run);
@@ -58,6 +60,6 @@ result<std::unique_ptr<exporter>> make(const job& run) {
 }  // namespace
 
 extern const export_format export_fake;
-constinit const export_format export_fake = {"fake", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, decide, make, open_float_folder};
+constinit const export_format export_fake = {"fake", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open_float_folder};
 
 }  // namespace auto_round::exporting

@@ -232,6 +232,11 @@ const ar::scheme_fields* own_scheme(std::string_view spelling) {
   return recipe == nullptr ? nullptr : ar::find_preset(recipe->preset);
 }
 
+result<holding> accepts(std::string_view, const ar::scheme_fields& scheme) {
+  if (gguf_type_of(scheme)) return holding::packed;
+  return fail(error_kind::unsupported, "the scheme is no GGUF type");
+}
+
 /// Every matrix gets the type of the mix; head and embedding are quantized too.
 result<void> decide(job& run) {
   const gguf_recipe& recipe = *find_gguf_recipe(run.format);
@@ -244,8 +249,8 @@ result<void> decide(job& run) {
   for (layer_decision& layer : run.layers) {
     if (!layer.kept_type.empty()) continue;  // the user wants it as it is
     if (layer.chosen) {
-      if (gguf_type_of(layer.scheme)) continue;
-      return fail(error_kind::unsupported, "the layer's scheme is no GGUF type", {}, layer.name);
+      if (auto r = accepts(run.format, layer.scheme); !r) return fail(r.error().kind, r.error().message, {}, layer.name);
+      continue;
     }
     const gguf_role role = layer.block >= 0                   ? gguf_role::linear
                            : layer.name == embedding.name ? gguf_role::embedding
@@ -269,6 +274,6 @@ result<std::unique_ptr<exporter>> make(const job& run) {
 }  // namespace
 
 extern const export_format export_gguf;
-constinit const export_format export_gguf = {"gguf", spellings, own_scheme, decide, make, open_gguf};
+constinit const export_format export_gguf = {"gguf", spellings, own_scheme, accepts, decide, make, open_gguf};
 
 }  // namespace auto_round::exporting

@@ -1,7 +1,10 @@
 // links: ar_command
-// Whole checkpoints rounded by auto-round (golden/formats/exports.json): ours hold the same tensors, byte for byte, and the same configuration.
+// Whole checkpoints of integer schemes by auto-round (golden/formats/exports.json): ours hold the same tensors, byte for byte, and the same
+// configuration. Where the original's order is that of a set (modules_to_not_convert), that of ours is another one.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -10,8 +13,10 @@
 #include <vector>
 
 #include "command/quantize_run.hpp"
+#include "export/export_imatrix.hpp"
 #include "support/golden_json.hpp"
 #include "support/temp_dir.hpp"
+#include "tune/importance.hpp"
 
 namespace {
 
@@ -30,16 +35,14 @@ struct golden_export {
   std::string text(const char* key) const { return facts.value(key, std::string()); }
 };
 
-/// Rounded exports in the layouts of this program: GPTQ words and fake, of integer presets, without per-layer rules.
+const std::set<std::string> integer_formats = {"auto_round", "auto_round:auto_gptq", "auto_round:gptqmodel", "auto_round:auto_awq", "auto_gptq", "auto_awq", "mlx",
+                                               "auto_round:mlx", "fake"};
+
+/// Weight-only integer schemes in the layouts for them, as far as a request can say what was asked for.
 bool in_scope(const ordered_json& e) {
-  if (e.contains("error") || e.value("mode", "") != "rtn") return false;
+  if (e.contains("error")) return false;
   const std::string format = e.value("format", ""), scheme = e.value("scheme", "");
-  if (scheme.empty() || scheme[0] != 'W' || (format != "auto_round" && format != "fake")) return false;
-  const bool model_free = e.value("route", "") == "model_free";
-  if (!model_free) {
-    const std::string resolved = e["resolved"].at(0).get<std::string>();
-    if (resolved != "auto_round" && resolved != "auto_round:auto_gptq" && resolved != "fake") return false;
-  }
+  if (scheme.empty() || scheme[0] != 'W' || !integer_formats.contains(format)) return false;
   if (e.contains("options")) {
     for (const auto& [key, value] : e["options"].items()) {
       if (key != "sym" && key != "group_size" && key != "ignore_layers") return false;
@@ -69,7 +72,7 @@ auto_round::command::run_options options_for(const golden_export& e, const std::
   o.progress = auto_round::report::progress_style::none;
   o.request.scheme = e.text("scheme");
   o.request.formats = {e.text("format")};
-  o.request.how = auto_round::exporting::method::rtn;
+  o.request.how = e.text("mode") == "opt_rtn" ? auto_round::exporting::method::opt_rtn : auto_round::exporting::method::rtn;
   o.request.iters = 0;
   o.request.way = e.text("route") == "model_free" ? auto_round::plan::route::model_free : auto_round::plan::route::regular;
   if (e.facts.contains("options")) {
@@ -123,20 +126,57 @@ void expect_tensors(const golden_export& e, const fs::path& ours_dir) {
   }
 }
 
-class FormatsAutoRound : public testing::TestWithParam<golden_export> {};
+/// The text of a configuration, with lists in order that have none.
+std::string as_text(const fs::path& file) {
+  std::string text = golden::read_bytes(file);
+  if (text.find("modules_to_not_convert") == std::string::npos) return text;
+  ordered_json tree = ordered_json::parse(text);
+  ordered_json& config = tree.contains("quantization_config") ? tree["quantization_config"] : tree;
+  std::vector<std::string> names = config["modules_to_not_convert"];
+  std::sort(names.begin(), names.end());
+  config["modules_to_not_convert"] = names;
+  return tree.dump(2) + text.substr(text.find_last_of('}') + 1);
+}
 
-TEST_P(FormatsAutoRound, HoldsTheTensorsAndTheConfigurationOfTheOriginal) {
+/// OPT-RTN of the original collects importance from the golden samples, one at a time.
+void weigh_by_importance(auto_round::command::run_options& o, const std::string& file) {
+  const golden::file samples(formats() / "calib_ids.safetensors");
+  const auto ids = samples.tensors().begin()->second;
+  auto source = auto_round::exporting::open_model(o.model);
+  ASSERT_TRUE(source.has_value());
+  auto_round::text::calibration_set set;
+  set.seqlen = static_cast<std::int64_t>(ids.shape.at(1));
+  for (std::size_t i = 0; i < ids.bytes / sizeof(std::int64_t); ++i) {
+    std::int64_t id = 0;
+    std::memcpy(&id, ids.data + i * sizeof id, sizeof id);
+    set.ids.push_back(static_cast<std::int32_t>(id));
+  }
+  set.valid.assign(set.ids.size(), 1);
+  set.batch_rows.assign(ids.shape.at(0), 1);
+  const auto importance = auto_round::tune::collect_importance(**source, set, {.batch_size = 1});
+  ASSERT_TRUE(importance.has_value());
+  ASSERT_TRUE(auto_round::exporting::write_importance(file, (*source)->spec(), *importance, set.seqlen, "golden").has_value());
+  o.imatrix = file;
+  o.request.has_importance = true;
+  o.compat = true;
+}
+
+class FormatsIntegers : public testing::TestWithParam<golden_export> {};
+
+TEST_P(FormatsIntegers, HoldsTheTensorsAndTheConfigurationOfTheOriginal) {
   const golden_export& e = GetParam();
   const support::temp_dir dir;
   const fs::path out = dir / "out";
-  const auto outcome = auto_round::command::run_quantize(options_for(e, out.string()));
+  auto options = options_for(e, out.string());
+  if (e.text("mode") == "opt_rtn") ASSERT_NO_FATAL_FAILURE(weigh_by_importance(options, (dir / "importance.gguf")));
+  const auto outcome = auto_round::command::run_quantize(options);
   ASSERT_TRUE(outcome.has_value()) << auto_round::describe(outcome.error());
   expect_tensors(e, out);
   const fs::path reference = formats() / "exports" / e.name;
   for (const char* name : {"config.json", "quantization_config.json", "model.safetensors.index.json"}) {
     ASSERT_EQ(fs::exists(out / name), fs::exists(reference / name)) << name;
     if (fs::exists(out / name)) {
-      EXPECT_EQ(golden::read_bytes(out / name), golden::read_bytes(reference / name)) << name;
+      EXPECT_EQ(as_text(out / name), as_text(reference / name)) << name;
     }
   }
   for (const auto& name : e.facts["files"]) {
@@ -150,24 +190,26 @@ TEST_P(FormatsAutoRound, HoldsTheTensorsAndTheConfigurationOfTheOriginal) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Exports, FormatsAutoRound, testing::ValuesIn(exports()), [](const auto& test) {
+INSTANTIATE_TEST_SUITE_P(Exports, FormatsIntegers, testing::ValuesIn(exports()), [](const auto& test) {
   std::string name = test.param.name;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });
 
-TEST(FormatsAutoRoundScope, CoversBothRoutesBothWordConventionsAndFake) {
-  std::set<std::string> routes, formats_seen;
+TEST(FormatsIntegersScope, CoversEveryFormatBothRoutesBothModesAndBothKindsOfZeroPoints) {
+  std::set<std::string> routes, modes, formats_seen;
   bool symmetric = false, asymmetric = false;
   for (const golden_export& e : exports()) {
     routes.insert(e.text("route"));
+    modes.insert(e.text("mode"));
     formats_seen.insert(e.text("format"));
     const bool sym = !e.facts.contains("options") || e.facts["options"].value("sym", true);
     symmetric |= sym;
     asymmetric |= !sym;
   }
   EXPECT_EQ(routes, (std::set<std::string>{"model_free", "regular"}));
-  EXPECT_EQ(formats_seen, (std::set<std::string>{"auto_round", "fake"}));
+  EXPECT_EQ(modes, (std::set<std::string>{"opt_rtn", "rtn"}));
+  EXPECT_EQ(formats_seen, integer_formats);
   EXPECT_TRUE(symmetric && asymmetric);
 }
 
