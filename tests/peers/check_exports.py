@@ -3,7 +3,7 @@
 
 Usage (with the venv of setup.sh): check_exports.py [--binary build/release/bin/auto-round] [--model DIR] [--text FILE.jsonl]
         [--seqlen 256] [--max_tokens 10000] [--group_size N] [--format NAME ...] [--tolerance 0.005] [--threads 1]
-Clients: transformers with auto-round's inference code (auto_round formats), transformers (fake), llama.cpp (GGUF).
+Clients: transformers with auto-round's inference code (auto_round and auto_gptq formats), mlx-lm (auto_awq, mlx), transformers (fake), llama.cpp (GGUF).
 Perplexity is that of `auto-round eval --ppl`: every line as bos + text + eos, joined, cut to max_tokens, windows of seqlen
 without overlap, the first token of a window not scored, exp(mean nll). It must agree with our own eval of the same files to
 0.5 %. kl is the mean KL divergence to the float model (nats); where the client computes in float32 (auto_round, fake) it
@@ -23,10 +23,19 @@ import peer_common as common
 
 FORMATS = {  # name: (options of quantize, client)
     "auto_round": ("--scheme W4A16 --format auto_round", "auto-round"),
-    "auto_round_asym": ("--scheme W4A16 --asym --format auto_round", "auto-round"),
+    "auto_round_w2_asym": ("--scheme W2A16 --group_size 32 --asym --format auto_round", "auto-round"),
     "auto_round_w2g32": ("--scheme W2A16 --group_size 32 --format auto_round", "auto-round"),
     "auto_round_w3": ("--scheme W3A16 --format auto_round", "auto-round"),
     "auto_round_w8": ("--scheme W8A16 --format auto_round", "auto-round"),
+    "auto_round:gptqmodel": ("--scheme W4A16 --asym --format auto_round:gptqmodel", "auto-round"),
+    "auto_gptq": ("--scheme W4A16 --format auto_gptq", "auto-round"),
+    "auto_gptq_w3": ("--scheme W3A16 --format auto_gptq", "auto-round"),
+    "auto_gptq_w8": ("--scheme W8A16 --format auto_gptq", "auto-round"),
+    "auto_awq": ("--scheme W4A16 --format auto_awq", "mlx-lm"),
+    "auto_awq_asym": ("--scheme W4A16 --asym --format auto_awq", "mlx-lm"),
+    "mlx": ("--scheme W4A16 --format mlx", "mlx-lm"),
+    "mlx_w3_asym": ("--scheme W3A16 --asym --format mlx", "mlx-lm"),
+    "mlx_w6": ("--scheme W6A16 --format mlx", "mlx-lm"),
     "fake": ("--scheme W4A16 --format fake", "transformers"),
     "gguf:q4_0": ("--format gguf:q4_0", "llama.cpp"),
     "gguf:q8_0": ("--format gguf:q8_0", "llama.cpp"),
@@ -60,8 +69,10 @@ def program(*arguments):
 def by_client(client, path, ids, documents, tokens, reference):
     if client == "llama.cpp":
         return common.gguf_score(path, ids, args.seqlen, reference, documents, tokens, args.threads)
+    if client == "mlx-lm":
+        return common.mlx_score(path, ids, args.seqlen, reference)
     if client == "auto-round":
-        as_served = common.score(common.load_float32(path), ids, args.seqlen)  # in float16, as auto-round serves it
+        as_served = common.score(common.load_float32(path, **common.as_auto_round(path)), ids, args.seqlen)  # in float16, as auto-round serves it
         exact = common.score(common.load_quantized(path), ids, args.seqlen, reference)
         return exact | {"ppl_as_served": as_served["ppl"]}
     return common.score(common.load_float32(path), ids, args.seqlen, reference)
@@ -78,7 +89,7 @@ def complaints(client, theirs, ours):
     for key in ("ppl", "ppl_as_served"):
         if key in theirs and abs(ours["ppl"] / theirs[key] - 1) > args.tolerance:
             out.append(f"{key} {ours['ppl']:.5f}, not {theirs[key]:.5f}")
-    if client != "llama.cpp" and abs(ours["kl"] - theirs["kl"]) > 0.005 * theirs["kl"] + 1e-8:  # 1e-8: float32 rounding
+    if client in ("auto-round", "transformers") and abs(ours["kl"] - theirs["kl"]) > 0.005 * theirs["kl"] + 1e-8:  # 1e-8: float32 rounding
         out.append(f"kl {ours['kl']:.4e}, not {theirs['kl']:.4e}")
     return out
 

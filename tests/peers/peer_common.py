@@ -82,6 +82,15 @@ def save(path, tensors, info):
     print(path, path.stat().st_size, "bytes")
 
 
+def as_auto_round(model_dir):
+    """Arguments with which transformers gives a GPTQ checkpoint to auto-round's loader."""
+    config = json.loads(pathlib.Path(model_dir, "config.json").read_text())
+    if config.get("quantization_config", {}).get("quant_method") != "gptq":
+        return {}
+    from transformers import AutoRoundConfig
+    return {"quantization_config": AutoRoundConfig()}
+
+
 def load_quantized(model_dir):
     """A checkpoint in auto_round (or float) form as auto-round's own inference code unpacks it, computed in float32.
 
@@ -95,7 +104,7 @@ def load_quantized(model_dir):
     config = AutoConfig.from_pretrained(str(model_dir))
     if not getattr(config, "quantization_config", None):
         return load_float32(model_dir)
-    packed = load_float32(model_dir)
+    packed = load_float32(model_dir, **as_auto_round(model_dir))
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
     weights = {k: v for f in pathlib.Path(model_dir).glob("*.safetensors") for k, v in load_file(f).items()}
@@ -153,6 +162,31 @@ def checkpoint_in(folder):
     if found := sorted(folder.glob("**/*.gguf")):
         return found[0]
     raise SystemExit(f"no checkpoint in {folder}")
+
+
+def mlx_score(path, ids, seqlen, reference=None):
+    """score() by mlx-lm, which computes in the type that the checkpoint's other weights have."""
+    import math
+    import mlx.core as mx
+    import numpy
+    import torch
+    from mlx_lm.utils import load_model
+    model = load_model(pathlib.Path(path))[0]
+    nll = kl = top1 = 0.0
+    count = 0
+    for window in windows(ids, seqlen):
+        logits = model(mx.array([window])).astype(mx.float32)[0, :-1]
+        logp = torch.from_numpy(numpy.array(logits)).double().log_softmax(-1)
+        nll -= logp.gather(1, torch.tensor(window[1:])[:, None]).sum().item()
+        count += seqlen - 1
+        if reference is not None:
+            exact = log_probabilities(reference, window).double()
+            kl += (exact.exp() * (exact - logp)).sum().item()
+            top1 += (exact.argmax(-1) == logp.argmax(-1)).sum().item()
+    result = {"ppl": math.exp(nll / count), "nll": nll / count, "tokens": count}
+    if reference is not None:
+        result |= {"kl": kl / count, "top1": top1 / count}
+    return result
 
 
 def gguf_score(path, ids, seqlen, reference=None, documents=(), tokens=None, threads=1):

@@ -53,7 +53,7 @@ class quantize final : public command {
     o.group("Model and run");
     o.text("model,model_name,model_name_or_path", "DIR", model_, "folder of the float checkpoint (config.json, safetensors, tokenizer)");
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
-    o.text("format,formats", "LIST", formats_, "auto_round, gguf:q4_k_m and the other gguf types (`auto-round list formats`), fake; several separated by commas (auto_round)");
+    o.text("format,formats", "LIST", formats_, "auto_round, auto_gptq, auto_awq, mlx, gguf:q4_k_m, fake and others (`auto-round list formats`); several separated by commas (auto_round)");
     o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor and all sizes, then stop");
     o.flag("json", run_.json, true, "print one JSON object with the results on stdout");

@@ -37,8 +37,9 @@ result<void> decide(job& run) {
 result<std::unique_ptr<exporter>> make(const job& run) {
   const std::string packing = packing_format(run);
   const io::json config = auto_round_config(run);
-  return make_int_exporter(run, layout_of(packing), packing == "auto_round:gptqmodel",
-                           {{"config.json", config_text(run, &config)}, {"quantization_config.json", io::dump(config)}});
+  const int_layout layout = layout_of(packing);
+  const std::string whole = layout == int_layout::awq ? half_config_text(run, config) : config_text(run, &config);
+  return make_int_exporter(run, layout, packing == "auto_round:gptqmodel", {{"config.json", whole}, {"quantization_config.json", io::dump(config)}});
 }
 
 /// Names of older versions too; a missing packing_format means the oldest.

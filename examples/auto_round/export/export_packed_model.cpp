@@ -143,7 +143,7 @@ class folder_model final : public stored_model {
   result<void> read_packed(const std::string& name, const stored& p, std::span<float> out) const {
     if (out.size() != p.shape[0] * p.shape[1]) return fail(error_kind::input, "the packed layer has an unexpected number of values", dir_.path(), name);
     if (auto r = p.layer->read(out); !r) return r;
-    return check_finite(out, *p.layer->parts().back());
+    return check_finite(out, *p.layer->parts().front());
   }
 
   io::checkpoint_dir dir_;
