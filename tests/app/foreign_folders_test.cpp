@@ -200,11 +200,11 @@ TEST_F(ForeignFolders, GptqLayersWithRulesOfTheirOwn) {
   const contents c(8, 64);
   add_words<ar::gptq_int32>(m_, c, ar::zero_convention::v1, false);
   ordered_json q = gptq();
-  q["dynamic"] = {{"+:.*0\\.self_attn\\.q_proj", {{"bits", 8}, {"group_size", 64}}}, {".*q_proj", {{"bits", 2}}}, {"-:.*", ordered_json::object()}};
+  q["dynamic"] = {{"+:.*0\\.self_attn\\.q_proj", {{"bits", 8}, {"group_size", 64}}}, {"-:.*", ordered_json::object()}, {".*q_proj", {{"bits", 2}}}};
   m_.config["quantization_config"] = q;
   expect_weight(c.weight());
   // Patterns are matched at the start of a name.
-  q["dynamic"] = {{"self_attn", {{"bits", 2}}}, {"+:model.*0.self_attn.q_proj", {{"bits", 8}, {"group_size", 64}}}, {"-:.*", ordered_json::object()}};
+  q["dynamic"] = {{"self_attn", {{"bits", 2}}}, {"+:model.*\\.0.self_attn.q_proj", {{"bits", 8}, {"group_size", 64}}}, {"-:.*", ordered_json::object()}};
   m_.config["quantization_config"] = q;
   expect_weight(c.weight());
   m_.config["quantization_config"] = gptq({{"bits", 8}, {"group_size", 64}, {"dynamic", ordered_json::object()}, {"modules_in_block_to_quantize", {{"self_attn.q_proj"}}}});

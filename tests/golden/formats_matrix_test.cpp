@@ -28,7 +28,8 @@ plan::request request_of(const std::string& variant, const std::string& format) 
   r.iters = 0;
   r.way = plan::route::regular;
   if (blank == std::string::npos) return r;
-  for (const auto& [key, value] : golden::parse_json(variant.substr(blank)).items()) {
+  const ordered_json overrides = golden::parse_json(variant.substr(blank));
+  for (const auto& [key, value] : overrides.items()) {
     if (key == "sym") r.overrides.sym = value.get<bool>();
     if (key == "group_size") r.overrides.group_size = value.get<std::int64_t>();
     if (key == "act_bits") r.overrides.act_bits = value.get<std::int64_t>();
