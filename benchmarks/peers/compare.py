@@ -47,6 +47,9 @@ CASES = {
     "smollm2_w4g64_optrtn": SMOL | {"options": f"{W4G64} {OPT_RTN}"},
     "smollm2_w4g64": SMOL | {"options": f"{W4G64} {TUNE.format(20)}"},
     "smollm2_w2g64": SMOL | {"options": f"{W2G64} {TUNE.format(20)}"},
+    # Settings at which the peer would take hours: both tune the first two blocks, and KL is that of the model with these blocks in place of its own.
+    "smollm2_w4g64_2blocks": SMOL | {"options": f"{W4G64} {TUNE.format(200)}", "nsamples": 64, "seqlen": 512, "lines": 6, "blocks": 2},
+    "smollm2_w2g64_2blocks": SMOL | {"options": f"{W2G64} {TUNE.format(200)}", "nsamples": 64, "seqlen": 512, "lines": 6, "blocks": 2},
 }
 SIDES = {"peer": ["peer", "peer_eager"], "peer_eager": ["peer_eager"], "ours": ["ours"], "all": ["peer", "peer_eager", "ours"]}
 
@@ -118,13 +121,42 @@ def print_score(case, folder):
     ids = common.Tokens(model).stream(eval_file(), case["eval_tokens"])
     if folder == "float":
         print(json.dumps(common.score(common.load_float32(model), ids, case["seqlen"])))
-    else:
-        print(json.dumps(common.score(common.load_quantized(folder), ids, case["seqlen"], common.load_float32(model))))
+        return
+    quantized, reference = common.load_quantized(folder), common.load_float32(model)
+    if "blocks" in case:
+        whole = common.load_float32(model)
+        for i in range(case["blocks"]):
+            whole.model.layers[i] = quantized.model.layers[i]
+        quantized = whole
+    print(json.dumps(common.score(quantized, ids, case["seqlen"], reference)))
+
+
+def first_blocks(model, blocks, folder):
+    """The model without the blocks behind the first ones."""
+    from safetensors.torch import load_file, save_file
+    folder.mkdir()
+    for f in model.iterdir():
+        if f.suffix == ".json" and f.name != "config.json":
+            shutil.copy(f, folder)
+    config = json.loads((model / "config.json").read_text())
+    config["num_hidden_layers"] = blocks
+    (folder / "config.json").write_text(json.dumps(config))
+    kept = {}
+    for name, tensor in load_file(model / "model.safetensors").items():
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        if layer is None or int(layer[1]) < blocks:
+            kept[name] = tensor
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 def run_side(side, case, work):
     model, out = MODELS[case["model"]], work / "out"
-    records = join(common.texts(args.tiny_stories / "calib.jsonl"), 3, case["before"], case["between"])
+    if "blocks" in case:  # in a process of its own, which takes its memory along
+        program = f"import sys; sys.argv[1:] = []; import compare, pathlib; compare.first_blocks(pathlib.Path({str(model)!r}), {case['blocks']}, pathlib.Path({str(work / 'model')!r}))"
+        subprocess.run([sys.executable, "-c", program], cwd=HERE, check=True)
+        model = work / "model"
+    records = join(common.texts(args.tiny_stories / "calib.jsonl"), case.get("lines", 3), case["before"], case["between"])
     (work / "calib.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
     options = ["--model", model, *case["options"].split(), "--nsamples", case["nsamples"], "--seqlen", case["seqlen"],
                "--batch_size", case["batch_size"], "--dataset", work / "calib.jsonl", "--format", "auto_round", "--output_dir", out]
@@ -149,7 +181,7 @@ def run_side(side, case, work):
     folder = common.checkpoint_in(out)
     result["model_bytes"] = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     result |= neutral_score(case, folder)
-    if side == "ours":
+    if side == "ours" and "blocks" not in case:
         command = [args.binary, "eval", "--model", folder, "--ref", model, "--ppl", eval_file(), "--seqlen", case["seqlen"],
                    "--max_tokens", case["eval_tokens"], "--json"]
         done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True, env=env, check=True)
