@@ -101,3 +101,11 @@ mutant tuned_range detail/tune_scaled.hpp 's/pass_value = closed ? above(f.grid.
 mutant tuned_binade detail/tune_scaled.hpp 's/dv \* element \* log - dv \* t \* log/dv * element * log + dv * t * log/' tune_test
 mutant input_sign detail/tune_rows.hpp 's/x\[most\] < 0.0f ? -high\[i\] : high\[i\]/high[i]/' tune_test
 mutant nan_momentum tune.hpp 's/if (!absent) buffer\[i\] = b;/buffer[i] = b;/' tune_test
+
+# Rotations
+mutant table_transposed hadamard.hpp 's/transposed ? h.table_entry(j, i) : h.table_entry(i, j)/h.table_entry(j, i)/' rotation_matrices_test
+mutant butterfly_order hadamard.hpp 's/u\[i\] = round(a + b);/u[i] = round(a - b);/' 's/v\[i\] = round(a - b);/v[i] = round(a + b);/' rotation_matrices_test
+mutant product_rounded_once hadamard.hpp 's/round(round(sum\[c\]) \/ divisor)/round(sum[c] \/ divisor)/' rotation_matrices_test
+mutant paley_sign detail/hadamard_table.hpp 's/i == j ? 1 : chi(i + q - j);/i == j ? 1 : chi(j + q - i);/' rotation_matrices_test
+mutant table_of_20 detail/hadamard_table.hpp 's/if (set == hadamard_tables::spinquant) return make(paley::first);//' rotation_matrices_test
+mutant sign_bits hadamard.hpp 's/(generator.next() \& 1u) != 0/(generator.next() >> 31) != 0/' rotation_matrices_test
