@@ -95,16 +95,30 @@ void apply_layer_schemes(const request& wanted, std::vector<layer_decision>& lay
   }
 }
 
+/// The floating schemes of that route, by the names of their presets.
+bool is_shard_wise_float(const ar::scheme_fields& scheme) {
+  for (const char* name : {"MXFP4", "MXFP8", "NVFP4_E5M3"}) {
+    ar::scheme_fields known = *ar::find_preset(name);
+    if (!known.act_dynamic) known.act_dynamic = true;
+    if (ar::same_scheme(known, scheme)) return true;
+  }
+  return false;
+}
+
 /// Why the original's shard-wise route does not apply; empty if it does.
 std::string obstacle_to_model_free(const request& wanted, const ar::scheme_fields& scheme, const std::vector<layer_decision>& layers) {
-  if (wanted.how != exporting::method::rtn) return "it only rounds; use --iters 0";
+  const bool searched = wanted.how == exporting::method::opt_rtn && wanted.has_importance && scheme.data_type != "int";  // for the weights alone
+  if (wanted.how != exporting::method::rtn && !searched) return "it only rounds; use --iters 0";
   if (wanted.weights != nullptr) return "the model's weights are transformed";
   for (const std::string& f : wanted.formats) {
-    const bool written = f == "auto_round" || f == "fake" || (f == "auto_round:auto_gptq" && scheme.sym);
+    const bool integer = scheme.data_type == "int", e5m3 = scheme.data_type == "nvfp4_v2";
+    const bool written = f == "auto_round" || (f == "fake" && (integer || e5m3)) || (f == "llm_compressor" && !integer && !e5m3) || (f == "auto_round:auto_gptq" && integer && scheme.sym);
     if (!written) return "format " + f + " is not written that way";
   }
   if (!wanted.layer_schemes.empty()) return "layers have schemes of their own";
-  if (scheme.data_type != "int" || (scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8)) return "it knows 2, 4 and 8-bit integers";
+  if (wanted.attention.wanted()) return "scales of attention come from running the model";
+  if (scheme.data_type == "int" && scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8) return "it knows 2, 4 and 8-bit integers";
+  if (scheme.data_type != "int" && !is_shard_wise_float(scheme)) return "it knows integers, MXFP4, MXFP8 and NVFP4_E5M3";
   if (scheme.group_size <= 0) return "it needs a positive group size";
   if (!wanted.scale_dtype.empty() && wanted.scale_dtype != "float16") return "its scales are float16";
   for (const layer_decision& l : layers) {
@@ -199,6 +213,20 @@ bool same_decisions(const std::vector<layer_decision>& a, const std::vector<laye
   });
 }
 
+/// Which formats have a place for scales of attention, and which models for those of NVFP4.
+result<void> check_attention(const request& wanted, const model::model_spec& spec) {
+  if (!wanted.attention.wanted()) return {};
+  for (const std::string& f : wanted.formats) {
+    if (f == "llm_compressor" || f == "auto_round:llm_compressor" || f == "auto_round" || f == "fp8" || f == "auto_round:fp8") continue;
+    return fail(error_kind::unsupported, fmt::format("format {} has no place for static scales of a KV cache; llm_compressor and auto_round have", f));
+  }
+  constexpr std::int64_t group = 16;
+  if (wanted.attention.cache == tune::attention_scales::type::nvfp4 && spec.head_dim % group != 0) {
+    return fail(error_kind::unsupported, fmt::format("an NVFP4 KV cache needs heads of a multiple of {}, not of {}", group, spec.head_dim));
+  }
+  return {};
+}
+
 }  // namespace
 
 std::uint64_t run_plan::total_bytes() const {
@@ -262,6 +290,9 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.spec = wanted.weights != nullptr ? &wanted.weights->spec() : &source.spec();
   base.weights = wanted.weights;
   base.rotation = wanted.rotation;
+  base.attention = wanted.attention;
+  base.maxima = wanted.maxima;
+  base.compat = wanted.compat;
   const arch::architecture* architecture = arch::find(source.spec().architecture);
   base.gguf_architecture = architecture == nullptr ? std::string() : std::string(architecture->gguf_name);
   base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().filename().string();
@@ -290,6 +321,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
       }
     }
   }
+  if (auto r = check_attention(wanted, *base.spec); !r) return forward_error(r);
   base.format = lead;
   if (auto r = leader.decide(base); !r) return forward_error(r);
   const std::string obstacle = obstacle_to_model_free(wanted, plan.scheme, base.layers);

@@ -54,6 +54,9 @@ struct request {
   const model::weight_source* weights = nullptr;         ///< what changes the source's weights before they are quantized; null: nothing
   const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing
   std::int64_t smoothing_tokens = 0;                     ///< of a calibration sample that AWQ runs through the float model; 0: it does not
+  tune::attention_scales attention{};                    ///< static scales that attention gets
+  const tune::static_maxima* maxima = nullptr;           ///< where the run puts what calibration finds
+  bool compat = false;                                   ///< what the original gets wrong is repeated
   bool rotation_in_fake_only = false;                    ///< nothing but this program could load it with packed layers
 };
 

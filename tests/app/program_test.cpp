@@ -346,10 +346,12 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
 
 TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
-  for (const char* option : {"--layer_config", "--alg_config", "--static_kv_dtype", "--tasks", "--quant_lm_head", "--model_dtype"})
+  for (const char* option : {"--layer_config", "--alg_config", "--tasks", "--quant_lm_head", "--model_dtype"})
     expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2)});
   expect_refused(run(quantize({"--format", "autoawq"})), unsupported, {"autoawq", "auto_awq", "auto_round"});
-  expect_refused(run(quantize({"--scheme", "NVFP4"})), unsupported, {});
+  expect_refused(run(quantize({"--scheme", "MXFP6"})), unsupported, {});
+  expect_refused(run(quantize({"--scheme", "NVFP4"})), usage, {"NVFP4", "--dataset"});
+  expect_refused(run(quantize({"--static_kv_dtype", "int8"})), usage, {"int8", "nvfp4"});
 }
 
 TEST_F(Program, HelpAndVersionGoToStandardOutput) {

@@ -1,5 +1,5 @@
 // links: ar_plan
-// Which scheme may be written to which format (golden/formats/matrix.json, auto-round 0.16.1's own resolver), for the formats of packed integers. Texts
+// Which scheme may be written to which format (golden/formats/matrix.json, auto-round 0.16.1's own resolver), for the formats of packed integers and floats. Texts
 // are ours. Where the original accepts what it then fails on, or cannot load, or refuses what it advertises, this program does the right thing: listed here.
 #include <gtest/gtest.h>
 
@@ -85,6 +85,44 @@ TEST(FormatsMatrix, EverySchemeIsPackedFallsBackOrIsRefusedAsItShould) {
     }
   }
   EXPECT_EQ(outcomes, (std::set<std::string>{"", "auto_awq", "auto_gptq", "auto_round", "auto_round:auto_awq", "auto_round:auto_gptq", "auto_round:gptqmodel", "fake", "mlx"}));
+}
+
+/// What the original's resolved names mean for floating layouts.
+std::string floating(const std::string& format, const std::string& resolved) {
+  if (format.find("llm_compressor") != std::string::npos || format.find("fp8") != std::string::npos) return resolved.empty() ? resolved : format;
+  if (resolved == "auto_round:mx_fp" || resolved == "auto_round:nv_fp") return "auto_round:llm_compressor";
+  if (resolved == "auto_round:nvfp4_v2") return "auto_round:llm_compressor_nvfp4_e5m3";
+  if (resolved == "auto_round:mx_int") return "auto_round";
+  if (resolved == "auto_round:fp8") return "";  // its configuration has no packing_format
+  return resolved == "auto_round:auto_round:fp8" ? "auto_round:fp8" : resolved;
+}
+
+TEST(FormatsMatrix, FloatingLayoutsAndCompressedTensorsHoldWhatTheyShould) {
+  const auto source = exporting::open_model((golden::root() / "formats" / "models" / "llama128c").string());
+  ASSERT_TRUE(source.has_value());
+  const ordered_json matrix = golden::read_json(golden::root() / "formats" / "matrix.json");
+  std::size_t packed = 0, refused = 0;
+  for (const auto& [variant, row] : matrix.items()) {
+    for (const std::string format : {"llm_compressor", "auto_round:llm_compressor", "fp8", "auto_round:fp8", "auto_round"}) {
+      const bool floats = variant[0] != 'W' && !variant.starts_with("INT");
+      if (!row.contains(format) || (format == "auto_round" && !floats) || variant == "W4A16_MIXED") continue;
+      const ordered_json& cell = row.at(format);
+      // Nothing would be quantized, and their own loader refuses what is written.
+      const bool wanted = cell.at("resolves").get<bool>() && !cell.contains("export_error") && variant != "BF16";
+      const auto made = plan::make_plan(request_of(variant, format), **source);
+      const std::string where = variant + " to " + format;
+      ASSERT_EQ(made.has_value(), wanted) << where << ": " << (made ? written(*made) : describe(made.error()));
+      if (!made) {
+        EXPECT_TRUE(made.error().kind == error_kind::unsupported || made.error().kind == error_kind::usage) << where;
+        ++refused;
+        continue;
+      }
+      ++packed;
+      EXPECT_EQ(written(*made), floating(format, cell.at("resolved").at(0).get<std::string>())) << where;
+    }
+  }
+  EXPECT_GT(packed, 60u);
+  EXPECT_GT(refused, 60u);
 }
 
 TEST(FormatsMatrix, ARefusalSaysWhatTheFormatHoldsAndWhoHoldsTheScheme) {

@@ -72,6 +72,14 @@ def load_float32(model_dir, **kwargs):
     return model.eval() if getattr(model, "is_quantized", False) else model.float().eval()
 
 
+def load_dequantized(model_dir):
+    """A checkpoint of compressed-tensors or block FP8, its weights unpacked by the client and computed with in float32; inputs are not quantized."""
+    from transformers import CompressedTensorsConfig, FineGrainedFP8Config
+    method = json.loads(pathlib.Path(model_dir, "config.json").read_text())["quantization_config"]["quant_method"]
+    unpack = FineGrainedFP8Config(dequantize=True) if method == "fp8" else CompressedTensorsConfig(dequantize=True)
+    return load_float32(model_dir, quantization_config=unpack).float()
+
+
 def save(path, tensors, info):
     """Writes tensors with `info` as JSON in the header (`__metadata__`.info)."""
     from safetensors.torch import save_file

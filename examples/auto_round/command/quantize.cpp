@@ -11,6 +11,7 @@
 #include "command/command.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
+#include "command/static_scales_request.hpp"
 #include "export/export_format.hpp"
 #include "plan.hpp"
 #include "report/resources.hpp"
@@ -26,6 +27,7 @@ class quantize final : public command {
 
   void declare(option_set& o) override {
     o.watch([this](const option& given, const std::string& value) {
+      if (given.names.empty()) return;  // the model, whose files are looked at
       if (matters_for_results(given.names.front())) run_.given.emplace_back(given.names.front(), value);
     });
     o.positional("MODEL", positional_model_, "model folder");
@@ -36,6 +38,7 @@ class quantize final : public command {
     o.text("algorithm,algorithms,alg,algs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, then awq, separated by commas (by --iters; awq alone rounds)");
     rotation_.declare(o);
     awq_.declare(o);
+    static_scales_.declare(o);
     declare_what_is_not_here(o);
   }
 
@@ -172,8 +175,6 @@ class quantize final : public command {
     o.refuse("model_dtype", true, "weights are read in the type they are stored in");
     o.refuse("num_hidden_layers,debug_layer_num", true, "quantizing a part of a model is not supported so far");
     o.refuse("alg_config,alg_configs", true, "configurations of algorithms are not supported so far; each has options of its own");
-    o.refuse("static_kv_dtype,static_kv_granularity,static_attention_dtype,static_attention_granularity", true,
-             "quantizing the KV cache or attention is not supported so far");
     o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
     o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
     o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
@@ -199,6 +200,9 @@ class quantize final : public command {
     q.max_shard_bytes = *shard;
     auto algorithms = complete_algorithms();
     if (!algorithms) return forward_error(algorithms);
+    auto attention = static_scales_.resolve(run_.compat);
+    if (!attention) return forward_error(attention);
+    q.attention = *attention;
     q.iters = iters_.value_or(defaults_.iters);
     const auto asked = [&](const char* name) { return std::find(algorithms->begin(), algorithms->end(), name) != algorithms->end(); };
     if (model_free_ || asked("rtn") || (asked("awq") && !asked("auto_round"))) q.iters = 0;
@@ -365,6 +369,7 @@ class quantize final : public command {
   std::string clamp_gradient_, scale_gradient_, algorithms_, bits_, accounting_ = "peer", score_gradient_ = "float";
   rotation_request rotation_;
   awq_request awq_;
+  static_scales_request static_scales_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
   std::optional<double> lr_, minmax_lr_, momentum_, avg_bits_;
   std::optional<bool> amp_, opt_rtn_;

@@ -14,6 +14,7 @@
 #include "command/calibration_text.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
+#include "export/export_unpacked_source.hpp"
 #include "export/export_verify.hpp"
 #include "io/file.hpp"
 #include "model/linalg.hpp"
@@ -25,6 +26,7 @@
 #include "tune/quantizer.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
+#include "tune/static_scales.hpp"
 #include "tune/vector_source.hpp"
 
 namespace auto_round::command {
@@ -104,7 +106,16 @@ class quantization {
   bool searched() const { return o_.request.how == exporting::method::opt_rtn; }
   /// A pass of the float model over calibration text before any layer is quantized.
   bool collects_importance() const { return (searched() && o_.imatrix.empty() && !o_.dataset.empty()) || !o_.save_imatrix.empty(); }
-  bool reads_text() const { return trains_rotation() || smoothed() || tuned() || collects_importance(); }
+  /// Layers whose inputs get static scales from that pass; tuned layers find them while they are tuned.
+  std::vector<std::string> layers_to_calibrate() const {
+    std::vector<std::string> names;
+    if (std::ranges::all_of(plan_.jobs, [](const exporting::job& j) { return j.format == "fake"; })) return names;
+    for (const layer_decision& l : plan_.layers())
+      if (l.quantize && (l.block < 0 || !tuned()) && tune::needs_input_maximum(l.scheme)) names.push_back(l.name);
+    return names;
+  }
+  bool collects_maxima() const { return request_.attention.wanted() || !layers_to_calibrate().empty(); }
+  bool reads_text() const { return trains_rotation() || smoothed() || tuned() || collects_importance() || collects_maxima(); }
   bool smoothed() const { return o_.awq.has_value(); }
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
@@ -132,6 +143,15 @@ class quantization {
     if (!source) return forward_error(source);
     source_ = std::move(*source);
     request_ = o_.request;
+    request_.compat = o_.compat;
+    request_.maxima = &maxima_;
+    if (exporting::has_packed_layers(*source_) && source_->directory() != nullptr) {
+      bar_.message(fmt::format("note: the model is quantized already ({}); its weights are computed from that", source_->format()));
+      auto unpacked = exporting::unpacked_source(std::move(source_));
+      if (!unpacked) return forward_error(unpacked);
+      source_ = std::move(*unpacked);
+      request_.weights = source_.get();
+    }
     const std::int64_t most = source_->spec().max_position_embeddings;
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
     if (auto r = rotate(); !r) return r;
@@ -188,6 +208,10 @@ class quantization {
 
   result<void> load_calibration() {
     if (!reads_text()) return {};
+    if (o_.dataset.empty() && collects_maxima()) {
+      return fail(error_kind::usage, fmt::format("{} of {} come from calibration text: write --dataset FILE (.jsonl, .json or .txt)",
+                                                 request_.attention.wanted() ? "static scales of attention" : "static scales of activations", plan_.scheme_name));
+    }
     text::calibration_options c;
     c.dataset = o_.dataset;
     c.nsamples = request_.nsamples;
@@ -206,6 +230,7 @@ class quantization {
   result<void> check_all_weights() const {
     const io::checkpoint_dir& dir = *source_->directory();
     for (const io::tensor_ref& t : dir.tensors()) {
+      if (source_->changed(t.name)) continue;  // computed, and looked at when it is read
       if (auto r = exporting::check_finite(t, dir.files()[t.file]); !r) return r;
       dir.release(t);
     }
@@ -321,22 +346,29 @@ class quantization {
       auto read = exporting::read_importance(o_.imatrix, source_->spec());
       if (!read) return forward_error(read);
       importance_ = std::move(*read);
-    } else if (collects_importance()) {
+    }
+    const bool sums = o_.imatrix.empty() && collects_importance(), maxima = collects_maxima();
+    if (sums || maxima) {
+      tune::maxima_collector collector(source_->spec(), layers_to_calibrate(), request_.attention);
       tune::importance_options c;
+      c.sums = sums;
+      c.maxima = maxima ? &collector : nullptr;
       c.batch_size = request_.batch_size;
       const bool amp = o_.amp.value_or(linalg::fast_bf16());
       c.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
       c.bf16_activations = amp;
       bar_.start("block", source_->spec().num_layers);
       c.on_block = [&](std::int64_t) {
-        bar_.finish_unit("importance collected");
+        bar_.finish_unit(sums ? "importance collected" : "static scales collected");
         return !io::interrupt_watch::requested();
       };
       auto collected = tune::collect_importance(*weights_, calibration_, c);
       if (!collected) return forward_error(collected);
-      importance_ = std::move(*collected);
-      times_.add("importance", since_last_part());
-    } else if (searched()) {
+      if (sums) importance_ = std::move(*collected);
+      maxima_ = collector.maxima();
+      times_.add(sums ? "importance" : "static scales", since_last_part());
+    }
+    if (searched() && o_.imatrix.empty() && !sums) {
       bar_.message("note: without --dataset or --imatrix, scales are searched for the weights alone");
     }
     if (!o_.save_imatrix.empty()) {
@@ -368,6 +400,7 @@ class quantization {
     auto quantized = tune::quantize_layer(*weights_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
                                           rounding_of(layer, importance));
     if (!quantized) return forward_error(quantized);
+    if (const auto m = maxima_.inputs.find(layer.name); m != maxima_.inputs.end()) quantized->act_max = m->second;
     return add(*quantized);
   }
 
@@ -565,6 +598,7 @@ class quantization {
   text::calibration_set calibration_;
   autoscheme_result autoscheme_;
   tune::importance_matrix importance_;
+  tune::static_maxima maxima_;
   std::map<std::string, float> global_scales_;
   tune::tuning_result tuning_;
   run_journal journal_;

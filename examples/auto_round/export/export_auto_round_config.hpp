@@ -25,6 +25,9 @@ std::string block_list_name(const job& run);
 /// shard-wise flow, chosen by job::model_free.
 io::json auto_round_config(const job& run);
 
+/// The same of format fp8 (quant_method "fp8").
+io::json fp8_config(const job& run);
+
 /// config.json of the output: the source's with `quantization_config` replaced. The tuning flow sorts the keys, the shard-wise one keeps the order.
 std::string config_text(const job& run, const io::json* quantization_config);
 /// The same for AutoGPTQ and AutoAWQ, whose kernels compute in half precision: `dtype` and `torch_dtype` say float16, whatever norms are stored in.

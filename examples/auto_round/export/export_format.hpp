@@ -17,6 +17,7 @@
 #include "model/spec.hpp"
 #include "transform/rotation_files.hpp"
 #include "tune/layer.hpp"
+#include "tune/static_scales.hpp"
 
 namespace auto_round::exporting {
 
@@ -47,6 +48,7 @@ struct job {
   std::vector<layer_decision> layers;         ///< blocks in order, layers in module order, then those outside the blocks
   std::vector<std::string> ignore_patterns;   ///< --ignore_layers, in order, as written
   method how = method::rtn;
+  bool compat = false;                        ///< what the original gets wrong is repeated
   bool model_free = false;                    ///< the original would take its shard-wise route: other configuration keys, biases keep their type
   std::int64_t iters = 200;
   double lr = 0, minmax_lr = 0;               ///< 0: the default, 1 / iters
@@ -56,6 +58,8 @@ struct job {
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
   const model::weight_source* weights = nullptr;         ///< where tensors come from that are kept but changed; null: none are
   const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing
+  tune::attention_scales attention{};                    ///< static scales that attention gets
+  const tune::static_maxima* maxima = nullptr;           ///< what calibration finds, filled in before exporters finish; null: nothing is static
   std::vector<std::string> warnings;                     ///< what `decide` has to say to the user
 
   bool changed(const std::string& name) const { return weights != nullptr && weights->changed(name); }

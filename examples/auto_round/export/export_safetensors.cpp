@@ -8,6 +8,7 @@
 
 #include "ar/numeric/half.hpp"
 #include "ar/view.hpp"
+#include "export/export_cache_scales.hpp"
 #include "export/export_digest.hpp"
 #include "export/export_inventory.hpp"
 
@@ -154,6 +155,7 @@ void safetensors_exporter::plan_added() {
     add({c.name, c.to, c.shape}, "no longer tied to the embedding");
     copies_.push_back(std::move(c));
   }
+  for (const io::tensor_decl& d : cache_tensors(run_)) add(d, "static scale of attention");
   if (run_.rotation == nullptr) return;
   for (const transform::stored_tensor& t : run_.rotation->tensors) add(t.tensor, "rotation");
 }
@@ -203,6 +205,8 @@ result<void> safetensors_exporter::finish() {
     if (auto r = c.source == nullptr ? write_changed(c) : copy(*c.source, c.to); !r) return r;
     if (c.source != nullptr) run_.source->release(*c.source);
   }
+  for (const packed_part& p : cache_parts(run_))
+    if (auto r = folder_.write(p.tensor.name, p.data); !r) return r;
   if (run_.rotation != nullptr) {
     for (const transform::stored_tensor& t : run_.rotation->tensors)
       if (auto r = folder_.write(t.tensor.name, t.data); !r) return r;

@@ -177,10 +177,8 @@ result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
   }
   if (c.tensors_.empty()) return fail(error_kind::input, "the files of the model hold no tensor", dir);
 
-  auto& by_name = c.impl_->by_name;
-  by_name.reserve(c.tensors_.size());
-  for (std::size_t i = 0; i < c.tensors_.size(); ++i) by_name.emplace_back(c.tensors_[i].name, i);
-  std::sort(by_name.begin(), by_name.end());
+  c.index_names();
+  const auto& by_name = c.impl_->by_name;
   const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
   if (twice != by_name.end()) {
     const tensor_ref& again = c.tensors_[std::next(twice)->second];
@@ -210,6 +208,20 @@ result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
     if (e.regular && e.name.front() != '.' && e.name != kConfig && !is_weight_file(e.name)) c.side_files_.push_back(e.name);
   }
   return c;
+}
+
+void checkpoint_dir::index_names() {
+  auto& by_name = impl_->by_name;
+  by_name.clear();
+  by_name.reserve(tensors_.size());
+  for (std::size_t i = 0; i < tensors_.size(); ++i) by_name.emplace_back(tensors_[i].name, i);
+  std::sort(by_name.begin(), by_name.end());
+}
+
+void checkpoint_dir::present(std::vector<tensor_ref> tensors, json config) {
+  tensors_ = std::move(tensors);
+  config_ = std::move(config);
+  index_names();
 }
 
 const tensor_ref* checkpoint_dir::find(std::string_view name) const {

@@ -30,11 +30,15 @@ class checkpoint_dir {
   /// Names (relative to path()) of the regular files that are neither weights, index nor config.json: tokenizer, generation_config, templates, ...
   /// Without hidden files (.gitattributes) and weights of other formats.
   const std::vector<std::string>& side_files() const { return side_files_; }
+  /// The same folder with other tensors, which may have no bytes and have names of their own, and another configuration: what a packed checkpoint looks
+  /// like unpacked.
+  void present(std::vector<tensor_ref> tensors, json config);
   /// Tells the kernel that a tensor's pages are no longer needed (keeps resident memory at one block).
   void release(const tensor_ref& t) const;
 
  private:
   checkpoint_dir();
+  void index_names();
   static result<checkpoint_dir> open_checked(const std::string& dir);
   struct impl;
   std::unique_ptr<impl> impl_;

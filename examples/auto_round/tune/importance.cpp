@@ -6,9 +6,11 @@
 #include "ar/calibrate.hpp"
 #include "ar/dispatch.hpp"
 #include "model/block.hpp"
+#include "model/kernels.hpp"
 #include "tune/activations.hpp"
 #include "tune/pieces.hpp"
 #include "tune/run_parts.hpp"
+#include "tune/static_scales.hpp"
 
 namespace auto_round::tune {
 namespace {
@@ -33,14 +35,17 @@ result<importance_matrix> collect(const model::weight_source& source, const text
   for (std::int64_t b = 0; b < spec.num_layers; ++b) {
     auto weights = model::read_block(source, b);
     if (!weights) return forward_error(weights);
+    if (o.maxima != nullptr) o.maxima->begin_block(b, runner);
     std::vector<column_importance*> of(spec.linears.size());
-    for (std::size_t i = 0; i < of.size(); ++i) {
+    for (std::size_t i = 0; o.sums && i < of.size(); ++i) {
       of[i] = &all[spec.linear_name(b, static_cast<int>(i))];
       of[i]->sum.resize(static_cast<std::size_t>(spec.linears[i].in_features));
     }
     ar::errc bad = ar::errc::ok;
     int bad_layer = 0;
     const auto hook = [&](int linear, const float* in, std::size_t tokens) {
+      if (o.maxima != nullptr) o.maxima->input(linear, in, tokens);
+      if (!o.sums) return;
       // k and v read what q reads, up what gate reads.
       if (linear == spec.k || linear == spec.v || linear == spec.up) return;
       column_importance& c = *of[static_cast<std::size_t>(linear)];
@@ -58,13 +63,26 @@ result<importance_matrix> collect(const model::weight_source& source, const text
     if (bad != ar::errc::ok) {
       return fail(error_kind::input, "the float model gives activations that are not finite; no importance can be collected", {}, spec.linear_name(b, bad_layer));
     }
-    for (column_importance* c : of) c->sequences = static_cast<std::int64_t>(samples);
-    const auto same_as = [&](int to, int from) { *of[static_cast<std::size_t>(to)] = *of[static_cast<std::size_t>(from)]; };
-    same_as(spec.k, spec.q);
-    same_as(spec.v, spec.q);
-    same_as(spec.up, spec.gate);
+    if (o.sums) {
+      for (column_importance* c : of) c->sequences = static_cast<std::int64_t>(samples);
+      const auto same_as = [&](int to, int from) { *of[static_cast<std::size_t>(to)] = *of[static_cast<std::size_t>(from)]; };
+      same_as(spec.k, spec.q);
+      same_as(spec.v, spec.q);
+      same_as(spec.up, spec.gate);
+    }
     source.done_with_block(b);
     if (o.on_block && !o.on_block(b)) return fail(error_kind::interrupted, "interrupted while collecting importance");
+  }
+  const std::string head = spec.head_name.substr(0, spec.head_name.rfind('.'));
+  if (o.maxima != nullptr && o.maxima->wants(head)) {
+    const auto hidden = static_cast<std::size_t>(spec.hidden_size);
+    auto norm = model::read_tensor(source, spec.final_norm_name, {hidden});
+    if (!norm) return forward_error(norm);
+    for (std::size_t s = 0; s < samples; ++s) {
+      chain.load(s, 1, x.data());
+      kernels::rms_norm(x.data(), seqlen, hidden, norm->data(), static_cast<float>(spec.rms_norm_eps), x.data(), nullptr);
+      o.maxima->input(head, x.data(), size);
+    }
   }
   return all;
 }

@@ -29,10 +29,14 @@ struct column_importance {
 };
 using importance_matrix = std::map<std::string, column_importance>;  ///< by checkpoint name without ".weight"
 
+class maxima_collector;
+
 struct importance_options {
   std::int64_t batch_size = 8;                           ///< sequences at a time; only memory and the order of sums depend on it
   linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
   bool bf16_activations = false;                         ///< keep activations between blocks in bfloat16
+  bool sums = true;                                      ///< false: the pass is made for `maxima` alone, the matrix stays empty
+  maxima_collector* maxima = nullptr;                    ///< watches the same pass; null: nobody does
   /// After each block, with its number; false ends the pass with error_kind::interrupted. May be empty.
   std::function<bool(std::int64_t block)> on_block = {};
 };

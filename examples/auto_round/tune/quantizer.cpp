@@ -59,7 +59,9 @@ result<void> round_groups(const ar::range_kernels& k, const ar::quantizer_choice
   const bool whole = s.group_size == 0;
   const std::size_t high = static_cast<std::size_t>(shape.rows);
   const std::size_t groups = whole ? 1 : ar::ceil_div(out.cols, resolve_group_size(s.group_size, out.cols));
-  const std::size_t step = whole ? out.rows : high * std::max<std::size_t>(1, rows_at_once / high);
+  // The reference searches with the global scale of all that it is given.
+  const bool at_once = whole || (k.two_level() && how.search && how.reference);
+  const std::size_t step = at_once ? out.rows : high * std::max<std::size_t>(1, rows_at_once / high);
   out.code.resize(out.rows * out.cols);
   out.scale.resize(whole ? 1 : ar::ceil_div(out.rows, high) * groups);
   if (k.has_zero_point) out.zero_point.resize(out.scale.size());

@@ -1,0 +1,24 @@
+// Static scales of a KV cache and of queries in a checkpoint: tensors beside the attention of each block, and what configurations say of them.
+#pragma once
+
+#include <vector>
+
+#include "export/export_format.hpp"
+#include "export/export_safetensors.hpp"
+#include "io/json.hpp"
+
+namespace auto_round::exporting {
+
+/// k_scale, v_scale, q_scale of every block (k_global_scale and v_global_scale for NVFP4), F32; none if the run has none.
+std::vector<io::tensor_decl> cache_tensors(const job& run);
+/// Their values, in the same order, once job::maxima is filled in.
+std::vector<packed_part> cache_parts(const job& run);
+
+/// kv_cache_scheme of compressed-tensors; null if the cache is not quantized.
+io::json cache_scheme(const job& run);
+/// attention_input_activations of compressed-tensors; null if queries are not quantized.
+io::json attention_scheme(const job& run);
+/// Adds static_kv_dtype, static_attention_dtype and their granularities, as auto-round's configurations have them.
+void add_cache_keys(const job& run, io::json& config);
+
+}  // namespace auto_round::exporting

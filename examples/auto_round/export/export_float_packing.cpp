@@ -1,0 +1,194 @@
+#include "export/export_float_packing.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "ar/dispatch.hpp"
+#include "ar/pack.hpp"
+#include "export/export_int_packing.hpp"
+#include "export/export_layer_layout.hpp"
+#include "export/export_name_patterns.hpp"
+
+namespace auto_round::exporting {
+namespace {
+
+constexpr std::array<std::string_view, 4> own_parts = {".weight_packed", ".weight_scale", ".weight_scale_inv", ".weight_global_scale"};
+
+bool is_own_part(std::string_view tensor) {
+  return std::any_of(own_parts.begin(), own_parts.end(), [&](std::string_view part) { return tensor.ends_with(part); });
+}
+
+bool is_packed(const io::checkpoint_dir& dir, const std::string& layer) {
+  return std::any_of(own_parts.begin(), own_parts.end(), [&](std::string_view part) { return dir.find(layer + std::string(part)) != nullptr; });
+}
+
+/// A scheme as configurations of auto-round name it.
+struct named_scheme {
+  std::int64_t bits = 0, group_size = 0, group_rows = 0;
+  bool sym = true;
+  std::string data_type;
+
+  ar::scheme_fields fields() const {
+    ar::scheme_fields s;
+    s.bits = static_cast<int>(bits);
+    s.group_size = static_cast<int>(group_size);
+    s.group_rows = static_cast<int>(group_rows);
+    s.sym = sym;
+    s.data_type = data_type;
+    s.act_bits = 16;
+    return s;
+  }
+};
+
+class scheme_packing final : public packing {
+ public:
+  explicit scheme_packing(const found_quantization& found) : file_(found.file) {}
+
+  result<void> parse(const io::json& config, const model::model_spec& spec) {
+    if (auto r = read_scheme(config, model_); !r) return r;
+    if (model_.data_type.empty() || model_.bits == 0) return fail(error_kind::input, "the configuration does not say bits and data_type", file_);
+    const io::json& words = config.at("packing_format");
+    name_ = fmt::format("auto_round ({}{})", model_.data_type, words.is_string() ? ", " + words.as_string() : "");
+    for (const auto& [name, entry] : config.at("extra_config").members()) {
+      named_scheme own = model_;
+      if (!entry.is_object()) return fail(error_kind::input, fmt::format("the rule for \"{}\" is no object", name), file_);
+      if (auto r = read_scheme(entry, own); !r) return r;
+      if (is_linear_layer(spec, name)) {
+        layers_.insert_or_assign(name, std::move(own));
+      } else {
+        if (auto r = patterns_.add(name, file_); !r) return r;
+        pattern_rules_.push_back(std::move(own));
+      }
+    }
+    return {};
+  }
+
+  std::string name() const override { return name_; }
+  bool is_part(std::string_view tensor) const override { return is_own_part(tensor); }
+
+  result<std::optional<bool>> promises(const std::string& layer) const override {
+    auto s = scheme_of(layer);
+    if (!s) return forward_error(s);
+    return std::optional<bool>((*s)->bits <= 8);
+  }
+
+  result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override {
+    if (!is_packed(dir, layer)) return std::unique_ptr<packed_layer>();
+    auto s = scheme_of(layer);
+    if (!s) return forward_error(s);
+    auto layout = layout_of((*s)->bits <= 8 ? (*s)->fields() : model_.fields(), static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), {.who = dialect::auto_round});
+    if (!layout) return fail(layout.error().kind, layout.error().message, file_, layer);
+    return read_layer(*layout, dir, layer);
+  }
+
+ private:
+  result<void> read_scheme(const io::json& config, named_scheme& to) const {
+    const auto integer = [&](const io::json& v, const char* key, std::int64_t low, std::int64_t& out) -> result<void> {
+      if (v.is_null()) return {};
+      if (!v.is_number() || v.as_int(low - 1) < low || v.as_int(low - 1) > (1 << 30)) return fail(error_kind::input, fmt::format("{} {} is none", key, io::dump(v, {.indent = -1})), file_);
+      out = v.as_int();
+      return {};
+    };
+    if (auto r = integer(config.at("bits"), "bits", 1, to.bits); !r) return r;
+    const io::json& group = config.at("group_size");
+    if (group.is_array()) {
+      if (group.items().size() != 2) return fail(error_kind::input, "group_size of a tile needs two numbers", file_);
+      if (auto r = integer(group.items()[0], "group_size", 1, to.group_rows); !r) return r;
+      if (auto r = integer(group.items()[1], "group_size", 1, to.group_size); !r) return r;
+    } else if (!group.is_null()) {
+      to.group_rows = 0;
+      if (auto r = integer(group, "group_size", -1, to.group_size); !r) return r;
+    }
+    to.sym = config.at("sym").as_bool(to.sym);
+    if (config.at("data_type").is_string()) to.data_type = config.at("data_type").as_string();
+    return {};
+  }
+
+  result<const named_scheme*> scheme_of(const std::string& layer) const {
+    if (const auto own = layers_.find(layer); own != layers_.end()) return &own->second;
+    auto at = patterns_.first_found(layer);
+    if (!at) return forward_error(at);
+    return *at == name_patterns::none ? &model_ : &pattern_rules_[*at];
+  }
+
+  std::string name_, file_;
+  named_scheme model_;
+  std::map<std::string, named_scheme> layers_;
+  std::vector<named_scheme> pattern_rules_;
+  name_patterns patterns_;
+};
+
+class fp8_reader final : public packing {
+ public:
+  explicit fp8_reader(const found_quantization& found) : file_(found.file) {}
+
+  result<void> parse(const io::json& config) {
+    const std::string& fmt = config.at("fmt").as_string();
+    if (!fmt.empty() && fmt != "e4m3") return fail(error_kind::unsupported, fmt::format("FP8 of kind \"{}\" cannot be read, e4m3 can", fmt), file_);
+    const io::json& block = config.at("weight_block_size");
+    if (!block.is_null()) {
+      if (block.items().size() != 2 || block.items()[0].as_int() < 1 || block.items()[1].as_int() < 1) {
+        return fail(error_kind::input, "weight_block_size must be two positive numbers", file_);
+      }
+      block_rows_ = static_cast<std::size_t>(block.items()[0].as_int());
+      block_cols_ = static_cast<std::size_t>(block.items()[1].as_int());
+    }
+    return {};
+  }
+
+  std::string name() const override { return block_rows_ > 0 ? fmt::format("fp8 (tiles of {} x {})", block_rows_, block_cols_) : "fp8"; }
+  bool is_part(std::string_view tensor) const override { return is_own_part(tensor); }
+  /// Its lists of layers are meant differently by different programs; weights in FP8 say it themselves.
+  result<std::optional<bool>> promises(const std::string&) const override { return std::optional<bool>(); }
+
+  result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override {
+    const io::tensor_ref* weight = dir.find(layer + ".weight");
+    if (!is_packed(dir, layer) && (weight == nullptr || weight->type != io::dtype::f8_e4m3)) return std::unique_ptr<packed_layer>();
+    layer_layout l;
+    l.codes = element::e4m3;
+    l.code_type = io::dtype::f8_e4m3;
+    l.codec = ar::fp8_bytes::name;
+    l.rows = static_cast<std::size_t>(rows);
+    l.cols = static_cast<std::size_t>(cols);
+    const io::tensor_ref* scale = dir.find(layer + ".weight_scale_inv");
+    if (scale != nullptr) l.scale_name = "weight_scale_inv";
+    else scale = dir.find(layer + ".weight_scale");
+    const bool one = scale != nullptr && scale->elements() == 1 && block_rows_ == 0;
+    const bool by_rows = scale != nullptr && !one && (block_rows_ == 0 || scale->shape.size() == 1);
+    l.block_rows = one ? l.rows : by_rows ? 1 : block_rows_;
+    l.block_cols = one || by_rows ? l.cols : block_cols_;
+    if (l.block_rows == 0) l.block_rows = l.rows, l.block_cols = l.cols;
+    l.one_scale = one;
+    return read_layer(l, dir, layer);
+  }
+
+ private:
+  std::string file_;
+  std::size_t block_rows_ = 0, block_cols_ = 0;
+};
+
+}  // namespace
+
+bool is_float_packing(const io::json& config) {
+  const std::string& type = config.at("data_type").as_string();
+  return !type.empty() && (!type.starts_with("int")) && config.at("packing_format").as_string() != "auto_round:fake";
+}
+
+result<std::unique_ptr<packing>> auto_round_float_packing(const found_quantization& found, const io::checkpoint_dir&, const model::model_spec& spec) {
+  auto reader = std::make_unique<scheme_packing>(found);
+  if (auto r = reader->parse(found.config, spec); !r) return forward_error(r);
+  return std::unique_ptr<packing>(std::move(reader));
+}
+
+result<std::unique_ptr<packing>> fp8_packing(const found_quantization& found, const io::checkpoint_dir&, const model::model_spec&) {
+  auto reader = std::make_unique<fp8_reader>(found);
+  if (auto r = reader->parse(found.config); !r) return forward_error(r);
+  return std::unique_ptr<packing>(std::move(reader));
+}
+
+}  // namespace auto_round::exporting

@@ -1,0 +1,31 @@
+// The llm_compressor format: compressed-tensors' layouts and configuration. Loaded by transformers with compressed-tensors, vLLM, SGLang.
+#include <array>
+
+#include "export/export_auto_round_config.hpp"
+#include "export/export_ct_config.hpp"
+#include "export/export_format.hpp"
+#include "export/export_layout_exporter.hpp"
+
+namespace auto_round::exporting {
+namespace {
+
+constexpr std::array<std::string_view, 2> spellings = {"llm_compressor", "auto_round:llm_compressor"};
+constexpr std::array<std::string_view, 1> methods = {"compressed-tensors"};
+
+result<holding> accepts(std::string_view spelling, const ar::scheme_fields& scheme) { return accepts_layout(spelling, scheme, dialect::compressed_tensors); }
+
+result<void> decide(job& run) { return decide_layout(run, dialect::compressed_tensors); }
+
+result<std::unique_ptr<exporter>> make(const job& run) {
+  const io::json config = ct_config(run);
+  return make_layout_exporter(run, dialect::compressed_tensors, {{"config.json", config_text(run, &config)}, {"quantization_config.json", io::dump(config)}});
+}
+
+result<std::unique_ptr<stored_model>> open(const std::string& path) { return open_packed_folder(path, methods, ct_packing); }
+
+}  // namespace
+
+extern const export_format export_llm_compressor;
+constinit const export_format export_llm_compressor = {"llm_compressor", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+
+}  // namespace auto_round::exporting
