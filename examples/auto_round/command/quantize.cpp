@@ -61,6 +61,7 @@ class quantize final : public command {
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor and all sizes, then stop");
     o.flag("json", run_.json, true, "print one JSON object with the results on stdout");
     o.text("log_json", "FILE", run_.log_json, "write one JSON object for each event and line");
+    o.text("report", "DIR", run_.report_dir, "write report.json and report.html about this run into this folder");
     o.text("progress", "WHEN", progress_, "bar, lines, never or auto (auto: a bar on a terminal)");
     o.flag("quiet", run_.quiet, true, "print errors only");
     o.integer("threads", threads_, "threads (all cores)");

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "command/calibration_text.hpp"
+#include "command/run_report.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
 #include "export/export_unpacked_source.hpp"
@@ -36,7 +37,7 @@ using exporting::layer_decision;
 
 class quantization {
  public:
-  explicit quantization(const run_options& options) : o_(options), bar_(options.progress) {}
+  explicit quantization(const run_options& options) : o_(options), bar_(options.progress), report_(options.report_dir) {}
 
   result<void> run() {
     if (!o_.log_json.empty()) {
@@ -63,6 +64,7 @@ class quantization {
     }
     auto dir = io::output_dir::begin(o_.output_dir);
     if (!dir) return forward_error(dir);
+    if (auto r = report_.check(); !r) return r;
     if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
     if (auto r = load_calibration(); !r) return r;
     if (auto r = open_journal(dir->path()); !r) return r;
@@ -84,8 +86,7 @@ class quantization {
     if (auto r = dir->commit(); !r) return r;
     journal_.remove();
     times_.add("commit", since_last_part());
-    report_end(dir->path());
-    return {};
+    return report_.write(report_end(dir->path()), plan_.exporters.front()->plan());
   }
 
   result<void> open_journal(const std::string& output) {
@@ -253,6 +254,7 @@ class quantization {
     for (auto& e : plan_.exporters) {
       if (auto r = e->add(layer); !r) return r;
     }
+    if (auto r = report_.add(layer, *weights_); !r) return r;
     ++layers_done_;
     packing_ += clock.seconds();
     return {};
@@ -495,6 +497,7 @@ class quantization {
       const std::string line = fmt::format("quantized {}/{} layers in the block, loss iter 0: {:.3e} -> iter {}: {:.3e}, memory {}", b.quantized, b.layers,
                                            b.first_loss, b.best_iteration, b.best_loss, report::human_bytes(report::current_memory_bytes()));
       bar_.finish_unit(line);
+      report_.add(b);
       log_.write("block", {{"block", b.first_block}, {"blocks", b.blocks}, {"quantized", b.quantized}, {"layers", b.layers}, {"first_loss", b.first_loss},
                            {"best_loss", b.best_loss}, {"best_iteration", b.best_iteration}, {"iterations", b.iterations},
                            {"memory_bytes", static_cast<std::int64_t>(report::current_memory_bytes())}});
@@ -539,7 +542,8 @@ class quantization {
     return t;
   }
 
-  void report_end(const std::string& path) {
+  /// Tells what was done; returns what --json prints.
+  io::json report_end(const std::string& path) {
     const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
     const exporting::output_plan& p = plan_.exporters.front()->plan();
     std::uint64_t before = 0;
@@ -582,6 +586,7 @@ class quantization {
                              unquantized.empty() ? "" : fmt::format(", unquantized layers: {}", fmt::join(plan::compress_names(unquantized), ", "))));
     bar_.message(fmt::format("weights: {} -> {} ({:.2f} bits per weight)", report::human_bytes(before), report::human_bytes(p.weight_bytes()), p.bits_per_weight()));
     for (std::size_t i = 0; i < plan_.jobs.size(); ++i) bar_.message(fmt::format("written and verified: {} ({})", folder_of(path, i), plan_.jobs[i].format));
+    return result_json;
   }
 
   const run_options& o_;
@@ -604,6 +609,7 @@ class quantization {
   run_journal journal_;
   report::event_log log_;
   report::progress bar_;
+  run_report report_;
   report::stopwatch total_, part_;
   report::time_table times_;
   std::size_t layers_done_ = 0;

@@ -45,7 +45,7 @@ struct run_options {
   given_options given;   ///< the options as they were written
   bool restart = false;  ///< do not go on with what an interrupted run has done
   bool dry_run = false, json = false, quiet = false;
-  std::string log_json;
+  std::string log_json, report_dir;
   report::progress_style progress = report::progress_style::automatic;
 };
 
