@@ -127,6 +127,28 @@ TEMPLATES = {
                  "{{ [1, 'a', none] }} {{ messages[0].get('absent', 'z') }} {{ 1 < 2 }} {{ 'a' == \"a\" }} {{ true }} {{ messages[5] is defined }} "
                  "{{ 'ünd' | length }} {{ messages[0] }} {{ messages[1:] | length }} {{ 'a,b,c'.split(',')[-1] }} {{ ' x '.strip() }}|{{ 'xax'.rstrip('x') }}",
     "control": "a  \n  {%- if true -%}  \n b \n {%- endif +%}\n c {{- 'd' -}}  e\n   {% if true %}   \n f\n  {%+ if true %}g{% endif %}\n   {# note #}\n h\n{% endif %}\n",
+    "macros": """{%- macro turn(role, content, end='<|end|>') -%}
+<|start|>{{ role }}
+{{ content|trim }}{{ end }}
+{% endmacro -%}
+{%- macro numbered(list, depth=0) %}{% for x in list %}{{ depth ~ '.' ~ loop.index ~ ' ' ~ x }};{% endfor %}{% if depth < 2 %}{{ numbered(list[1:], depth + 1) }}{% endif %}{% endmacro -%}
+{%- set system_message = 'none' %}
+{%- for m in messages if m.role != 'system' -%}
+{{ turn(m.role, m['content'], end=('<|last|>' if loop.last else '<|end|>')) }}
+{%- else -%}
+empty
+{%- endfor -%}
+{{ numbered(messages | map(attribute='role') | list) }}{{ turn('x', system_message) | length }}""",
+    "mapping": """{% set settings = {'a': 1, "b": messages[0].role, 'c': {'d': none}} %}
+{% for k, v in settings.items() %}{{ k }}={{ v }}{{ ',' if not loop.last }}{% endfor %}|{% for k, v in settings | items %}{{ loop.index0 }}{{ k }}{% endfor %}|{% for k in settings %}{{ k }}{% endfor %}
+{{ settings.keys() | list }} {{ settings['c']['d'] is none }} {{ settings.values() | list | length }} {{ settings | tojson }}
+{{ settings | tojson(indent=4) }}
+{% set block %}[{{ messages | map(attribute='role') | join(', ') }}]{% endset %}{{ block | upper }} {{ block | length }}
+{% for m in messages %}{% if m.role == 'assistant' %}{% continue %}{% endif %}{{ loop.index }}{% if loop.index == 3 %}{% break %}{% endif %}{{ m.content | trim | title }};{% endfor %}
+{{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ messages | rejectattr('role', 'in', ['user', 'system']) | map(attribute='content') | join('/') | replace('<', '(') }}
+{{ (messages | selectattr('role', 'eq', 'user') | list)[-1].content[:3] }}{{ messages[0].role[-2:] }}{{ 'abc'[1] }}{{ 'äbc'[::-1] }} {{ 'a-b-c'.replace('-', '+', 1) }} {{ 'a b c'.split(' ', 1) }} {{ ', '.join(['x', 'y']) }}
+{{ 'hELLO wORLD'.capitalize() }} {{ 'hello wORLD'.title() }} {{ range(3) | list }} {{ [1, 2, 3] | reverse | list }} {{ 3 is odd }} {{ 4 is even }} {{ 2 is in [1, 2] }} {{ 'x' is in(['y']) }} {{ true is boolean }} {{ 1 is integer }}
+{{ messages | first | items | map('first') | join('+') }} {{ 'aXbX'.count('X') }} {{ [] | length }} {{ ['a', 'b',] }} {{ {} }}""",
 }
 CONVERSATIONS = [
     [["user", "Hi"]],

@@ -69,9 +69,21 @@ TEST(ChatTemplate, VariablesOfALoopEndWithItsRound) {
   EXPECT_EQ(text_of("{% if true %}{% set x = 3 %}{% endif %}{{ x }}"), "3");
 }
 
+TEST(ChatTemplate, MacrosSeeTheirParametersAndWhatIsSetOutside) {
+  EXPECT_EQ(text_of("{% set x = 'o' %}{% macro f(a, b='d') %}{{ a }}{{ b }}{{ x }}{{ y is defined }}{% set x = 'i' %}{% endmacro %}"
+                    "{% for y in [1] %}{{ f('a') }}{{ f(b='B', a='A') }}{{ x }}{% endfor %}"),
+            "adoFalseABoFalseo");
+  EXPECT_EQ(text_of("{% macro f(n) %}{{ n }}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}"), "543210");
+}
+
+TEST(ChatTemplate, LoopsAreLeftFromWithin) {
+  EXPECT_EQ(text_of("{% for i in range(9) %}{% for j in range(3) %}{% if j == 1 %}{% continue %}{% endif %}{{ j }}{% endfor %}{% if i == 1 %}{% break %}{% endif %}|{% endfor %}"), "02|02");
+  EXPECT_EQ(text_of("{% for i in [3, 4, 5] if i > 3 %}{{ loop.index }}/{{ loop.length }}:{{ i }} {% endfor %}"), "1/2:4 2/2:5 ");
+}
+
 TEST(ChatTemplate, NamesWhatItCannotDo) {
-  EXPECT_EQ(kind_of("{% macro f() %}{% endmacro %}"), error_kind::unsupported);
-  EXPECT_EQ(kind_of("{% for k, v in messages %}{% endfor %}"), error_kind::unsupported);
+  EXPECT_EQ(kind_of("{% include 'x' %}"), error_kind::unsupported);
+  EXPECT_EQ(kind_of("{% for m in messages recursive %}{% endfor %}"), error_kind::unsupported);
   EXPECT_EQ(kind_of("{{ messages | groupby('role') }}"), error_kind::unsupported);
   EXPECT_EQ(kind_of("{{ 'a'.casefold() }}"), error_kind::unsupported);
   EXPECT_EQ(kind_of("{{ strftime_now('%Y') }}"), error_kind::unsupported);
@@ -113,7 +125,20 @@ TEST(ChatTemplate, BrokenTemplatesAreErrors) {
                              "{{ }",
                              "{{ f(a= }}",
                              "{{ 'a' | }}",
-                             "{{ x is }}"}) {
+                             "{{ x is }}",
+                             "{% break %}",
+                             "{% macro f( %}{% endmacro %}",
+                             "{% macro f() %}",
+                             "{% macro f() %}{% endmacro %}{{ f(1) }}",
+                             "{% for m in messages %}{% macro f() %}{% break %}{% endmacro %}{% endfor %}",
+                             "{% for a, b, c in messages %}{% endfor %}",
+                             "{% for a, b in [1] %}{% endfor %}",
+                             "{% set x %}",
+                             "{{ {1: 2} }}",
+                             "{{ {'a' 2} }}",
+                             "{{ 'a'.replace('', 'b') }}",
+                             "{{ messages | map('nothing') }}",
+                             "{{ messages | selectattr('role', 'nothing') }}"}) {
     const auto r = render(source);
     EXPECT_FALSE(r) << source << " gave " << (r ? *r : "");
   }
@@ -129,6 +154,9 @@ TEST(ChatTemplate, DepthAndWorkAreBounded) {
   const std::vector<text::chat_message> many(40, {"user", "x"});
   const auto r = render(repeated("{% for m in messages %}", 9) + repeated("{% endfor %}", 9), many);
   EXPECT_FALSE(r);
+  EXPECT_EQ(kind_of("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), error_kind::unsupported);
+  EXPECT_EQ(kind_of("{% macro f() %}" + repeated("{% if true %}", 300) + "{{ f() }}" + repeated("{% endif %}", 300) + "{% endmacro %}{{ f() }}"), error_kind::unsupported);
+  EXPECT_EQ(kind_of("{{ range(99999999) | length }}"), error_kind::unsupported);
   // Doubling a string 60 times over.
   EXPECT_FALSE(render("{% set ns = namespace(s='abcdefgh') %}" + repeated("{% set ns.s = ns.s + ns.s %}", 60) + "{{ ns.s }}"));
 }

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "text/unicode.hpp"
 
@@ -13,8 +15,10 @@ namespace {
 using io::json;
 
 constexpr int kMostDepth = 400;                   // of expressions and statements
+constexpr int kMostFrames = 2000;                 // of statements and expressions being evaluated: macros may call themselves
 constexpr std::size_t kMostWords = 1000;          // in one tag; bounds the depth of a chain like a + a + a
 constexpr std::uint64_t kMostBytes = 256u << 20;  // put together while rendering
+constexpr std::int64_t kMostRange = 100'000;      // Jinja's sandbox has the same
 constexpr std::uint64_t kMostSteps = 500'000;     // evaluated nodes
 
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
@@ -29,18 +33,22 @@ struct chat_template::node {
     block,      // children in order
     text,       // word
     print,      // child 0
-    for_loop,   // word: variables joined by ','; child 0: list, child 1: body
+    for_loop,   // words: variables; child 0: list, 1: body, 2: condition or null, 3: what stands for an empty list, or null
+    leave,      // word: break or continue
+    macro,      // word: name, words: parameters, children: their defaults (null: none), last the body
+    capture,    // word: variable; child 0: body
     if_else,    // child 0: condition, 1: then, 2: else (perhaps absent)
     set,        // word: variable or variable.attribute; child 0: value
     literal,    // value
     name,       // word
     list,       // children
+    dict,       // keys and values in turn
     attribute,  // child 0, word
     item,       // child 0 [child 1]
     slice,      // child 0 [child 1 : child 2 : child 3], absent children are literals of null
     call,       // child 0 (children 1...), words: names of keyword arguments, empty for the others
     filter,     // child 0 | word (children 1...)
-    test,       // child 0 is word
+    test,       // child 0 is word (children 1...)
     unary,      // word child 0
     binary,     // child 0 word child 1
     inline_if,  // child 1 if child 0 else child 2 (perhaps absent)
@@ -240,31 +248,78 @@ class parser {
   void statement(const std::string& word, node& block) {
     ++next_;
     if (word == "for") {
-      auto loop = make(kind::for_loop, name());
-      while (accept(",")) loop->word.append(",").append(name());
-      if (!accept_word("in")) complain("has a for without in");
-      loop->children.push_back(binary(0));
-      if (accept_word("if")) complain("has a for with a condition, which this version cannot do");
-      if (accept_word("recursive")) complain("has a recursive for, which this version cannot do");
-      end_of_tag();
-      loop->children.push_back(body({"else", "endfor"}));
-      if (ended_by_ == "else") complain("has a for with an else, which this version cannot do");
-      end_of_tag();
-      block.children.push_back(std::move(loop));
+      block.children.push_back(loop());
     } else if (word == "if") {
       block.children.push_back(conditional());
     } else if (word == "set") {
-      auto set = make(kind::set, name());
-      if (accept(".")) set->word.append(".").append(name());
-      if (!accept("=")) complain("has a set block, which this version cannot do");
-      set->children.push_back(expression());
+      block.children.push_back(set());
+    } else if (word == "macro") {
+      block.children.push_back(macro());
+    } else if (word == "break" || word == "continue") {
+      if (loops_ == 0) complain("has a " + word + " outside of a loop");
       end_of_tag();
-      block.children.push_back(std::move(set));
+      block.children.push_back(make(kind::leave, word));
     } else if (word == "generation" || word == "endgeneration") {
       end_of_tag();  // transformers' mark of what the assistant said; without effect on the text
     } else {
       complain("has the statement {% " + word + " %}, which this version cannot do");
     }
+  }
+
+  // Behind "for", through endfor.
+  node_ptr loop() {
+    auto n = make(kind::for_loop);
+    do n->words.push_back(name());
+    while (accept(","));
+    if (!accept_word("in")) complain("has a for without in");
+    n->children.push_back(binary(0));
+    node_ptr condition = accept_word("if") ? binary(0) : nullptr;
+    if (accept_word("recursive")) complain("has a recursive for, which this version cannot do");
+    end_of_tag();
+    ++loops_;
+    n->children.push_back(body({"else", "endfor"}));
+    --loops_;
+    n->children.push_back(std::move(condition));
+    n->children.push_back(nullptr);
+    if (ended_by_ == "else") {
+      end_of_tag();
+      n->children[3] = body({"endfor"});
+    }
+    end_of_tag();
+    return n;
+  }
+
+  // Behind "set": a value, or what stands up to endset.
+  node_ptr set() {
+    auto n = make(kind::set, name());
+    if (accept(".")) n->word.append(".").append(name());
+    if (accept("=")) {
+      n->children.push_back(expression());
+      end_of_tag();
+      return n;
+    }
+    n->k = kind::capture;
+    end_of_tag();
+    n->children.push_back(body({"endset"}));
+    end_of_tag();
+    return n;
+  }
+
+  // Behind "macro", through endmacro.
+  node_ptr macro() {
+    auto n = make(kind::macro, name());
+    expect("(");
+    for (bool first = true; ok() && !accept(")"); first = false) {
+      if (!first) expect(",");
+      n->words.push_back(name());
+      n->children.push_back(accept("=") ? expression() : nullptr);
+    }
+    end_of_tag();
+    const int outside = std::exchange(loops_, 0);
+    n->children.push_back(body({"endmacro"}));
+    loops_ = outside;
+    end_of_tag();
+    return n;
   }
 
   // Behind "if" or "elif", through endif.
@@ -374,13 +429,22 @@ class parser {
         value = accept("(") ? call(std::move(n)) : std::move(n);
       } else if (accept_word("is")) {
         const bool negated = accept_word("not");
-        value = make_with(kind::test, name(), std::move(value));
+        value = test_arguments(make_with(kind::test, name(), std::move(value)));
         if (negated) value = make_with(kind::unary, "not", std::move(value));
       } else {
         break;
       }
     }
     return value;
+  }
+
+  // A test's argument may stand in parentheses or, if it is one word, behind it.
+  node_ptr test_arguments(node_ptr n) {
+    if (accept("(")) return call(std::move(n));
+    const token& t = peek();
+    const bool word = t.k == token::kind::name && t.text != "and" && t.text != "or" && t.text != "not" && t.text != "if" && t.text != "else" && t.text != "in" && t.text != "is";
+    if (t.k == token::kind::string || t.k == token::kind::integer || word || (t.k == token::kind::op && t.text == "[")) n->children.push_back(primary());
+    return n;
   }
 
   // The arguments of a call or a filter, through the closing parenthesis.
@@ -462,6 +526,18 @@ class parser {
       auto n = make(kind::list);
       while (ok() && !accept("]")) {
         if (!n->children.empty()) expect(",");
+        if (accept("]")) break;
+        n->children.push_back(expression());
+      }
+      return n;
+    }
+    if (t.text == "{") {
+      auto n = make(kind::dict);
+      while (ok() && !accept("}")) {
+        if (!n->children.empty()) expect(",");
+        if (accept("}")) break;
+        n->children.push_back(expression());
+        expect(":");
         n->children.push_back(expression());
       }
       return n;
@@ -475,7 +551,7 @@ class parser {
   bool swallow_all_ = false, swallow_line_feed_ = false;
   std::vector<token> tokens_;
   std::size_t next_ = 0;
-  int depth_ = 0;
+  int depth_ = 0, loops_ = 0;
   std::string ended_by_;
   std::string problem_;
 };
@@ -530,7 +606,7 @@ bool equal(const json& a, const json& b) {
 
 std::string strip(const std::string& text, const std::string& set, bool left, bool right) {
   const auto goes = [&](char32_t c) {
-    if (set.empty()) return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
+    if (set.empty()) return is_python_space(c);
     for (std::size_t at = 0; at < set.size();) {
       if (next_code_point(set, at) == c) return true;
     }
@@ -589,9 +665,19 @@ class renderer {
     return nullptr;
   }
 
+  struct frame {
+    explicit frame(int& depth) : depth_(++depth) {}
+    ~frame() { --depth_; }
+    frame(const frame&) = delete;
+    frame& operator=(const frame&) = delete;
+    int& depth_;
+  };
+
   void run_statement(const node& n) {
+    const frame here(depth_);
     if (++steps_ > kMostSteps) complain("runs too long");
-    if (!ok()) return;
+    if (depth_ > kMostFrames) complain("calls macros within macros too deeply");
+    if (!ok() || leaving_ != nullptr) return;
     switch (n.k) {
       case kind::block:
         for (const node_ptr& c : n.children) run_statement(*c);
@@ -614,29 +700,64 @@ class renderer {
         }
         return;
       case kind::set:
-        return run_set(n);
+        return assign(n.word, evaluate(*n.children[0]));
+      case kind::capture:
+        return assign(n.word, {json(captured(*n.children[0]))});
+      case kind::macro:
+        macros_[n.word] = &n;
+        return;
+      case kind::leave:
+        leaving_ = &n;
+        return;
       default:
         complain("has an expression where a statement should be");
         return;
     }
   }
 
+  std::string captured(const node& body) {
+    std::string outside = std::exchange(out_, {});
+    run_statement(body);
+    return std::exchange(out_, std::move(outside));
+  }
+
+  // Binds the variables of a loop to one item; false at a problem.
+  bool bind(const node& n, const json& item, std::map<std::string, json>& scope) {
+    if (n.words.size() == 1) {
+      scope[n.words[0]] = item;
+      return true;
+    }
+    const json::array keys = keys_of(item);
+    const json::array& parts = item.is_object() ? keys : item.items();
+    if (parts.size() != n.words.size()) return complain("loops with several variables over items of another size", error_kind::input), false;
+    for (std::size_t i = 0; i < n.words.size(); ++i) scope[n.words[i]] = parts[i];
+    return true;
+  }
+
   // Names set inside a loop are gone after each round, as in Jinja; namespace() is what survives.
   void run_loop(const node& n) {
-    if (n.word.find(',') != std::string::npos) {
-      complain("loops with several variables, which this version cannot do");
-      return;
-    }
     const value list = evaluate(*n.children[0]);
     if (!ok()) return;
-    if (list.defined && !list.v.is_array() && !list.v.is_null()) {
+    if (list.defined && !list.v.is_array() && !list.v.is_object() && !list.v.is_null()) {
       complain("loops over what is no list");
       return;
     }
-    const auto& items = list.v.items();
+    json::array items;
+    const json::array keys = keys_of(list.v);
+    for (const json& item : list.v.is_object() ? keys : list.v.items()) {
+      if (n.children[2] != nullptr) {
+        scopes_.emplace_back();
+        const bool wanted = bind(n, item, scopes_.back()) && is_true(evaluate(*n.children[2]));
+        scopes_.pop_back();
+        if (!wanted) continue;
+      }
+      if (!ok() || !afford(64)) return;
+      items.push_back(item);
+    }
+    if (items.empty() && n.children[3] != nullptr) return run_statement(*n.children[3]);
     for (std::size_t i = 0; i < items.size() && ok(); ++i) {
       std::map<std::string, json> scope;
-      scope[n.word] = items[i];
+      if (!bind(n, items[i], scope)) return;
       json::object loop = {{"index", json(i + 1)},
                            {"index0", json(i)},
                            {"first", json(i == 0)},
@@ -650,27 +771,59 @@ class renderer {
       scopes_.push_back(std::move(scope));
       run_statement(*n.children[1]);
       scopes_.pop_back();
+      const node* const left = std::exchange(leaving_, nullptr);
+      if (left != nullptr && left->word == "break") return;
     }
   }
 
-  void run_set(const node& n) {
-    value x = evaluate(*n.children[0]);
+  void assign(const std::string& to, value x) {
     if (!ok()) return;
-    const std::size_t dot = n.word.find('.');
+    const std::size_t dot = to.find('.');
     if (dot == std::string::npos) {
-      scopes_.back()[n.word] = std::move(x.v);
+      scopes_.back()[to] = std::move(x.v);
       return;
     }
-    json* target = find(n.word.substr(0, dot));
+    json* target = find(to.substr(0, dot));
     if (target == nullptr || !target->is_object()) {
       complain("sets an attribute of what is no namespace", error_kind::input);
       return;
     }
-    target->set(n.word.substr(dot + 1), std::move(x.v));
+    target->set(to.substr(dot + 1), std::move(x.v));
+  }
+
+  // The text of a macro. It sees its parameters and what was set outside of loops and macros.
+  value run_macro(const node& m, const std::vector<json>& arguments, const json::object& keywords) {
+    if (arguments.size() > m.words.size()) return complain("calls the macro " + m.word + " with too many arguments", error_kind::input);
+    std::map<std::string, json> scope;
+    for (std::size_t i = 0; i < m.words.size(); ++i) {
+      const auto keyword = std::find_if(keywords.begin(), keywords.end(), [&](const auto& k) { return k.first == m.words[i]; });
+      if (i < arguments.size()) {
+        scope[m.words[i]] = arguments[i];
+      } else if (keyword != keywords.end()) {
+        scope[m.words[i]] = keyword->second;
+      } else if (m.children[i] != nullptr) {
+        scope[m.words[i]] = evaluate(*m.children[i]).v;
+      }
+    }
+    std::vector<std::map<std::string, json>> outside(std::make_move_iterator(scopes_.begin() + 1), std::make_move_iterator(scopes_.end()));
+    scopes_.resize(1);
+    scopes_.push_back(std::move(scope));
+    value text{json(captured(*m.children.back()))};
+    scopes_.resize(1);
+    scopes_.insert(scopes_.end(), std::make_move_iterator(outside.begin()), std::make_move_iterator(outside.end()));
+    return text;
+  }
+
+  static json::array keys_of(const json& object) {
+    json::array keys;
+    for (const auto& [key, v] : object.members()) keys.emplace_back(key);
+    return keys;
   }
 
   value evaluate(const node& n) {
+    const frame here(depth_);
     if (++steps_ > kMostSteps) return complain("runs too long");
+    if (depth_ > kMostFrames) return complain("calls macros within macros too deeply");
     if (!ok()) return {{}, false};
     switch (n.k) {
       case kind::literal:
@@ -683,6 +836,15 @@ class renderer {
         json::array list;
         for (const node_ptr& c : n.children) list.push_back(evaluate(*c).v);
         return {json(std::move(list))};
+      }
+      case kind::dict: {
+        json object = json::object{};
+        for (std::size_t i = 0; i + 1 < n.children.size(); i += 2) {
+          const value key = evaluate(*n.children[i]);
+          if (!key.v.is_string()) return complain("has a mapping with a key that is no text");
+          object.set(key.v.as_string(), evaluate(*n.children[i + 1]).v);
+        }
+        return {std::move(object)};
       }
       case kind::attribute:
         return member(evaluate(*n.children[0]), n.word);
@@ -723,8 +885,8 @@ class renderer {
 
   value element(const value& of, std::int64_t index) {
     if (!of.defined) return complain("asks an undefined value for an element", error_kind::input);
-    if (of.v.is_string()) return complain("takes a character out of a string, which this version cannot do");
-    const auto& items = of.v.items();
+    const json::array characters = of.v.is_string() ? characters_of(of.v.as_string()) : json::array();
+    const auto& items = of.v.is_string() ? characters : of.v.items();
     const auto size = static_cast<std::int64_t>(items.size());
     if (index < 0) index += size;
     return index < 0 || index >= size ? value{{}, false} : value{items[static_cast<std::size_t>(index)]};
@@ -733,8 +895,9 @@ class renderer {
   value slice(const node& n) {
     const value of = evaluate(*n.children[0]);
     const json from = evaluate(*n.children[1]).v, to = evaluate(*n.children[2]).v, by = evaluate(*n.children[3]).v;
-    if (!of.v.is_array()) return complain("slices what is no list");
-    const auto& items = of.v.items();
+    if (!of.v.is_array() && !of.v.is_string()) return complain("slices what is no list and no text");
+    const json::array characters = of.v.is_string() ? characters_of(of.v.as_string()) : json::array();
+    const auto& items = of.v.is_string() ? characters : of.v.items();
     const auto size = static_cast<std::int64_t>(items.size());
     const std::int64_t step = by.as_int(1);
     if (step == 0) return complain("slices with a step of zero", error_kind::input);
@@ -746,7 +909,42 @@ class renderer {
     const std::int64_t first = bound(from, step > 0 ? 0 : size - 1), last = bound(to, step > 0 ? size : -1);
     json::array out;
     for (std::int64_t i = first; step > 0 ? i < last : i > last; i += step) out.push_back(items[static_cast<std::size_t>(i)]);
-    return {json(std::move(out))};
+    return of.v.is_string() ? joined(out, "") : value{json(std::move(out))};
+  }
+
+  json::array characters_of(const std::string& text) {
+    json::array out;
+    if (!afford(text.size() * 64)) return out;
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t begin = at;
+      next_code_point(text, at);
+      out.emplace_back(text.substr(begin, at - begin));
+    }
+    return out;
+  }
+
+  value joined(const json::array& parts, const std::string& separator) {
+    std::string text;
+    for (const json& p : parts) {
+      const std::string part = to_text(p);
+      if (!afford(part.size() + separator.size())) return {{}, false};
+      if (&p != &parts.front()) text += separator;
+      text += part;
+    }
+    return {json(std::move(text))};
+  }
+
+  // str.replace; a count below 0 means all.
+  value replaced(const std::string& text, const std::string& from, const std::string& to, std::int64_t count) {
+    if (from.empty()) return complain("replaces an empty text, which this version cannot do");
+    std::string out;
+    std::size_t done = 0;
+    for (std::size_t at; count != 0 && (at = text.find(from, done)) != std::string::npos; --count) {
+      if (!afford(at - done + to.size())) return {{}, false};
+      out.append(text, done, at - done).append(to);
+      done = at + from.size();
+    }
+    return {json(out.append(text, done))};
   }
 
   value binary(const node& n) {
@@ -810,6 +1008,16 @@ class renderer {
     if (callee.k == kind::name && callee.word == "raise_exception") {
       return complain("refuses the conversation: " + (arguments.empty() ? std::string() : to_text(arguments[0])), error_kind::input);
     }
+    if (const auto m = callee.k == kind::name ? macros_.find(callee.word) : macros_.end(); m != macros_.end()) return run_macro(*m->second, arguments, keywords);
+    if (callee.k == kind::name && callee.word == "range" && !arguments.empty() && arguments.size() <= 2) {
+      constexpr std::int64_t kFar = std::int64_t{1} << 40;  // keeps the difference within 64 bits
+      const std::int64_t from = std::clamp(arguments.size() == 2 ? arguments[0].as_int() : 0, -kFar, kFar), to = std::clamp(arguments.back().as_int(), -kFar, kFar);
+      if (to - from > kMostRange) return complain("asks for a range of more than 100000 numbers");
+      json::array list;
+      for (std::int64_t i = from; i < to && afford(64); ++i) list.emplace_back(i);
+      return {json(std::move(list))};
+    }
+    if (callee.k == kind::name && callee.word == "dict" && arguments.empty()) return {json(std::move(keywords))};
     if (callee.k != kind::attribute) return complain("calls a function that this version does not have");
     const value of = evaluate(*callee.children[0]);
     const std::string first = !arguments.empty() && arguments[0].is_string() ? arguments[0].as_string() : std::string();
@@ -818,6 +1026,7 @@ class renderer {
       const json* found = of.v.find(first);
       return {found != nullptr ? *found : arguments.size() > 1 ? arguments[1] : json()};
     }
+    if (of.v.is_object() && (callee.word == "items" || callee.word == "keys" || callee.word == "values")) return entries(of.v, callee.word);
     if (!of.v.is_string()) return complain("calls the method " + callee.word + ", which this version does not have");
     const std::string& text = of.v.as_string();
     if (callee.word == "strip" || callee.word == "lstrip" || callee.word == "rstrip") {
@@ -827,10 +1036,20 @@ class renderer {
     if (callee.word == "endswith") return {json(text.ends_with(first))};
     if (callee.word == "upper") return {json(mapped(text, 'a', 'z'))};
     if (callee.word == "lower") return {json(mapped(text, 'A', 'Z'))};
+    if (callee.word == "capitalize") return {json(capitalize(text))};
+    if (callee.word == "title") return {json(titled(text))};
+    if (callee.word == "replace" && arguments.size() >= 2) return replaced(text, first, to_text(arguments[1]), arguments.size() > 2 ? arguments[2].as_int(-1) : -1);
+    if (callee.word == "join" && arguments.size() == 1) return joined(arguments[0].items(), text);
+    if (callee.word == "count" && !first.empty()) {
+      std::int64_t count = 0;
+      for (std::size_t at = 0; (at = text.find(first, at)) != std::string::npos; at += first.size()) ++count;
+      return {json(count)};
+    }
     if (callee.word == "split" && !first.empty()) {
       json::array parts;
       std::size_t begin = 0;
-      for (std::size_t end; (end = text.find(first, begin)) != std::string::npos; begin = end + first.size()) {
+      std::int64_t most = arguments.size() > 1 ? arguments[1].as_int(-1) : -1;
+      for (std::size_t end; most-- != 0 && (end = text.find(first, begin)) != std::string::npos; begin = end + first.size()) {
         parts.emplace_back(text.substr(begin, end - begin));
       }
       parts.emplace_back(text.substr(begin));
@@ -839,45 +1058,149 @@ class renderer {
     return complain("calls the method " + callee.word + ", which this version does not have");
   }
 
+  // Python's str.title for ASCII: a capital behind whatever is no letter.
+  static std::string titled(std::string text) {
+    bool inside = false;
+    for (char& c : text) {
+      const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || static_cast<unsigned char>(c) >= 0x80;
+      if (letter) c = mapped({c}, inside ? 'A' : 'a', inside ? 'Z' : 'z')[0];
+      inside = letter;
+    }
+    return text;
+  }
+
+  static value entries(const json& object, const std::string& which) {
+    json::array out;
+    for (const auto& [key, v] : object.members()) {
+      if (which == "keys") out.emplace_back(key);
+      if (which == "values") out.push_back(v);
+      if (which == "items") out.emplace_back(json::array{json(key), v});
+    }
+    return {json(std::move(out))};
+  }
+
   value filter(const node& n) {
     const value x = evaluate(*n.children[0]);
     if (!ok()) return x;
-    if (n.word == "trim") return {json(strip(to_text(x.v), {}, true, true))};
-    if (n.word == "length" || n.word == "count") {
+    const std::string& name = n.word;
+    if (name == "default" || name == "d") return x.defined || n.children.size() < 2 ? x : evaluate(*n.children[1]);
+    std::vector<json> arguments;
+    json keywords = json::object{};
+    for (std::size_t i = 1; i < n.children.size(); ++i) {
+      value a = evaluate(*n.children[i]);
+      if (n.words[i].empty()) {
+        arguments.push_back(std::move(a.v));
+      } else {
+        keywords.set(n.words[i], std::move(a.v));
+      }
+    }
+    if (!ok()) return {{}, false};
+    const std::string first = arguments.empty() ? std::string() : to_text(arguments[0]);
+    if (name == "map" || name == "selectattr" || name == "rejectattr" || name == "select" || name == "reject") return filter_items(name, x.v, arguments, keywords);
+    if (name == "join") {
+      const std::string attribute = keywords.at("attribute").as_string();
+      json::array parts;
+      for (const json& item : x.v.items()) parts.push_back(attribute.empty() ? item : item.at(attribute));
+      return joined(parts, first);
+    }
+    if (name == "replace" && arguments.size() >= 2) return replaced(to_text(x.v), first, to_text(arguments[1]), arguments.size() > 2 ? arguments[2].as_int(-1) : -1);
+    if (name == "items") return entries(x.v, "items");
+    return plain_filter(name, x, keywords);
+  }
+
+  value plain_filter(const std::string& name, const value& x, const json& keywords = json(json::object{})) {
+    if (name == "trim") return {json(strip(to_text(x.v), {}, true, true))};
+    if (name == "length" || name == "count") {
       if (!x.v.is_string()) return {json(x.v.is_object() ? x.v.members().size() : x.v.items().size())};
       std::int64_t points = 0;
       for (std::size_t at = 0; at < x.v.as_string().size(); ++points) next_code_point(x.v.as_string(), at);
       return {json(points)};
     }
-    if (n.word == "upper") return {json(mapped(to_text(x.v), 'a', 'z'))};
-    if (n.word == "lower") return {json(mapped(to_text(x.v), 'A', 'Z'))};
-    if (n.word == "string") return {json(to_text(x.v))};
-    if (n.word == "list" && x.v.is_array()) return x;
-    if (n.word == "safe") return x;
-    if (n.word == "first") return element(x, 0);
-    if (n.word == "last") return element(x, -1);
-    if (n.word == "default") return x.defined || n.children.size() < 2 ? x : evaluate(*n.children[1]);
-    if (n.word == "tojson") return {json(io::dump(x.v, {.indent = -1, .ensure_ascii = false}))};
-    return complain("uses the filter " + n.word + ", which this version does not have");
+    if (name == "upper") return {json(mapped(to_text(x.v), 'a', 'z'))};
+    if (name == "lower") return {json(mapped(to_text(x.v), 'A', 'Z'))};
+    if (name == "capitalize") return {json(capitalize(to_text(x.v)))};
+    if (name == "title") return {json(titled(to_text(x.v)))};
+    if (name == "string") return {json(to_text(x.v))};
+    if (name == "list" && x.v.is_array()) return x;
+    if (name == "list" && x.v.is_object()) return {json(keys_of(x.v))};
+    if (name == "list" && x.v.is_string()) return {json(characters_of(x.v.as_string()))};
+    if (name == "reverse" && x.v.is_array()) {
+      json::array turned(x.v.items().rbegin(), x.v.items().rend());
+      return {json(std::move(turned))};
+    }
+    if (name == "int" && x.v.is_number()) return {json(x.v.as_int(static_cast<std::int64_t>(x.v.as_double())))};
+    if (name == "safe") return x;
+    if (name == "first") return element(x, 0);
+    if (name == "last") return element(x, -1);
+    if (name == "tojson") {
+      const std::int64_t indent = keywords.at("indent").as_int(-1);
+      return {json(io::dump(x.v, {.indent = static_cast<int>(std::clamp<std::int64_t>(indent, -1, 16)), .ensure_ascii = false}))};
+    }
+    return complain("uses the filter " + name + ", which this version does not have");
+  }
+
+  // map, select, reject and their forms that look at an attribute.
+  value filter_items(const std::string& name, const json& list, const std::vector<json>& arguments, const json& keywords) {
+    json::array out;
+    const bool by_attribute = name.ends_with("attr");
+    const bool reject = name.starts_with("reject");
+    const std::size_t test_at = by_attribute ? 1 : 0;
+    const std::string first = arguments.empty() ? std::string() : to_text(arguments[0]);
+    for (const json& item : list.items()) {
+      if (++steps_ > kMostSteps) return complain("runs too long");
+      if (name == "map") {
+        const json* const attribute = keywords.find("attribute");
+        const value mapped_item = attribute != nullptr ? value{item.at(attribute->as_string())} : plain_filter(first, {item});
+        if (!ok()) return {{}, false};
+        out.push_back(mapped_item.v);
+        continue;
+      }
+      const json* const found = by_attribute ? item.find(first) : &item;
+      const value x = found == nullptr ? value{{}, false} : value{*found};
+      const bool passes = arguments.size() <= test_at ? is_true(x) : holds(to_text(arguments[test_at]), x, {arguments.begin() + static_cast<std::ptrdiff_t>(test_at) + 1, arguments.end()});
+      if (!ok()) return {{}, false};
+      if (passes != reject) out.push_back(item);
+    }
+    return {json(std::move(out))};
   }
 
   value test(const node& n) {
     const value x = evaluate(*n.children[0]);
-    if (n.word == "defined") return {json(x.defined)};
-    if (n.word == "undefined") return {json(!x.defined)};
-    if (n.word == "none") return {json(x.defined && x.v.is_null())};
-    if (n.word == "string") return {json(x.v.is_string())};
-    if (n.word == "mapping") return {json(x.v.is_object())};
-    if (n.word == "sequence" || n.word == "iterable") return {json(x.v.is_array() || x.v.is_string() || x.v.is_object())};
-    if (n.word == "true") return {json(x.v.is_bool() && x.v.as_bool())};
-    if (n.word == "false") return {json(x.v.is_bool() && !x.v.as_bool())};
-    if (n.word == "number") return {json(x.v.is_number())};
-    return complain("uses the test \"is " + n.word + "\", which this version does not have");
+    std::vector<json> arguments;
+    for (std::size_t i = 1; i < n.children.size(); ++i) arguments.push_back(evaluate(*n.children[i]).v);
+    if (!ok()) return {{}, false};
+    return {json(holds(n.word, x, arguments))};
+  }
+
+  bool holds(const std::string& name, const value& x, const std::vector<json>& arguments) {
+    if (name == "defined") return x.defined;
+    if (name == "undefined") return !x.defined;
+    if (name == "none") return x.defined && x.v.is_null();
+    if (name == "string") return x.v.is_string();
+    if (name == "mapping") return x.v.is_object();
+    if (name == "sequence" || name == "iterable") return x.v.is_array() || x.v.is_string() || x.v.is_object();
+    if (name == "boolean") return x.v.is_bool();
+    if (name == "true") return x.v.is_bool() && x.v.as_bool();
+    if (name == "false") return x.v.is_bool() && !x.v.as_bool();
+    if (name == "number") return x.v.is_number();
+    if (name == "integer") return x.v.is_int();
+    if ((name == "odd" || name == "even") && x.v.is_int()) return (x.v.as_int() % 2 != 0) == (name == "odd");
+    if (arguments.size() == 1) {
+      const bool same = x.defined && equal(x.v, arguments[0]);
+      if (name == "equalto" || name == "eq" || name == "sameas") return same;
+      if (name == "ne") return !same;
+      if (name == "in") return std::any_of(arguments[0].items().begin(), arguments[0].items().end(), [&](const json& i) { return equal(i, x.v); });
+    }
+    complain("uses the test \"is " + name + "\", which this version does not have");
+    return false;
   }
 
   std::vector<std::map<std::string, json>> scopes_;
   std::string out_;
+  std::map<std::string, const node*> macros_;
+  const node* leaving_ = nullptr;  // the break or continue that a loop is being left by
   std::uint64_t steps_ = 0, bytes_ = 0;
+  int depth_ = 0;
   error problem_;
 };
 

@@ -16,8 +16,10 @@ struct chat_message {
   std::string role, content;
 };
 
-/// A parsed template. Statements for, if, set; expressions with the usual operators, inline if, subscripts, slices, the tests and filters that
-/// templates use, methods of strings, namespace() and raise_exception(); white space as transformers sets it (trim_blocks, lstrip_blocks).
+/// A parsed template. Statements for (several variables, a condition, else, break, continue), if, set (blocks too) and macro; expressions with the usual
+/// operators, inline if, subscripts, slices, lists and mappings, the tests, filters and methods that templates use, namespace(), range() and
+/// raise_exception(); white space as transformers sets it (trim_blocks, lstrip_blocks). strftime_now is not defined, so that a text does not depend on the
+/// day that it is made: templates that ask for it fall back to a fixed date. Nesting, steps and memory of a template are bounded.
 class chat_template {
  public:
   /// error_kind::unsupported names the first statement or operator that it does not know.
