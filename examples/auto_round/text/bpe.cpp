@@ -55,6 +55,11 @@ void append_byte_char(std::string& out, unsigned char byte) {
 
 int byte_of_char(char32_t c) { return c < kByteChars.of_char.size() ? kByteChars.of_char[c] : -1; }
 
+std::string byte_token_name(unsigned char byte) {
+  constexpr char kDigits[] = "0123456789ABCDEF";
+  return {'<', '0', 'x', kDigits[byte >> 4], kDigits[byte & 15], '>'};
+}
+
 result<bpe> bpe::from_json(io::json& model) {
   json_fields f(model, "model BPE");
   const std::string type = f.text("type", "BPE");
@@ -68,7 +73,7 @@ result<bpe> bpe::from_json(io::json& model) {
   out.ignore_merges_ = f.flag("ignore_merges", false);
   if (!dropout.is_number() && !dropout.is_null()) f.complain("needs a number for \"dropout\"");
   if (!f.ok()) return f.failure();
-  if (type != "BPE") return fail(error_kind::unsupported, "the tokenizer's model is of type \"" + type + "\"; this version reads BPE");
+  if (type != "BPE") return fail(error_kind::unsupported, "the tokenizer's model is of type \"" + type + "\"; this version reads BPE, Unigram, WordPiece and WordLevel");
   if (!prefix.empty())
     return fail(error_kind::unsupported, "the tokenizer's BPE model has a continuing_subword_prefix, which this version cannot do");
   if (dropout.as_double() != 0) return fail(error_kind::unsupported, "the tokenizer's BPE model has dropout, so its result is random");
@@ -78,11 +83,7 @@ result<bpe> bpe::from_json(io::json& model) {
     out.unknown_id_ = out.id_of(unknown);
     if (out.unknown_id_ < 0) return fail(error_kind::input, "the unk_token \"" + unknown + "\" is not in the vocabulary");
   }
-  for (unsigned b = 0; b < 256; ++b) {
-    constexpr char kDigits[] = "0123456789ABCDEF";
-    const char name[] = {'<', '0', 'x', kDigits[b >> 4], kDigits[b & 15], '>'};
-    out.byte_ids_[b] = out.id_of({name, sizeof name});
-  }
+  for (unsigned b = 0; b < 256; ++b) out.byte_ids_[b] = out.id_of(byte_token_name(static_cast<unsigned char>(b)));
   if (auto r = out.read_merges(model); !r) return forward_error(r);
   return out;
 }

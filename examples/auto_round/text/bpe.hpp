@@ -25,6 +25,8 @@ using string_map = std::unordered_map<std::string, T, string_hash, std::equal_to
 void append_byte_char(std::string& out, unsigned char byte);
 /// The byte that a code point stands for there, -1 if for none.
 int byte_of_char(char32_t c);
+/// "<0xNN>", the token of a byte in vocabularies with byte fallback.
+std::string byte_token_name(unsigned char byte);
 
 class bpe {
  public:

@@ -103,6 +103,31 @@ tokens metaspace(tokens list, const std::string& replacement, bool prepended) {
   return list;
 }
 
+// English as WordPiece's clean_up_tokenization_spaces writes it.
+void clean_up(std::string& text) {
+  constexpr std::pair<std::string_view, std::string_view> kRules[] = {{" .", "."},    {" ?", "?"},     {" !", "!"},   {" ,", ","},   {" ' ", "'"}, {" n't", "n't"},
+                                                                      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kRules) {
+    for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  }
+}
+
+// A blank in front of every token but the first; tokens with the prefix go on with the word before them.
+tokens word_piece(tokens list, const std::string& prefix, bool cleanup) {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    std::string& token = list[i];
+    if (i > 0) {
+      if (token.starts_with(prefix)) {
+        token.erase(0, prefix.size());
+      } else {
+        token.insert(0, 1, ' ');
+      }
+    }
+    if (cleanup) clean_up(token);
+  }
+  return list;
+}
+
 tokens replace(tokens list, const regex& pattern, const std::string& content) {
   regex::workspace space;
   std::vector<span_match> found;
@@ -147,6 +172,10 @@ result<void> read_steps(const io::json& part, std::vector<step>& steps) {
     if (replacement.empty()) f.complain("needs a character for \"replacement\"");
     const bool prepended = scheme != "never";
     steps.emplace_back([replacement, prepended](tokens list) { return metaspace(std::move(list), replacement, prepended); });
+  } else if (type == "WordPiece") {
+    const std::string prefix = f.text("prefix", "##");
+    const bool cleanup = f.flag("cleanup", true);
+    steps.emplace_back([prefix, cleanup](tokens list) { return word_piece(std::move(list), prefix, cleanup); });
   } else if (type == "Replace") {
     const auto pattern = read_pattern(part.at("pattern"), "decoder Replace");
     if (!pattern) return forward_error(pattern);

@@ -12,7 +12,7 @@ namespace auto_round::text {
 
 class decoder {
  public:
-  /// ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip, Sequence, or null. error_kind::unsupported names any other.
+  /// ByteLevel, Metaspace, WordPiece, Replace, ByteFallback, Fuse, Strip, Sequence, or null. error_kind::unsupported names any other.
   static result<decoder> from_json(const io::json& part);
   decoder();
   decoder(decoder&&) noexcept;

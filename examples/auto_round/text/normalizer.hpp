@@ -13,7 +13,7 @@ namespace auto_round::text {
 
 class normalizer {
  public:
-  /// NFC, NFD, NFKC, NFKD, Lowercase, Replace, Prepend, Strip, Sequence, or null. error_kind::unsupported names any other.
+  /// NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Replace, Prepend, Strip, Precompiled, Nmt, BertNormalizer, Sequence, or null. error_kind::unsupported names any other.
   static result<normalizer> from_json(const io::json& part);
   normalizer();
   normalizer(normalizer&&) noexcept;

@@ -223,6 +223,9 @@ result<void> read_stages(const io::json& part, stages& out) {
     added = add_split(out, "[" + word + "]+|[^" + word + "\\s]+", behavior::removed, true);
   } else if (type == "WhitespaceSplit") {
     added = add_split(out, "\\s", behavior::removed, false);
+  } else if (type == "BertPreTokenizer") {
+    added = add_split(out, "\\s", behavior::removed, false);
+    if (added) added = add_split(out, kPunctuation, behavior::isolated, false);
   } else if (type == "Metaspace") {
     const std::string replacement = f.text("replacement", "\xE2\x96\x81");
     const std::string scheme = f.text("prepend_scheme", "always");

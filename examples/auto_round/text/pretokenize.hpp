@@ -35,7 +35,8 @@ class pretokenizer {
     std::string text;
   };
 
-  /// ByteLevel, Split, Digits, Whitespace, WhitespaceSplit, Punctuation, Metaspace, Sequence, or null. error_kind::unsupported names any other.
+  /// ByteLevel, Split, Digits, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, Metaspace, Sequence, or null. error_kind::unsupported names any other.
+  /// One difference to the package: where a normalizer drops the beginning of a text, Metaspace with prepend_scheme "first" still prepends.
   static result<pretokenizer> from_json(const io::json& part);
   pretokenizer();
   pretokenizer(pretokenizer&&) noexcept;

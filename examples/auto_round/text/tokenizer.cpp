@@ -9,12 +9,12 @@
 #include "io/file.hpp"
 #include "io/json.hpp"
 #include "text/added_tokens.hpp"
-#include "text/bpe.hpp"
 #include "text/decoder.hpp"
 #include "text/json_fields.hpp"
 #include "text/normalizer.hpp"
 #include "text/post_processor.hpp"
 #include "text/pretokenize.hpp"
+#include "text/token_model.hpp"
 #include "text/unicode.hpp"
 
 namespace auto_round::text {
@@ -26,7 +26,7 @@ constexpr std::size_t kLongestAddedToken = 4096;
 /// Everything that encoding one text needs besides the tokenizer itself. Kept between texts: the memory of pieces makes encoding fast.
 struct scratch {
   pretokenizer::workspace cutter;
-  bpe::memory memory;
+  token_model::memory memory;
   std::vector<text_part> raw_parts, parts;
   pieces work;
 };
@@ -44,7 +44,7 @@ std::string token_text(const io::json& v) { return v.is_object() ? v.at("content
 }  // namespace
 
 struct tokenizer::impl {
-  bpe model;
+  token_model model;
   normalizer normal;
   pretokenizer cutter;
   post_processor post;
@@ -200,11 +200,12 @@ result<std::vector<std::int32_t>> tokenizer::impl::encode_text(std::string_view 
       if (ids->size() >= most) break;
       if (p.id >= 0) {
         ids->push_back(p.id);
-      } else {
-        model.encode(s->work.view(p), s->work.byte_level, s->memory, *ids);
+      } else if (auto encoded = model.encode(s->work.view(p), s->work.byte_level, s->memory, *ids); !encoded) {
+        ids = forward_error(encoded);
+        break;
       }
     }
-    if (ids->size() > most) ids->resize(most);
+    if (ids && ids->size() > most) ids->resize(most);
   }
   return_scratch(std::move(s));
   return ids;
@@ -248,7 +249,7 @@ result<tokenizer> tokenizer::parse(std::string_view tokenizer_json, std::string_
   tokenizer out;
   out.impl_ = std::make_unique<impl>(std::move(*word));
   impl& t = *out.impl_;
-  auto model = bpe::from_json(model_field->second);
+  auto model = token_model::from_json(model_field->second);
   if (!model) return named(model, name);
   t.model = std::move(*model);
   auto normal = normalizer::from_json(root->at("normalizer"));

@@ -166,6 +166,19 @@ std::string to_lower(std::string_view text) {
   return out;
 }
 
+std::size_t grapheme_end(std::string_view text, std::size_t at) {
+  utf8proc_int32_t state = 0;
+  auto last = static_cast<utf8proc_int32_t>(next_code_point(text, at));
+  while (at < text.size()) {
+    std::size_t behind = at;
+    const auto next = static_cast<utf8proc_int32_t>(next_code_point(text, behind));
+    if (utf8proc_grapheme_break_stateful(last, next, &state)) break;
+    last = next;
+    at = behind;
+  }
+  return at;
+}
+
 bool is_white_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
          c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;

@@ -22,6 +22,9 @@ std::string normalize(std::string_view text, normal_form form);
 /// Full lower case of each code point by itself (no final sigma), as Rust's char::to_lowercase with Unicode 17.
 std::string to_lower(std::string_view text);
 
+/// Where the extended grapheme cluster that begins at `text[at]` ends (Unicode 15).
+std::size_t grapheme_end(std::string_view text, std::size_t at);
+
 /// The 25 code points with the property White_Space.
 bool is_white_space(char32_t c);
 
