@@ -54,7 +54,7 @@ struct golden_export {
 
 bool is_integer(const std::string& scheme) { return scheme.starts_with("W"); }
 
-/// Formats of this test, without what is decided layer by layer elsewhere (layer_config, the head).
+/// Formats of this test, without the head; rules for layers where the configuration does not repeat how they were written.
 bool in_scope(const ordered_json& e) {
   if (e.contains("error")) return false;
   const std::string format = e.value("format", ""), scheme = e.value("scheme", "");
@@ -62,7 +62,7 @@ bool in_scope(const ordered_json& e) {
                     (format == "auto_round" && !is_integer(scheme) && scheme != "BF16");
   if (!ours) return false;
   if (!e.contains("options")) return true;
-  return !e["options"].contains("layer_config") && !e["options"].contains("quant_lm_head");
+  return !e["options"].contains("quant_lm_head") && (format == "llm_compressor" || !e["options"].contains("layer_config"));
 }
 
 std::vector<golden_export> exports() {
@@ -90,6 +90,50 @@ std::string write_calibration(const fs::path& to) {
   std::ofstream out(to);
   for (const std::string& l : lines) out << l;
   return to.string();
+}
+
+/// All safetensors files of a folder, and their tensors.
+struct folder {
+  std::vector<std::unique_ptr<golden::file>> files;
+  std::map<std::string, golden::tensor> tensors;
+
+  explicit folder(const fs::path& dir) {
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::directory_iterator(dir)) {
+      if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
+    }
+    for (const fs::path& p : paths) {
+      files.push_back(std::make_unique<golden::file>(p));
+      for (const auto& [name, t] : files.back()->tensors()) EXPECT_TRUE(tensors.emplace(name, t).second) << name << " is stored twice";
+    }
+  }
+};
+
+/// The schemes of single layers: a rule is for a layer of that name, or for all whose names contain it.
+std::map<std::string, ar::scheme_fields> layer_schemes(const golden_export& e, const auto_round::plan::request& q) {
+  std::map<std::string, ar::scheme_fields> found;
+  const ordered_json& rules = e.option("layer_config");
+  if (rules.is_null()) return found;
+  for (const auto& [pattern, rule] : rules.items()) {
+    std::string preset = q.scheme;
+    auto_round::plan::scheme_overrides o;
+    if (rule.is_string()) {
+      preset = rule.get<std::string>();
+    } else {
+      o.bits = rule.at("bits").get<std::int64_t>();
+      if (rule.contains("act_bits")) o.act_bits = rule["act_bits"].get<std::int64_t>();
+      if (rule.contains("data_type")) o.data_type = rule["data_type"].get<std::string>();
+      if (rule.contains("act_data_type")) o.act_data_type = rule["act_data_type"].get<std::string>();
+    }
+    const auto scheme = auto_round::plan::resolve_scheme(preset, o, q.formats);
+    EXPECT_TRUE(scheme.has_value()) << pattern;
+    const folder source(formats() / "models" / e.text("model"));
+    for (const auto& [name, t] : source.tensors) {
+      const std::string layer = name.substr(0, name.rfind('.'));
+      if (name.ends_with("_proj.weight") && layer.find(pattern) != std::string::npos) found.insert_or_assign(layer, *scheme);
+    }
+  }
+  return found;
 }
 
 /// The golden model with a tokenizer that this program reads; its own is of another kind, and the samples are ids already.
@@ -132,25 +176,9 @@ auto_round::command::run_options options_for(const golden_export& e, const fs::p
     q.attention.cache = attention_scales::type::fp8;
   }
   q.attention.last_batch = true;
+  q.layer_schemes = layer_schemes(e, q);
   return o;
 }
-
-/// All safetensors files of a folder, and their tensors.
-struct folder {
-  std::vector<std::unique_ptr<golden::file>> files;
-  std::map<std::string, golden::tensor> tensors;
-
-  explicit folder(const fs::path& dir) {
-    std::vector<fs::path> paths;
-    for (const auto& entry : fs::directory_iterator(dir)) {
-      if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
-    }
-    for (const fs::path& p : paths) {
-      files.push_back(std::make_unique<golden::file>(p));
-      for (const auto& [name, t] : files.back()->tensors()) EXPECT_TRUE(tensors.emplace(name, t).second) << name << " is stored twice";
-    }
-  }
-};
 
 bool same(const golden::tensor& a, const golden::tensor& b) {
   return a.dtype == b.dtype && a.shape == b.shape && a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0;
@@ -203,7 +231,7 @@ void expect_tensors(const golden_export& e, const fs::path& ours_dir) {
     ASSERT_EQ(own.dtype, t.dtype) << name;
     if (e.searched() && !e.model_free()) {
       bytes += t.bytes;
-      for (std::size_t i = 0; i < t.bytes; ++i) different += static_cast<const std::uint8_t*>(t.data)[i] != static_cast<const std::uint8_t*>(own.data)[i] ? 1 : 0;
+      for (std::size_t i = 0; i < t.bytes; ++i) different += static_cast<const std::uint8_t*>(t.data)[i] != static_cast<const std::uint8_t*>(own.data)[i] ? 1u : 0u;
       continue;
     }
     if (e.model_free() && e.text("scheme") == "NVFP4_E5M3" && name.ends_with(".weight_packed")) {
@@ -215,7 +243,7 @@ void expect_tensors(const golden_export& e, const fs::path& ours_dir) {
       const auto a = own.as<std::uint8_t>(), b = t.as<std::uint8_t>();
       for (std::size_t i = 0; i < a.size(); ++i) {
         EXPECT_LE(std::abs(a[i] - b[i]), 1) << name << " " << i;
-        off += a[i] != b[i] ? 1 : 0;
+        off += a[i] != b[i] ? 1u : 0u;
       }
       continue;
     }
