@@ -181,9 +181,9 @@ class quantize final : public command {
     o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
     o.refuse("enable_lfq", true, "is not supported");
     o.refuse("enable_neuqi", false, "is not supported");
-    o.refuse("tasks,task", true, "tasks are not supported so far; `auto-round eval` gives perplexity and KL divergence");
-    o.refuse("eval_bs,limit,num_fewshot,eval_gen_kwargs,eval_backend,eval_model_dtype,vllm_args", true, "tasks are not supported so far");
-    o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "tasks are not supported so far");
+    o.refuse("tasks,task", true, "tasks are not run after quantization; `auto-round eval --model OUT --tasks NAMES --task_dir DIR` scores the finished folder");
+    o.refuse("eval_bs,limit,num_fewshot,eval_gen_kwargs,eval_backend,eval_model_dtype,vllm_args", true, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
+    o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
     o.refuse("quant_nontext_module,mllm", false, "only text models are supported");
     o.refuse("template,extra_data_dir,prompt,prompt_file", true, "only text models are supported");
     o.notice("resume", false, "an interrupted run is always gone on with: the same command finds its journal beside the output folder");
