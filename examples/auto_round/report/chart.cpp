@@ -11,7 +11,7 @@ namespace auto_round::report {
 namespace {
 
 // Units of the view box; the browser scales it to the width of its column.
-constexpr double kWidth = 480, kHeight = 250, kLeft = 62, kRight = 12, kTop = 12, kBottom = 40;
+constexpr double kWidth = 480, kHeight = 250, kLeft = 80, kRight = 12, kTop = 12, kBottom = 40;
 constexpr std::size_t kColors = 8;
 
 std::string number(double v) {
