@@ -1,6 +1,6 @@
 // links: ar_export
-// Folders of packed integers as other programs write them: AutoGPTQ and GPTQModel, AutoAWQ, mlx-lm. Weights are what their own formulas say, packed here
-// code by code; configurations that contradict the tensors, or that we cannot read, are errors and never other weights.
+// Folders of packed integers as other programs write them: AutoGPTQ and GPTQModel, AutoAWQ, mlx-lm. Weights are what their own formulas say, packed
+// here code by code; configurations that contradict the tensors, or that we cannot read, are errors and never other weights.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -71,7 +71,9 @@ template <class Codec>
 void add_words(support::tiny_model& m, const contents& c, ar::zero_convention convention, bool g_idx) {
   const ar::matrix_shape words = ar::packed_shape(Codec{}, c.bits, rows, cols), zeros = ar::packed_zero_shape(Codec{}, c.bits, rows, c.groups);
   std::vector<std::uint32_t> w(words.rows * words.cols), z(zeros.rows * zeros.cols);
-  ASSERT_EQ(ar::pack(Codec{}, c.bits, ar::matrix_view<const std::uint8_t>(c.code.data(), rows, cols), ar::matrix_view<std::uint32_t>(w.data(), words.rows, words.cols)), ar::errc::ok);
+  ASSERT_EQ(ar::pack(Codec{}, c.bits, ar::matrix_view<const std::uint8_t>(c.code.data(), rows, cols),
+                     ar::matrix_view<std::uint32_t>(w.data(), words.rows, words.cols)),
+            ar::errc::ok);
   ASSERT_EQ(ar::pack_zeros(Codec{}, convention, c.bits, ar::matrix_view<const std::int32_t>(c.zero.data(), rows, c.groups),
                            ar::matrix_view<std::uint32_t>(z.data(), zeros.rows, zeros.cols)),
             ar::errc::ok);
@@ -85,7 +87,8 @@ void add_words(support::tiny_model& m, const contents& c, ar::zero_convention co
 void add_mlx(support::tiny_model& m, const contents& c) {
   const ar::matrix_shape words = ar::packed_shape(ar::mlx_uint32{}, c.bits, rows, cols);
   std::vector<std::uint32_t> w(words.rows * words.cols);
-  ASSERT_EQ(ar::pack(ar::mlx_uint32{}, c.bits, ar::matrix_view<const std::uint8_t>(c.code.data(), rows, cols), ar::matrix_view<std::uint32_t>(w.data(), words.rows, words.cols)),
+  ASSERT_EQ(ar::pack(ar::mlx_uint32{}, c.bits, ar::matrix_view<const std::uint8_t>(c.code.data(), rows, cols),
+                     ar::matrix_view<std::uint32_t>(w.data(), words.rows, words.cols)),
             ar::errc::ok);
   std::vector<float> bias(c.scale.size());
   for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = -0.125f * static_cast<float>(c.zero[i]);
@@ -97,7 +100,8 @@ void add_mlx(support::tiny_model& m, const contents& c) {
 class ForeignFolders : public testing::Test {
  protected:
   ordered_json gptq(const ordered_json& more = {}) const {
-    ordered_json q = {{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 32}, {"desc_act", false}, {"sym", false}, {"dynamic", {{std::string("-:") + others + ".*", ordered_json::object()}}}};
+    ordered_json q = {{"quant_method", "gptq"}, {"bits", 4},    {"group_size", 32},
+                      {"desc_act", false},      {"sym", false}, {"dynamic", {{std::string("-:") + others + ".*", ordered_json::object()}}}};
     if (!more.is_null()) q.update(more);
     return q;
   }
@@ -135,7 +139,8 @@ TEST_F(ForeignFolders, GptqWithZeroPointsLessOneAndAsTheyAre) {
     add_words<ar::gptq_int32>(m_, c, ar::zero_convention::v1, true);
     m_.config["quantization_config"] = gptq({{"bits", bits}});
     expect_weight(c.weight());
-    m_.config["quantization_config"] = gptq({{"bits", bits}, {"checkpoint_format", "gptq"}, {"pack_dtype", "int32"}, {"meta", {{"quantizer", {"gptqmodel:2.0.0"}}}}});
+    m_.config["quantization_config"] =
+        gptq({{"bits", bits}, {"checkpoint_format", "gptq"}, {"pack_dtype", "int32"}, {"meta", {{"quantizer", {"gptqmodel:2.0.0"}}}}});
     expect_weight(c.weight());
     add_words<ar::gptq_int32>(m_, c, ar::zero_convention::v2, false);
     m_.config["quantization_config"] = gptq({{"bits", bits}, {"checkpoint_format", "gptq_v2"}});
@@ -204,10 +209,12 @@ TEST_F(ForeignFolders, GptqLayersWithRulesOfTheirOwn) {
   m_.config["quantization_config"] = q;
   expect_weight(c.weight());
   // Patterns are matched at the start of a name.
-  q["dynamic"] = {{"self_attn", {{"bits", 2}}}, {"+:model.*\\.0.self_attn.q_proj", {{"bits", 8}, {"group_size", 64}}}, {"-:.*", ordered_json::object()}};
+  q["dynamic"] = {
+      {"self_attn", {{"bits", 2}}}, {"+:model.*\\.0.self_attn.q_proj", {{"bits", 8}, {"group_size", 64}}}, {"-:.*", ordered_json::object()}};
   m_.config["quantization_config"] = q;
   expect_weight(c.weight());
-  m_.config["quantization_config"] = gptq({{"bits", 8}, {"group_size", 64}, {"dynamic", ordered_json::object()}, {"modules_in_block_to_quantize", {{"self_attn.q_proj"}}}});
+  m_.config["quantization_config"] =
+      gptq({{"bits", 8}, {"group_size", 64}, {"dynamic", ordered_json::object()}, {"modules_in_block_to_quantize", {{"self_attn.q_proj"}}}});
   const auto opened = open();
   ASSERT_TRUE(opened.has_value()) << describe(opened.error());
   const auto checked = (*opened)->check();
@@ -219,7 +226,8 @@ TEST_F(ForeignFolders, AwqOfAutoAwq) {
   const contents c;
   add_words<ar::awq_int32>(m_, c, ar::zero_convention::v2, false);
   const ordered_json kept = {"lm_head", std::string("^") + others};
-  m_.config["quantization_config"] = {{"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"zero_point", true}, {"version", "gemm"}, {"modules_to_not_convert", kept}};
+  m_.config["quantization_config"] = {{"quant_method", "awq"}, {"bits", 4},         {"group_size", 32},
+                                      {"zero_point", true},    {"version", "gemm"}, {"modules_to_not_convert", kept}};
   expect_weight(c.weight());
   m_.config["quantization_config"]["version"] = "gemv";
   expect_error(error_kind::unsupported, {"gemv"});
@@ -227,7 +235,8 @@ TEST_F(ForeignFolders, AwqOfAutoAwq) {
   expect_weight(c.weight());
   m_.config.erase("quantization_config");
   std::filesystem::create_directories(dir_.path() / "model");
-  dir_.write("model/quant_config.json", ordered_json{{"zero_point", true}, {"q_group_size", 32}, {"w_bit", 4}, {"version", "GEMM"}, {"modules_to_not_convert", kept}}.dump());
+  dir_.write("model/quant_config.json",
+             ordered_json{{"zero_point", true}, {"q_group_size", 32}, {"w_bit", 4}, {"version", "GEMM"}, {"modules_to_not_convert", kept}}.dump());
   expect_weight(c.weight());
 }
 

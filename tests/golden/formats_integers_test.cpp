@@ -14,9 +14,11 @@
 
 #include "command/quantize_run.hpp"
 #include "export/export_imatrix.hpp"
+#include "export/export_verify.hpp"
 #include "support/golden_json.hpp"
 #include "support/temp_dir.hpp"
 #include "tune/importance.hpp"
+#include "tune/quantizer.hpp"
 
 namespace {
 
@@ -45,6 +47,7 @@ bool in_scope(const ordered_json& e) {
   if (scheme.empty() || scheme[0] != 'W' || !integer_formats.contains(format)) return false;
   if (e.contains("options")) {
     for (const auto& [key, value] : e["options"].items()) {
+      if (key == "layer_config" && (format == "auto_gptq" || format == "mlx")) continue;
       if (key != "sym" && key != "group_size" && key != "ignore_layers") return false;
     }
   }
@@ -76,9 +79,18 @@ auto_round::command::run_options options_for(const golden_export& e, const std::
   o.request.iters = 0;
   o.request.way = e.text("route") == "model_free" ? auto_round::plan::route::model_free : auto_round::plan::route::regular;
   if (e.facts.contains("options")) {
-    const auto& given = e.facts["options"];
+    ordered_json given = e.facts["options"];
     if (given.contains("sym")) o.request.overrides.sym = given["sym"].get<bool>();
     if (given.contains("group_size")) o.request.overrides.group_size = given["group_size"].get<std::int64_t>();
+    if (given.contains("layer_config")) {
+      // A pattern keeps layers in 16 bits, a name gives a layer another width.
+      for (const auto& [name, value] : given["layer_config"].items()) {
+        ar::scheme_fields own = *ar::find_preset(o.request.scheme);
+        own.bits = value["bits"].get<int>();
+        if (own.bits == 16) given["ignore_layers"] = name;
+        else o.request.layer_schemes[name] = own;
+      }
+    }
     if (given.contains("ignore_layers")) o.request.ignore_layers = given["ignore_layers"].get<std::string>();
   }
   if (e.facts.contains("save_options") && e.facts["save_options"].contains("max_shard_size")) {
@@ -154,6 +166,16 @@ std::string as_text(const fs::path& file) {
   return tree.dump(2) + text.substr(text.find_last_of('}') + 1);
 }
 
+void expect_configuration(const golden_export& e, const fs::path& out) {
+  const fs::path reference = formats() / "exports" / e.name;
+  for (const char* name : {"config.json", "quantization_config.json", "model.safetensors.index.json"}) {
+    ASSERT_EQ(fs::exists(out / name), fs::exists(reference / name)) << name;
+    if (fs::exists(out / name)) {
+      EXPECT_EQ(as_text(out / name), as_text(reference / name)) << name;
+    }
+  }
+}
+
 /// OPT-RTN of the original collects importance from the golden samples, one at a time.
 void weigh_by_importance(auto_round::command::run_options& o, const std::string& file) {
   const golden::file samples(formats() / "calib_ids.safetensors");
@@ -190,13 +212,7 @@ TEST_P(FormatsIntegers, HoldsTheTensorsAndTheConfigurationOfTheOriginal) {
   const auto outcome = auto_round::command::run_quantize(options);
   ASSERT_TRUE(outcome.has_value()) << auto_round::describe(outcome.error());
   expect_tensors(e, out);
-  const fs::path reference = formats() / "exports" / e.name;
-  for (const char* name : {"config.json", "quantization_config.json", "model.safetensors.index.json"}) {
-    ASSERT_EQ(fs::exists(out / name), fs::exists(reference / name)) << name;
-    if (fs::exists(out / name)) {
-      EXPECT_EQ(as_text(out / name), as_text(reference / name)) << name;
-    }
-  }
+  expect_configuration(e, out);
   for (const auto& name : e.facts["files"]) {
     const std::string file = name.get<std::string>();
     if (!file.starts_with(".")) {
@@ -213,6 +229,46 @@ INSTANTIATE_TEST_SUITE_P(Exports, FormatsIntegers, testing::ValuesIn(exports()),
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });
+
+// The head is packed as any layer and listed where loaders look for it. Decided here, as --quant_lm_head decides it.
+TEST(FormatsIntegersHead, IsWrittenAsTheOriginalWritesIt) {
+  using namespace auto_round;
+  std::size_t done = 0;
+  const ordered_json all = golden::read_json(formats() / "exports.json");
+  for (const std::string name : {"lmhead_gptq", "lmhead_mlx"}) {
+    const golden_export e{name, all.at(name)};
+    SCOPED_TRACE(name);
+    const auto source = exporting::open_model((formats() / "models" / e.text("model")).string());
+    ASSERT_TRUE(source.has_value());
+    plan::request wanted;
+    wanted.scheme = e.text("scheme");
+    wanted.formats = {e.text("format")};
+    wanted.how = exporting::method::rtn;
+    wanted.iters = 0;
+    wanted.way = plan::route::regular;
+    const auto made = plan::make_plan(wanted, **source);
+    ASSERT_TRUE(made.has_value()) << describe(made.error());
+    exporting::job run = made->jobs.front();
+    for (exporting::layer_decision& l : run.layers) l.quantize = true;
+    auto exporter = exporting::find(run.format)->make(run);
+    ASSERT_TRUE(exporter.has_value()) << describe(exporter.error());
+    const support::temp_dir dir;
+    ASSERT_TRUE((*exporter)->begin(dir.path().string()).has_value());
+    for (const exporting::layer_decision& l : run.layers) {
+      tune::rounding how;
+      how.weight_type = ar::real::bf16;
+      const auto layer = tune::quantize_layer(**source, l.name, l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), how);
+      ASSERT_TRUE(layer.has_value() && (*exporter)->add(*layer).has_value()) << l.name;
+    }
+    ASSERT_TRUE((*exporter)->finish().has_value());
+    const auto verified = exporting::verify_output(run, **exporter, dir.path().string());
+    EXPECT_TRUE(verified.has_value()) << describe(verified.error());
+    expect_tensors(e, dir.path());
+    expect_configuration(e, dir.path());
+    ++done;
+  }
+  EXPECT_EQ(done, 2u);
+}
 
 TEST(FormatsIntegersScope, CoversEveryFormatBothRoutesBothModesAndBothKindsOfZeroPoints) {
   std::set<std::string> routes, modes, formats_seen;

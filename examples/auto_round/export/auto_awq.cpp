@@ -48,7 +48,10 @@ io::json not_converted(const job& run) {
 
 result<std::unique_ptr<exporter>> make(const job& run) {
   io::json q = scheme_keys(run);
-  q.set("to_quant_block_names", block_list_name(run)).set("autoround_version", autoround_version).set("provider", "auto-round").set("quant_method", "awq");
+  q.set("to_quant_block_names", block_list_name(run))
+      .set("autoround_version", autoround_version)
+      .set("provider", "auto-round")
+      .set("quant_method", "awq");
   q.set("zero_point", !run.scheme.sym).set("version", "gemm").set("modules_to_not_convert", not_converted(run));
   return make_int_exporter(run, int_layout::awq, false, {{"config.json", half_config_text(run, q)}, {"quantization_config.json", io::dump(q)}});
 }
@@ -57,7 +60,8 @@ result<std::unique_ptr<packing>> read_packing(const found_quantization& found, c
   io::json config = found.config;
   std::string version = config.at("version").as_string();
   std::transform(version.begin(), version.end(), version.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (!version.empty() && version != "gemm") return fail(error_kind::unsupported, fmt::format("AWQ version \"{}\" cannot be read; gemm can", version), found.file);
+  if (!version.empty() && version != "gemm")
+    return fail(error_kind::unsupported, fmt::format("AWQ version \"{}\" cannot be read; gemm can", version), found.file);
   // Names of AutoAWQ's own files.
   if (config.find("bits") == nullptr) config.set("bits", config.at("w_bit"));
   if (config.find("group_size") == nullptr) config.set("group_size", config.at("q_group_size"));
@@ -77,6 +81,7 @@ result<std::unique_ptr<stored_model>> open(const std::string& path) { return ope
 }  // namespace
 
 extern const export_format export_auto_awq;
-constinit const export_format export_auto_awq = {"auto_awq", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+constinit const export_format export_auto_awq = {
+    "auto_awq", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
 
 }  // namespace auto_round::exporting

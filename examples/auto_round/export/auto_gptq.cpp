@@ -38,7 +38,8 @@ io::json dynamic_rules(const job& run) {
   for (const layer_decision& l : run.layers) {
     if (std::any_of(patterns.begin(), patterns.end(), [&](const std::string& p) { return l.name.find(p) != std::string::npos; })) continue;
     if (l.quantize) {
-      if (l.block >= 0 && l.scheme.bits == run.scheme.bits && l.scheme.group_size == run.scheme.group_size && l.scheme.sym == run.scheme.sym) continue;
+      if (l.block >= 0 && l.scheme.bits == run.scheme.bits && l.scheme.group_size == run.scheme.group_size && l.scheme.sym == run.scheme.sym)
+        continue;
       io::json entry = io::json::object{};
       entry.set("bits", l.scheme.bits).set("group_size", l.scheme.group_size).set("sym", l.scheme.sym);
       rules.set("+:" + exported_regex(l.name), std::move(entry));
@@ -69,7 +70,12 @@ io::json configuration(const job& run) {
   io::json dynamic = dynamic_rules(run);
   if (!dynamic.members().empty()) q.set("dynamic", std::move(dynamic));
   const bool head = std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.block < 0 && l.quantize; });
-  q.set("lm_head", head).set("provider", "auto-round").set("quant_method", "gptq").set("desc_act", false).set("true_sequential", false).set("damp_percent", 0.01);
+  q.set("lm_head", head)
+      .set("provider", "auto-round")
+      .set("quant_method", "gptq")
+      .set("desc_act", false)
+      .set("true_sequential", false)
+      .set("damp_percent", 0.01);
   io::json modules = modules_in_block(run);
   if (modules.is_array()) q.set("modules_in_block_to_quantize", std::move(modules));
   return q;
@@ -77,13 +83,15 @@ io::json configuration(const job& run) {
 
 result<std::unique_ptr<exporter>> make(const job& run) {
   const io::json config = configuration(run);
-  return make_int_exporter(run, int_layout::gptq_v1, true, {{"config.json", half_config_text(run, config)}, {"quantization_config.json", io::dump(config)}});
+  return make_int_exporter(run, int_layout::gptq_v1, true,
+                           {{"config.json", half_config_text(run, config)}, {"quantization_config.json", io::dump(config)}});
 }
 
 result<int_layout> layout_of(const found_quantization& found) {
   const io::json& c = found.config;
   const std::string& format = (c.find("checkpoint_format") != nullptr ? c.at("checkpoint_format") : c.at("format")).as_string();
-  if (c.at("is_marlin_format").as_bool()) return fail(error_kind::unsupported, "Marlin's order of words cannot be read; use the checkpoint it was made from", found.file);
+  if (c.at("is_marlin_format").as_bool())
+    return fail(error_kind::unsupported, "Marlin's order of words cannot be read; use the checkpoint it was made from", found.file);
   if (const std::string& words = c.at("pack_dtype").as_string(); !words.empty() && words != "int32") {
     return fail(error_kind::unsupported, fmt::format("pack_dtype \"{}\" cannot be read; int32 can", words), found.file);
   }
@@ -92,7 +100,9 @@ result<int_layout> layout_of(const found_quantization& found) {
   if (!format.empty() && format != "gptq" && format != "gptq_v2") {
     return fail(error_kind::unsupported, fmt::format("checkpoint_format \"{}\" cannot be read; gptq, gptq_v2 and gptq_p can", format), found.file);
   }
-  if (bits >= 5 && bits <= 7) return fail(error_kind::unsupported, fmt::format("{} bits are stored in different ways under this checkpoint_format; gptq_p can be read", bits), found.file);
+  if (bits >= 5 && bits <= 7)
+    return fail(error_kind::unsupported, fmt::format("{} bits are stored in different ways under this checkpoint_format; gptq_p can be read", bits),
+                found.file);
   return format == "gptq_v2" ? int_layout::gptq_v2 : int_layout::gptq_v1;
 }
 
@@ -132,6 +142,7 @@ result<std::unique_ptr<stored_model>> open(const std::string& path) { return ope
 }  // namespace
 
 extern const export_format export_auto_gptq;
-constinit const export_format export_auto_gptq = {"auto_gptq", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+constinit const export_format export_auto_gptq = {
+    "auto_gptq", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
 
 }  // namespace auto_round::exporting

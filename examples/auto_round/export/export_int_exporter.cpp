@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-
 namespace auto_round::exporting {
 namespace {
 
@@ -23,8 +22,12 @@ class int_exporter final : public safetensors_exporter {
   }
   std::string packed_type(const layer_decision& layer) const override { return describe_int_scheme(layer.scheme); }
   io::dtype bias_type(io::dtype source) const override { return run_.model_free ? source : io::dtype::f16; }
-  result<std::vector<part>> pack(const tune::quantized_layer& layer) const override { return pack_int(matrix(layer.scheme, layer.rows, layer.cols), layer); }
-  std::vector<float> read_back(const tune::quantized_layer& layer) const override { return stored_weight(matrix(layer.scheme, layer.rows, layer.cols), layer); }
+  result<std::vector<part>> pack(const tune::quantized_layer& layer) const override {
+    return pack_int(matrix(layer.scheme, layer.rows, layer.cols), layer);
+  }
+  std::vector<float> read_back(const tune::quantized_layer& layer) const override {
+    return stored_weight(matrix(layer.scheme, layer.rows, layer.cols), layer);
+  }
 
   int_layout layout_;
   bool g_idx_;
@@ -59,7 +62,8 @@ result<holding> accepts_int(std::string_view format, const ar::scheme_fields& s,
   if (s.group_size == 0) {
     return fail(error_kind::unsupported, fmt::format("format {} has no scale for a whole tensor; use --group_size -1 or a positive number", format));
   }
-  if (s.act_bits.value_or(16) < 16 && !limits.falls_back) return fail(error_kind::unsupported, fmt::format("{}, without quantized activations", holds));
+  if (s.act_bits.value_or(16) < 16 && !limits.falls_back)
+    return fail(error_kind::unsupported, fmt::format("{}, without quantized activations", holds));
   return mx || s.act_bits.value_or(16) < 16 ? holding::fake : holding::packed;
 }
 
@@ -78,28 +82,38 @@ result<void> decide_int(job& run, const int_limits& limits, int_layout layout) {
     if (l.chosen) {
       if (auto r = check(l.scheme, l.name); !r) return r;
       if (limits.one_scheme && !ar::same_scheme(l.scheme, run.scheme)) {
-        return fail(error_kind::unsupported, fmt::format("format {} has one scheme for all layers that are quantized; auto_round and auto_gptq hold mixed ones", run.format), {}, l.name);
+        return fail(error_kind::unsupported,
+                    fmt::format("format {} has one scheme for all layers that are quantized; auto_round and auto_gptq hold mixed ones", run.format),
+                    {}, l.name);
       }
     }
     if (!is_storable(int_matrix_of(layout, l.scheme, l.rows, l.cols))) {
-      return fail(error_kind::unsupported, fmt::format("format {} cannot pack {} x {} weights with {} bits; keep the layer in 16 bits", run.format, l.rows, l.cols, l.scheme.bits), {}, l.name);
+      return fail(
+          error_kind::unsupported,
+          fmt::format("format {} cannot pack {} x {} weights with {} bits; keep the layer in 16 bits", run.format, l.rows, l.cols, l.scheme.bits), {},
+          l.name);
     }
     if (!is_short(l)) continue;
     if (!limits.short_groups) {
-      return fail(error_kind::unsupported, fmt::format("rows have {} values, no multiple of group size {}: format {} needs whole groups; use a --group_size that divides them, or format auto_round",
-                                                       l.cols, l.scheme.group_size, run.format), {}, l.name);
+      return fail(error_kind::unsupported,
+                  fmt::format("rows have {} values, no multiple of group size {}: format {} needs whole groups; use a --group_size that divides "
+                              "them, or format auto_round",
+                              l.cols, l.scheme.group_size, run.format),
+                  {}, l.name);
     }
     if (short_layer == nullptr) short_layer = &l;
   }
   if (short_layer != nullptr) {
-    run.warnings.push_back(fmt::format("rows of {} have {} values, no multiple of group size {}: the last group is short, which the Python auto-round, vLLM and "
-                                       "MLX cannot load; a smaller --group_size that divides it is safer",
-                                       short_layer->name, short_layer->cols, short_layer->scheme.group_size));
+    run.warnings.push_back(
+        fmt::format("rows of {} have {} values, no multiple of group size {}: the last group is short, which the Python auto-round, vLLM and "
+                    "MLX cannot load; a smaller --group_size that divides it is safer",
+                    short_layer->name, short_layer->cols, short_layer->scheme.group_size));
   }
   return {};
 }
 
-result<std::unique_ptr<exporter>> make_int_exporter(const job& run, int_layout layout, bool g_idx, const std::vector<std::pair<std::string, std::string>>& texts) {
+result<std::unique_ptr<exporter>> make_int_exporter(const job& run, int_layout layout, bool g_idx,
+                                                    const std::vector<std::pair<std::string, std::string>>& texts) {
   auto e = std::make_unique<int_exporter>(run, layout, g_idx);
   if (auto r = e->start(texts); !r) return forward_error(r);
   return std::unique_ptr<exporter>(std::move(e));

@@ -19,10 +19,14 @@ namespace {
 const ar::codec_kernels& codec_of(int_layout layout) {
   switch (layout) {
     case int_layout::gptq_v1:
-    case int_layout::gptq_v2: return *ar::kernels().codec(ar::gptq_int32::name);
-    case int_layout::gptq_planes: return *ar::kernels().codec(ar::gptq_planar::name);
-    case int_layout::awq: return *ar::kernels().codec(ar::awq_int32::name);
-    case int_layout::mlx: break;
+    case int_layout::gptq_v2:
+      return *ar::kernels().codec(ar::gptq_int32::name);
+    case int_layout::gptq_planes:
+      return *ar::kernels().codec(ar::gptq_planar::name);
+    case int_layout::awq:
+      return *ar::kernels().codec(ar::awq_int32::name);
+    case int_layout::mlx:
+      break;
   }
   return *ar::kernels().codec(ar::mlx_uint32::name);
 }
@@ -31,7 +35,9 @@ ar::zero_convention convention(int_layout layout) { return layout == int_layout:
 bool has_biases(int_layout layout) { return layout == int_layout::mlx; }
 
 /// Place of a group's number in the tensor of scales or biases.
-std::size_t place(const int_matrix& m, std::size_t row, std::size_t group) { return m.layout == int_layout::mlx ? row * m.groups + group : group * m.rows + row; }
+std::size_t place(const int_matrix& m, std::size_t row, std::size_t group) {
+  return m.layout == int_layout::mlx ? row * m.groups + group : group * m.rows + row;
+}
 
 /// Zero points [rows x groups] as integers.
 std::vector<std::int32_t> integer_zeros(const tune::quantized_layer& layer, const int_matrix& m) {
@@ -64,7 +70,8 @@ std::vector<T> copy_of(const io::tensor_ref& t) {
 
 class packed_int_layer final : public packed_layer {
  public:
-  packed_int_layer(const io::checkpoint_dir& dir, const int_matrix& m, std::string type, std::vector<const io::tensor_ref*> parts, std::vector<std::int32_t> g_idx)
+  packed_int_layer(const io::checkpoint_dir& dir, const int_matrix& m, std::string type, std::vector<const io::tensor_ref*> parts,
+                   std::vector<std::int32_t> g_idx)
       : dir_(dir), m_(m), type_(std::move(type)), parts_(std::move(parts)), g_idx_(std::move(g_idx)) {}
 
   std::string type() const override { return type_; }
@@ -99,7 +106,8 @@ class packed_int_layer final : public packed_layer {
         const std::size_t g = g_idx_.empty() ? c / m_.group_size : static_cast<std::size_t>(g_idx_[c]);
         const float s = (*scale)[place(m_, r, g)];
         const std::int32_t q = code[r * m_.cols + c];
-        weight[r * m_.cols + c] = bias.empty() ? s * static_cast<float>(q - zero[r * m_.groups + g]) : s * static_cast<float>(q) + bias[place(m_, r, g)];
+        weight[r * m_.cols + c] =
+            bias.empty() ? s * static_cast<float>(q - zero[r * m_.groups + g]) : s * static_cast<float>(q) + bias[place(m_, r, g)];
       }
     }
     for (const io::tensor_ref* t : parts_) dir_.release(*t);
@@ -119,12 +127,14 @@ result<std::vector<std::int32_t>> read_g_idx(const io::checkpoint_dir& dir, cons
   auto group = copy_of<std::int32_t>(t);
   if (ar::gptq_int32::is_plain_g_idx(static_cast<int>(m.group_size), group)) return std::vector<std::int32_t>();
   if (!any_order) {
-    return fail(error_kind::input, "the columns are assigned to groups out of order, as desc_act does, but the configuration says that desc_act is false",
+    return fail(error_kind::input,
+                "the columns are assigned to groups out of order, as desc_act does, but the configuration says that desc_act is false",
                 dir.files()[t.file], t.name);
   }
   for (std::size_t k = 0; k < group.size(); ++k) {
     if (group[k] < 0 || static_cast<std::size_t>(group[k]) >= m.groups)
-      return fail(error_kind::input, fmt::format("column {} is assigned to group {}, but there are {}", k, group[k], m.groups), dir.files()[t.file], t.name);
+      return fail(error_kind::input, fmt::format("column {} is assigned to group {}, but there are {}", k, group[k], m.groups), dir.files()[t.file],
+                  t.name);
   }
   return group;
 }
@@ -137,7 +147,8 @@ int_matrix int_matrix_of(int_layout layout, const ar::scheme_fields& scheme, std
   m.bits = scheme.bits;
   m.rows = static_cast<std::size_t>(rows);
   m.cols = static_cast<std::size_t>(cols);
-  m.group_size = scheme.group_size <= 0 || static_cast<std::size_t>(scheme.group_size) > m.cols ? m.cols : static_cast<std::size_t>(scheme.group_size);
+  m.group_size =
+      scheme.group_size <= 0 || static_cast<std::size_t>(scheme.group_size) > m.cols ? m.cols : static_cast<std::size_t>(scheme.group_size);
   m.groups = ar::ceil_div(m.cols, m.group_size);
   return m;
 }
@@ -208,7 +219,8 @@ result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quant
 std::vector<float> stored_weight(const int_matrix& m, const tune::quantized_layer& layer) {
   std::vector<std::int32_t> zero = integer_zeros(layer, m);
   if (m.layout == int_layout::gptq_v1) {  // which has no field for 0 in some widths
-    for (std::int32_t& z : zero) z = ar::gptq_int32::zero_of_field(ar::zero_convention::v1, m.bits, ar::gptq_int32::zero_field(ar::zero_convention::v1, m.bits, z));
+    for (std::int32_t& z : zero)
+      z = ar::gptq_int32::zero_of_field(ar::zero_convention::v1, m.bits, ar::gptq_int32::zero_field(ar::zero_convention::v1, m.bits, z));
   }
   std::vector<float> weight(m.rows * m.cols);
   for (std::size_t r = 0; r < m.rows; ++r) {
@@ -216,17 +228,19 @@ std::vector<float> stored_weight(const int_matrix& m, const tune::quantized_laye
       const std::size_t i = r * m.groups + c / m.group_size;
       const std::int32_t q = layer.code[r * m.cols + c];
       const float scale = ar::round_to_f16(layer.scale[i]);
-      weight[r * m.cols + c] = has_biases(m.layout) ? scale * static_cast<float>(q) + bias_of(layer.scale[i], zero[i]) : scale * static_cast<float>(q - zero[i]);
+      weight[r * m.cols + c] =
+          has_biases(m.layout) ? scale * static_cast<float>(q) + bias_of(layer.scale[i], zero[i]) : scale * static_cast<float>(q - zero[i]);
     }
   }
   return weight;
 }
 
-result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& dir, const std::string& layer, int_layout layout, const ar::scheme_fields& scheme,
-                                                     std::uint64_t rows, std::uint64_t cols, bool any_order) {
+result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& dir, const std::string& layer, int_layout layout,
+                                                     const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, bool any_order) {
   const int_matrix m = int_matrix_of(layout, scheme, rows, cols);
   if (!is_storable(m)) {
-    return fail(error_kind::input, fmt::format("a layer of {} x {} cannot be packed with {} bits in the layout that the configuration names", m.rows, m.cols, m.bits),
+    return fail(error_kind::input,
+                fmt::format("a layer of {} x {} cannot be packed with {} bits in the layout that the configuration names", m.rows, m.cols, m.bits),
                 dir.path() + "/config.json", layer);
   }
   int_matrix stored = m;
@@ -253,7 +267,8 @@ result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& d
     group = std::move(*read);
   }
   const std::string order = group.empty() ? "" : " act-order";
-  return std::unique_ptr<packed_layer>(std::make_unique<packed_int_layer>(dir, m, describe_int_scheme(scheme) + order, std::move(parts), std::move(group)));
+  return std::unique_ptr<packed_layer>(
+      std::make_unique<packed_int_layer>(dir, m, describe_int_scheme(scheme) + order, std::move(parts), std::move(group)));
 }
 
 }  // namespace auto_round::exporting

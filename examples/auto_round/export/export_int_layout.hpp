@@ -1,4 +1,5 @@
-// Integer layers in the packed layouts of checkpoints: which tensors a layout has, and layers to those tensors and back. Bits are packed by ar/pack.hpp.
+// Integer layers in the packed layouts of checkpoints: which tensors a layout has, and layers to those tensors and back. Bits are packed by
+// ar/pack.hpp.
 #pragma once
 
 #include <cstddef>
@@ -44,10 +45,10 @@ result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quant
 /// The weight that is read back from them, computed without packing: scales rounded to half precision, zero points as the layout stores them.
 std::vector<float> stored_weight(const int_matrix& m, const tune::quantized_layer& layer);
 
-/// The tensors of a checkpoint as a layer: their types and shapes must be what layout, scheme and shape call for, scales and biases in any 16- or 32-bit
-/// type. A g_idx is taken if there is one: any assignment of columns to groups if `any_order` (desc_act), else only the plain one. Zero points are
-/// always those of the file, symmetric or not. error_kind::input names file and tensor.
-result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& dir, const std::string& layer, int_layout layout, const ar::scheme_fields& scheme,
-                                                     std::uint64_t rows, std::uint64_t cols, bool any_order = false);
+/// The tensors of a checkpoint as a layer: their types and shapes must be what layout, scheme and shape call for, scales and biases in any 16- or
+/// 32-bit type. A g_idx is taken if there is one: any assignment of columns to groups if `any_order` (desc_act), else only the plain one. Zero points
+/// are always those of the file, symmetric or not. error_kind::input names file and tensor.
+result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& dir, const std::string& layer, int_layout layout,
+                                                     const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, bool any_order = false);
 
 }  // namespace auto_round::exporting

@@ -10,14 +10,17 @@ namespace auto_round::exporting {
 
 bool is_linear_layer(const model::model_spec& spec, const std::string& name) {
   const std::vector<required_tensor> all = required_tensors(spec);
-  return std::any_of(all.begin(), all.end(), [&](const required_tensor& t) { return t.linear && t.name.size() == name.size() + 7 && t.name.starts_with(name) && t.name.ends_with(".weight"); });
+  return std::any_of(all.begin(), all.end(), [&](const required_tensor& t) {
+    return t.linear && t.name.size() == name.size() + 7 && t.name.starts_with(name) && t.name.ends_with(".weight");
+  });
 }
 
 result<void> int_packing::read_rule(const io::json& config, rule& to) const {
   const auto integer = [&](const char* key, std::int64_t low, std::int64_t high, int& out) -> result<void> {
     const io::json& v = config.at(key);
     if (v.is_null()) return {};
-    if (!v.is_number() || v.as_int(low - 1) < low || v.as_int(low - 1) > high) return fail(error_kind::input, fmt::format("{} {} is none", key, io::dump(v, {.indent = -1})), file_);
+    if (!v.is_number() || v.as_int(low - 1) < low || v.as_int(low - 1) > high)
+      return fail(error_kind::input, fmt::format("{} {} is none", key, io::dump(v, {.indent = -1})), file_);
     out = static_cast<int>(v.as_int());
     return {};
   };
@@ -68,7 +71,8 @@ result<std::optional<bool>> int_packing::promises(const std::string& layer) cons
   return std::optional<bool>(r->scheme.bits <= 8);
 }
 
-result<std::unique_ptr<packed_layer>> int_packing::find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const {
+result<std::unique_ptr<packed_layer>> int_packing::find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows,
+                                                        std::uint64_t cols) const {
   if (dir.find(layer + ".qweight") == nullptr) return std::unique_ptr<packed_layer>();
   auto r = rule_of(layer);
   if (!r) return forward_error(r);
@@ -77,7 +81,10 @@ result<std::unique_ptr<packed_layer>> int_packing::find(const io::checkpoint_dir
 }
 
 std::string asymmetric_gptq_warning(std::string_view format) {
-  return fmt::format("format {} stores zero points less one and cannot tell 0 from 1: asymmetric weights lose accuracy, most with 2 bits; auto_round stores them exactly", format);
+  return fmt::format(
+      "format {} stores zero points less one and cannot tell 0 from 1: asymmetric weights lose accuracy, most with 2 bits; auto_round stores them "
+      "exactly",
+      format);
 }
 
 }  // namespace auto_round::exporting

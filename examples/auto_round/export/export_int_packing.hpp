@@ -22,13 +22,14 @@ class int_packing final : public packing {
 
   /// bits, group_size, sym and desc_act of an object; what it does not say is as before. error_kind::input for values that are none.
   result<void> set_model_scheme(const io::json& config);
-  /// A rule for one layer, or for all whose names the pattern is found in. A layer's own rule is taken, else the first pattern's. `entry` has the same
-  /// keys as the model's; 9 bits or more: not packed.
+  /// A rule for one layer, or for all whose names the pattern is found in. A layer's own rule is taken, else the first pattern's. `entry` has the
+  /// same keys as the model's; 9 bits or more: not packed.
   result<void> add_rule(const std::string& name_or_pattern, bool is_name, const io::json& entry);
   void match_at_start() { at_start_ = true; }
 
   std::string name() const override { return name_; }
-  result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override;
+  result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows,
+                                             std::uint64_t cols) const override;
   result<std::optional<bool>> promises(const std::string& layer) const override;
   bool is_part(std::string_view tensor) const override { return tensor.ends_with(".qweight") || tensor.ends_with(".qzeros"); }
 

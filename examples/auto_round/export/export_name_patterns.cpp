@@ -25,7 +25,8 @@ name_patterns::~name_patterns() = default;
 result<void> name_patterns::add(const std::string& pattern, const std::string& file) {
   if (impl_->all.size() == most_patterns) return fail(error_kind::input, fmt::format("more than {} patterns of layer names", most_patterns), file);
   auto compiled = text::regex::compile(pattern);
-  if (!compiled) return fail(error_kind::input, fmt::format("the pattern \"{}\" of layer names cannot be used: {}", pattern, compiled.error().message), file);
+  if (!compiled)
+    return fail(error_kind::input, fmt::format("the pattern \"{}\" of layer names cannot be used: {}", pattern, compiled.error().message), file);
   impl_->all.push_back(std::move(*compiled));
   return {};
 }

@@ -87,7 +87,8 @@ class mlx_packing final : public packing {
     auto model = read_rule(found.config, p->model_, found.file);
     if (!model) return forward_error(model);
     p->model_ = *model;
-    if (p->model_.scheme.bits == 0 || p->model_.scheme.group_size == 0) return fail(error_kind::input, "quantization does not say bits and group_size", found.file);
+    if (p->model_.scheme.bits == 0 || p->model_.scheme.group_size == 0)
+      return fail(error_kind::input, "quantization does not say bits and group_size", found.file);
     for (const auto& [layer, value] : found.config.members()) {
       if (!value.is_object() && !value.is_bool()) continue;  // bits, group_size, mode
       rule r = p->model_;
@@ -106,7 +107,8 @@ class mlx_packing final : public packing {
   std::string name() const override { return "mlx"; }
 
   /// As mlx-lm: what has scales is packed.
-  result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override {
+  result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows,
+                                             std::uint64_t cols) const override {
     if (dir.find(layer + ".scales") == nullptr) return std::unique_ptr<packed_layer>();
     const auto own = layers_.find(layer);
     return open_int_layer(dir, layer, int_layout::mlx, (own == layers_.end() ? model_ : own->second).scheme, rows, cols);
@@ -123,8 +125,10 @@ class mlx_packing final : public packing {
     if (const std::string& mode = config.at("mode").as_string(); !mode.empty() && mode != "affine") {
       return fail(error_kind::unsupported, fmt::format("MLX's mode \"{}\" cannot be read so far; affine can", mode), file);
     }
-    if (!bits.is_null() && (!bits.is_int() || bits.as_int() < 2 || bits.as_int() > 8)) return fail(error_kind::input, "quantization has a number of bits that MLX has not", file);
-    if (!group.is_null() && (!group.is_int() || group.as_int() == 0 || group.as_int() < -1 || group.as_int() > 1 << 30)) return fail(error_kind::input, "quantization has a group_size that is none", file);
+    if (!bits.is_null() && (!bits.is_int() || bits.as_int() < 2 || bits.as_int() > 8))
+      return fail(error_kind::input, "quantization has a number of bits that MLX has not", file);
+    if (!group.is_null() && (!group.is_int() || group.as_int() == 0 || group.as_int() < -1 || group.as_int() > 1 << 30))
+      return fail(error_kind::input, "quantization has a group_size that is none", file);
     r.scheme.bits = static_cast<int>(bits.as_int(r.scheme.bits));
     r.scheme.group_size = static_cast<int>(group.as_int(r.scheme.group_size));
     r.scheme.sym = false;
@@ -136,12 +140,14 @@ class mlx_packing final : public packing {
 };
 
 result<std::unique_ptr<stored_model>> open(const std::string& path) {
-  return open_packed_folder(path, methods, [](const found_quantization& found, const io::checkpoint_dir&, const model::model_spec&) { return mlx_packing::read(found); });
+  return open_packed_folder(
+      path, methods, [](const found_quantization& found, const io::checkpoint_dir&, const model::model_spec&) { return mlx_packing::read(found); });
 }
 
 }  // namespace
 
 extern const export_format export_mlx;
-constinit const export_format export_mlx = {"mlx", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+constinit const export_format export_mlx = {"mlx", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide,
+                                            make,  open};
 
 }  // namespace auto_round::exporting
