@@ -84,7 +84,8 @@ auto_round::command::run_options options_for(const golden_export& e, const std::
     if (given.contains("group_size")) o.request.overrides.group_size = given["group_size"].get<std::int64_t>();
     if (given.contains("layer_config")) {
       // A pattern keeps layers in 16 bits, a name gives a layer another width.
-      for (const auto& [name, value] : given["layer_config"].items()) {
+      const ordered_json rules = given["layer_config"];
+      for (const auto& [name, value] : rules.items()) {
         ar::scheme_fields own = *ar::find_preset(o.request.scheme);
         own.bits = value["bits"].get<int>();
         if (own.bits == 16) given["ignore_layers"] = name;
