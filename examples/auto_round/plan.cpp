@@ -22,6 +22,7 @@ std::vector<layer_decision> candidate_layers(const model::model_spec& spec, cons
   std::vector<layer_decision> layers;
   for (std::int64_t l = 0; l < spec.num_layers; ++l) {
     for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      if (!spec.has_linear(l, static_cast<int>(i))) continue;
       const model::linear_desc& d = spec.linears[i];
       layer_decision layer;
       layer.name = spec.linear_name(l, static_cast<int>(i));
@@ -127,13 +128,20 @@ std::string obstacle_to_model_free(const request& wanted, const ar::scheme_field
   return {};
 }
 
-/// Servers fuse q, k, v and gate, up into one matrix each: their members must have one scheme.
+/// Servers fuse q, k, v and gate, up into one matrix each, and run the experts of a block in one kernel: their members must have one scheme.
 void warn_about_split_groups(const model::model_spec& spec, const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
+  std::map<int, int> group_of;  // of a linear layer
+  int number = 1;
+  for (const std::vector<int>& group : spec.fused_groups()) {
+    for (const int linear : group) group_of[linear] = number;
+    ++number;
+  }
+  for (int i = 0; i < 3 * static_cast<int>(spec.mixture.experts); ++i) group_of[spec.mixture.first + i] = 0;
   std::map<std::pair<std::int64_t, int>, std::vector<const layer_decision*>> groups;
   for (const layer_decision& l : layers) {
     if (l.block < 0) continue;
-    if (l.linear == spec.q || l.linear == spec.k || l.linear == spec.v) groups[{l.block, 0}].push_back(&l);
-    if (l.linear == spec.gate || l.linear == spec.up) groups[{l.block, 1}].push_back(&l);
+    const auto group = group_of.find(l.linear);
+    if (group != group_of.end()) groups[{l.block, group->second}].push_back(&l);
   }
   for (const auto& [key, members] : groups) {
     const layer_decision& first = *members.front();
@@ -177,24 +185,31 @@ void add_once(std::vector<std::string>& to, const std::vector<std::string>& from
   }
 }
 
+/// Weights of the largest block.
+std::uint64_t largest_block(const std::vector<layer_decision>& layers) {
+  std::map<std::int64_t, std::uint64_t> sizes;
+  for (const layer_decision& l : layers)
+    if (l.block >= 0) sizes[l.block] += l.rows * l.cols;
+  std::uint64_t largest = 0;
+  for (const auto& [block, size] : sizes) largest = std::max(largest, size);
+  return largest;
+}
+
 /// Rounding: one layer in float, dequantized, as codes and packed. Tuning: one block with its parameters and gradients, and two sets of activations.
 std::uint64_t estimate_memory(const request& wanted, const model::model_spec& spec, const std::vector<layer_decision>& layers) {
   if (wanted.smoothing_tokens > 0) {
     // The block and its candidate; the stream, its middle and a parent's output; a Gram matrix.
     request plain = wanted;
     plain.smoothing_tokens = 0;
-    std::uint64_t block = 0;
-    for (const layer_decision& l : layers) block += l.block == 0 ? l.rows * l.cols : 0;
+    const std::uint64_t block = largest_block(layers);
     const auto n = static_cast<std::uint64_t>(wanted.nsamples) * static_cast<std::uint64_t>(std::min(wanted.smoothing_tokens, wanted.seqlen));
     const auto hidden = static_cast<std::uint64_t>(spec.hidden_size), inner = static_cast<std::uint64_t>(spec.intermediate_size);
     return std::max(estimate_memory(plain, spec, layers), (std::uint64_t{40} << 20) + (3 * block + 3 * n * hidden + inner * inner + hidden * hidden) * sizeof(float));
   }
-  std::uint64_t block_weights = 0, largest = 0;
-  for (const layer_decision& l : layers) {
-    const std::uint64_t n = l.rows * l.cols;
-    if (l.block == 0) block_weights += n;
-    if (l.quantize) largest = std::max(largest, n);
-  }
+  const std::uint64_t block_weights = largest_block(layers);
+  std::uint64_t largest = 0;
+  for (const layer_decision& l : layers)
+    if (l.quantize) largest = std::max(largest, l.rows * l.cols);
   constexpr std::uint64_t program = 40u << 20, rounding_bytes = 14, tuning_bytes = 36;
   const std::uint64_t rounding = program + std::max(largest, block_weights) * rounding_bytes;
   if (wanted.how == exporting::method::rtn || (wanted.how == exporting::method::opt_rtn && wanted.has_importance)) return rounding;
@@ -213,6 +228,15 @@ bool same_decisions(const std::vector<layer_decision>& a, const std::vector<laye
   });
 }
 
+/// An expert that no token of the calibration set reaches would have no static scale for its inputs.
+result<void> check_experts(const model::model_spec& spec, const std::vector<layer_decision>& layers) {
+  if (spec.mixture.experts == 0) return {};
+  for (const layer_decision& l : layers)
+    if (l.quantize && l.scheme.act_bits.value_or(16) <= 8 && !l.scheme.act_dynamic.value_or(true))
+      return fail(error_kind::unsupported, "static scales of activations are not worked out for mixtures of experts; use a scheme with dynamic ones", {}, l.name);
+  return {};
+}
+
 /// Which formats have a place for scales of attention, and which models for those of NVFP4.
 result<void> check_attention(const request& wanted, const model::model_spec& spec) {
   if (!wanted.attention.wanted()) return {};
@@ -220,6 +244,7 @@ result<void> check_attention(const request& wanted, const model::model_spec& spe
     if (f == "llm_compressor" || f == "auto_round:llm_compressor" || f == "auto_round" || f == "fp8" || f == "auto_round:fp8") continue;
     return fail(error_kind::unsupported, fmt::format("format {} has no place for static scales of a KV cache; llm_compressor and auto_round have", f));
   }
+  if (spec.latent.rank > 0) return fail(error_kind::unsupported, fmt::format("a {} caches short rows, not keys and values; there are no scales for them", spec.model_class));
   constexpr std::int64_t group = 16;
   if (wanted.attention.cache == tune::attention_scales::type::nvfp4 && spec.head_dim % group != 0) {
     return fail(error_kind::unsupported, fmt::format("an NVFP4 KV cache needs heads of a multiple of {}, not of {}", group, spec.head_dim));
@@ -322,6 +347,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
     }
   }
   if (auto r = check_attention(wanted, *base.spec); !r) return forward_error(r);
+  if (auto r = check_experts(*base.spec, base.layers); !r) return forward_error(r);
   base.format = lead;
   if (auto r = leader.decide(base); !r) return forward_error(r);
   const std::string obstacle = obstacle_to_model_free(wanted, plan.scheme, base.layers);

@@ -197,6 +197,7 @@ TEST(Rotation, RefusalsSayWhy) {
   rotation_options o;
   auto spec = support::llama_spec(64, 96, 4, 2, 16, 40, 1);
   spec.architecture = "gemma2";
+  spec.unit_offset = true;
   EXPECT_NE(message(spec, o, error_kind::unsupported).find("gemma2"), std::string::npos);
   o.family = rotation_family::inplace;
   EXPECT_NE(message(support::llama_spec(576, 1536, 9, 3, 64, 40, 1), o, error_kind::unsupported).find("9 of them"), std::string::npos);

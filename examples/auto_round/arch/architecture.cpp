@@ -34,6 +34,24 @@ const architecture* find(std::string_view name) {
   return nullptr;
 }
 
+result<void> unfuse_experts(io::checkpoint_dir& dir) {
+  return dir.split([](const io::tensor_ref& t) -> std::vector<std::string> {
+    constexpr std::string_view mark = ".experts.", suffix = ".weight";
+    const std::size_t at = t.name.rfind(mark);
+    if (t.shape.size() != 3 || at == std::string::npos || t.shape[0] > 65536) return {};
+    std::string_view last = std::string_view(t.name).substr(at + mark.size());
+    if (last.ends_with(suffix)) last.remove_suffix(suffix.size());
+    if (last.find('.') != std::string_view::npos) return {};
+    std::vector<std::string_view> members = {last};
+    if (last == "gate_up_proj") members = {"gate_proj", "up_proj"};
+    if (last == "w13") members = {"w1", "w3"};
+    std::vector<std::string> names;
+    for (std::uint64_t e = 0; e < t.shape[0]; ++e)
+      for (const std::string_view m : members) names.push_back(t.name.substr(0, at + mark.size()) + std::to_string(e) + "." + std::string(m) + std::string(suffix));
+    return names;
+  });
+}
+
 result<model::model_spec> read_spec(const io::json& config, const std::string& file) {
   const auto& classes = config.at("architectures").items();
   std::string wanted = classes.empty() ? std::string() : classes.front().as_string();

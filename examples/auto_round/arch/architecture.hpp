@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "error.hpp"
+#include "io/checkpoint_dir.hpp"
 #include "io/json.hpp"
 #include "model/spec.hpp"
 
@@ -13,13 +14,16 @@ namespace auto_round::arch {
 struct architecture {
   std::string_view name;                             ///< the file's stem
   std::span<const std::string_view> model_classes;   ///< entries of "architectures" in config.json that it covers
-  std::string_view gguf_name;                        ///< general.architecture of GGUF files
+  std::string_view gguf_name;                        ///< general.architecture of GGUF files; empty: this program writes none of it
   result<model::model_spec> (*read)(const io::json& config);  ///< checks every field it uses; errors say which key
 };
 
 std::span<const architecture* const> all();
 /// By config.json: "architectures", else "model_type". error_kind::unsupported lists what is supported.
 result<model::model_spec> read_spec(const io::json& config, const std::string& file);
+/// Experts that a checkpoint stores in one tensor [experts, rows, cols] become tensors of their own, as auto-round takes them apart:
+/// P.experts.X -> P.experts.<i>.X.weight, gate_up_proj and w13 in two halves, gate_proj and up_proj, w1 and w3.
+result<void> unfuse_experts(io::checkpoint_dir& dir);
 const architecture* find(std::string_view name);  ///< by stem; null if unknown
 
 }  // namespace auto_round::arch

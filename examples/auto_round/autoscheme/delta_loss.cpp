@@ -77,7 +77,8 @@ class scoring {
     };
     number_.resize(static_cast<std::size_t>(spec_.num_layers));
     for (std::int64_t b = 0; b < spec_.num_layers; ++b)
-      for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i) number_[static_cast<std::size_t>(b)].push_back(find(spec_.linear_name(b, i)));
+      for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
+        number_[static_cast<std::size_t>(b)].push_back(spec_.has_linear(b, i) ? find(spec_.linear_name(b, i)) : none);
     if (!spec_.tie_word_embeddings) head_ = find(spec_.head_name.substr(0, spec_.head_name.rfind('.')));
   }
 
@@ -119,7 +120,7 @@ class scoring {
     const std::span<const std::int32_t> ids(set_.ids.data() + b.first * seqlen, tokens);
     std::span<const std::uint8_t> valid;
     if (!set_.valid.empty()) valid = {set_.valid.data() + b.first * seqlen, tokens};
-    auto x = model::embed(source_, ids);
+    auto x = model::embed(source_, ids, seqlen);
     if (!x) return forward_error(x);
     const auto blocks = static_cast<std::size_t>(spec_.num_layers);
     std::vector<std::vector<float>> inputs(blocks);
@@ -170,15 +171,10 @@ class scoring {
     const std::vector<std::size_t>& numbers = number_[block];
     // Layers that share their input share its scheme too, except that a member may be kept in float.
     std::vector<const ar::scheme_fields*> schemes(numbers.size(), nullptr);
-    const auto first_of = [&](std::initializer_list<int> members) {
-      for (const int i : members)
-        if (schemes[static_cast<std::size_t>(*members.begin())] == nullptr)
-          schemes[static_cast<std::size_t>(*members.begin())] = activations_of(at_, numbers[static_cast<std::size_t>(i)]);
-    };
-    first_of({spec_.q, spec_.k, spec_.v});
-    first_of({spec_.o});
-    first_of({spec_.gate, spec_.up});
-    first_of({spec_.down});
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      const ar::scheme_fields*& first = schemes[static_cast<std::size_t>(spec_.reader(static_cast<int>(i)))];
+      if (first == nullptr) first = activations_of(at_, numbers[i]);
+    }
     if (std::none_of(schemes.begin(), schemes.end(), [](const auto* s) { return s != nullptr; })) return;
     runner_.set_input_filter([this, schemes](int linear, float* rows, std::size_t tokens) {
       const ar::scheme_fields* const s = schemes[static_cast<std::size_t>(linear)];

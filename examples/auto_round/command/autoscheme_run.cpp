@@ -10,6 +10,7 @@
 #include <span>
 
 #include "autoscheme/delta_loss.hpp"
+#include "autoscheme/groups.hpp"
 #include "autoscheme/selection.hpp"
 #include "command/calibration_text.hpp"
 #include "command/score_cache.hpp"
@@ -116,6 +117,7 @@ class choosing {
     }
     for (std::int64_t b = 0; b < spec.num_layers; ++b) what_.blocks.push_back(spec.block_prefix + std::to_string(b));
     what_.shared_layers = o_.shared_layers;
+    what_.moe = spec.mixture.experts > 0;
     what_.tie_word_embeddings = spec.tie_word_embeddings;
     what_.head_name = spec.head_name.substr(0, spec.head_name.rfind('.'));
     what_.count = {.exact = o_.exact_bits, .ignore_scale_zp_bits = o_.ignore_scale_zp_bits};
@@ -192,6 +194,7 @@ class choosing {
     bar_.finish();
     for (std::size_t i = 0; i < missing.size(); ++i) {
       what_.scores[missing[i]] = std::move(table->scores[i]);
+      if (what_.moe) autoscheme::fill_inactive_experts(names, what_.scores[missing[i]], what_.blocks);
       if (auto r = cache_.keep(option_config(run, schemes[i]), names, what_.scores[missing[i]]); !r) return r;
     }
     return {};

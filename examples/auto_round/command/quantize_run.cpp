@@ -121,7 +121,7 @@ class quantization {
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
-    const bool possible = by_rows && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
+    const bool possible = by_rows && source_->spec().plain() && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
     if (!possible || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
     return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
   }
@@ -129,6 +129,11 @@ class quantization {
     if (!tuned()) return "none";
     const tuning t = how();
     return t == tuning::gram ? "gram" : t == tuning::hybrid ? "hybrid" : "block";
+  }
+  /// Why the block loop alone is possible, where that is not plain from the options.
+  std::string tuning_reason() const {
+    if (!tuned() || o_.how_tuned != tuning::automatic || source_->spec().plain()) return {};
+    return fmt::format(" (a {} is not laid out as LLaMA)", source_->spec().model_class);
   }
   bool several() const { return plan_.jobs.size() > 1; }
   bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
@@ -398,7 +403,9 @@ class quantization {
   result<void> round_layer(const layer_decision& layer) {
     if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
     const auto known = importance_.find(layer.name);
-    const std::vector<float> importance = known == importance_.end() ? std::vector<float>() : known->second.per_sequence();
+    // An expert that no token chose: all of its columns count alike.
+    const bool seen = known != importance_.end() && known->second.tokens > 0;
+    const std::vector<float> importance = seen ? known->second.per_sequence() : std::vector<float>();
     auto quantized = tune::quantize_layer(*weights_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
                                           rounding_of(layer, importance));
     if (!quantized) return forward_error(quantized);
@@ -521,9 +528,9 @@ class quantization {
     bar_.message(fmt::format("{}: {}, {} blocks; {} by {}; about {} of memory", o_.model, s.model_class, s.num_layers, plan_.scheme_name, method_name(),
                              report::human_bytes(plan_.peak_memory_bytes)));
     if (reads_text()) {
-      bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); tuning by {}; {}, {} threads",
+      bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); tuning by {}{}; {}, {} threads",
                                calibration_.rows(), calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive,
-                               tuning_name(), linalg::description(), omp_get_max_threads()));
+                               tuning_name(), tuning_reason(), linalg::description(), omp_get_max_threads()));
     }
     log_.write("start", {{"model", o_.model}, {"architecture", s.architecture}, {"scheme", plan_.scheme_name}, {"method", method_name()}, {"tuning", tuning_name()},
                          {"planned_bytes", static_cast<std::int64_t>(plan_.total_bytes())}, {"samples", calibration_.rows()}, {"seqlen", calibration_.seqlen}});

@@ -124,11 +124,16 @@ result<io::gguf_metadata> build_gguf_metadata(const gguf_header& header, const m
   add_rope_scaling(out, prefix, spec.rope);
   out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
   out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
-  out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
-  out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
+  const bool llama = header.architecture == "llama";
+  if (llama || spec.head_dim * spec.num_heads != spec.hidden_size || sources.config.at("head_dim").is_int()) {
+    out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
+    out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
+  }
   out.emplace_back("general.file_type", header.file_type);
-  out.emplace_back(prefix + "vocab_size", u32(spec.vocab_size));
-  out.emplace_back(prefix + "rope.dimension_count", u32(spec.head_dim));
+  if (llama) {
+    out.emplace_back(prefix + "vocab_size", u32(spec.vocab_size));
+    out.emplace_back(prefix + "rope.dimension_count", u32(spec.head_dim));
+  }
   out.emplace_back("general.quantization_version", quantization_version);
 
   auto tokenizer = gguf_tokenizer_keys(sources, static_cast<std::size_t>(spec.vocab_size));

@@ -41,7 +41,7 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
   const std::string name = text(c, "general.architecture");
   const arch::architecture* found = nullptr;
   for (const arch::architecture* a : arch::all()) {
-    if (a->gguf_name == name) found = a;
+    if (!name.empty() && a->gguf_name == name && found == nullptr) found = a;  // llama stands for its followers
   }
   if (found == nullptr) return fail(error_kind::unsupported, fmt::format("the GGUF file holds architecture \"{}\", which cannot be run", name), file);
   io::json config = io::json::object{};
@@ -60,12 +60,18 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
   for (const field& f : {field{"hidden_size", "embedding_length", true}, field{"intermediate_size", "feed_forward_length", true},
                          field{"num_hidden_layers", "block_count", true}, field{"num_attention_heads", "attention.head_count", true},
                          field{"num_key_value_heads", "attention.head_count_kv", true}, field{"max_position_embeddings", "context_length", true},
-                         field{"vocab_size", "vocab_size", true}, field{"rms_norm_eps", "attention.layer_norm_rms_epsilon", false},
+                         field{"rms_norm_eps", "attention.layer_norm_rms_epsilon", false},
                          field{"rope_theta", "rope.freq_base", false}}) {
     if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
   }
   if (number(c, name + ".attention.key_length")) {
     if (auto r = copy("head_dim", "attention.key_length", true); !r) return forward_error(r);
+  }
+  if (number(c, name + ".vocab_size")) {
+    if (auto r = copy("vocab_size", "vocab_size", true); !r) return forward_error(r);
+  } else {
+    for (const io::gguf_tensor_ref& t : c.tensors)
+      if (t.name == "token_embd.weight" && t.ne.size() == 2) config.set("vocab_size", static_cast<std::int64_t>(t.ne[1]));
   }
   config.set("hidden_act", "silu");
   bool has_head = false, attention_bias = false, mlp_bias = false;

@@ -39,10 +39,12 @@ constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = 
                                                                                   {gguf_type::q6_k, "GGUF:Q6_K"}}};
 
 /// HF module name inside a block -> GGUF name inside blk.N.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 9> block_names = {{{"self_attn.q_proj", "attn_q"},
+constexpr std::array<std::pair<std::string_view, std::string_view>, 11> block_names = {{{"self_attn.q_proj", "attn_q"},
                                                                                        {"self_attn.k_proj", "attn_k"},
                                                                                        {"self_attn.v_proj", "attn_v"},
                                                                                        {"self_attn.o_proj", "attn_output"},
+                                                                                        {"self_attn.q_norm", "attn_q_norm"},
+                                                                                        {"self_attn.k_norm", "attn_k_norm"},
                                                                                        {"mlp.gate_proj", "ffn_gate"},
                                                                                        {"mlp.up_proj", "ffn_up"},
                                                                                        {"mlp.down_proj", "ffn_down"},
@@ -53,7 +55,7 @@ constexpr std::uint64_t k_block = 256, small_block = 32;
 
 /// A 70B-class model shares few value heads among many query heads: llama.cpp spends more bits on them.
 bool is_70b_class(const model::model_spec& spec) {
-  return spec.architecture == "llama" && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads;
+  return (spec.architecture == "llama" || spec.architecture == "mistral") && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads;
 }
 
 /// The blocks to which the medium mixes give more bits: the first and the last eighth, and every third between.
@@ -142,7 +144,7 @@ std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t he
 }
 
 std::uint64_t permuted_heads(const model::model_spec& spec, const std::string& name) {
-  if (spec.architecture != "llama" || !name.starts_with(spec.block_prefix)) return 0;
+  if ((spec.architecture != "llama" && spec.architecture != "mistral") || !name.starts_with(spec.block_prefix)) return 0;
   if (name.find(".self_attn.q_proj.") != std::string::npos) return static_cast<std::uint64_t>(spec.num_heads);
   if (name.find(".self_attn.k_proj.") != std::string::npos) return static_cast<std::uint64_t>(spec.num_kv_heads);
   return 0;

@@ -18,7 +18,9 @@ result<tune::importance_matrix> read_importance(const std::string& path, const m
   tune::importance_matrix all;
   for (std::int64_t b = 0; b < spec.num_layers; ++b) {
     for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      if (!spec.has_linear(b, static_cast<int>(i))) continue;
       const std::string layer = spec.linear_name(b, static_cast<int>(i)), name = gguf_name(spec, layer + ".weight");
+      if (name.empty()) return fail(error_kind::unsupported, fmt::format("layers of a {} have no names in importance matrices", spec.model_class), path, layer);
       const auto found = by_name.find(name);
       if (found == by_name.end()) {
         return fail(error_kind::input, fmt::format("the importance matrix has no entry for {}; was it made from this model?", layer), path, name);
@@ -41,6 +43,7 @@ result<void> write_importance(const std::string& path, const model::model_spec& 
   file.datasets = {dataset};
   file.chunk_size = static_cast<std::uint32_t>(seqlen);
   for (const auto& [layer, c] : importance) {
+    if (gguf_name(spec, layer + ".weight").empty()) return fail(error_kind::unsupported, fmt::format("layers of a {} have no names in importance matrices", spec.model_class), path, layer);
     file.entries.push_back({gguf_name(spec, layer + ".weight"), c.sum.size(), c.sum, {static_cast<float>(c.tokens)}});
     file.chunk_count = static_cast<std::uint32_t>(c.sequences);
   }

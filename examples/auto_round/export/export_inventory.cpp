@@ -50,14 +50,21 @@ std::vector<required_tensor> required_tensors(const model::model_spec& spec) {
     const std::string prefix = spec.block_prefix + std::to_string(l) + ".";
     all.push_back({prefix + spec.input_norm_name, {u(spec.hidden_size)}});
     all.push_back({prefix + spec.post_attention_norm_name, {u(spec.hidden_size)}});
+    for (const model::part_desc& part : spec.parts) {
+      if (!spec.exists(part.where, l)) continue;
+      all.push_back({prefix + part.name, {part.shape.begin(), part.shape.end()}});
+    }
     for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      if (!spec.has_linear(l, static_cast<int>(i))) continue;
       const model::linear_desc& d = spec.linears[i];
       const std::string name = spec.linear_name(l, static_cast<int>(i));
       all.push_back({name + ".weight", {u(d.out_features), u(d.in_features)}, true});
       if (d.bias) all.push_back({name + ".bias", {u(d.out_features)}});
     }
   }
+  if (!spec.positions_name.empty()) all.push_back({spec.positions_name, {u(spec.max_position_embeddings + spec.positions_offset), u(spec.hidden_size)}});
   all.push_back({spec.final_norm_name, {u(spec.hidden_size)}});
+  if (!spec.final_norm_bias_name.empty()) all.push_back({spec.final_norm_bias_name, {u(spec.hidden_size)}});
   if (!spec.tie_word_embeddings) all.push_back({spec.head_name, {u(spec.vocab_size), u(spec.hidden_size)}, true});
   return all;
 }

@@ -28,6 +28,8 @@ class folder_model final : public stored_model {
     auto spec = arch::read_spec(dir_.config(), dir_.path() + "/config.json");
     if (!spec) return forward_error(spec);
     spec_ = std::move(*spec);
+    if (spec_.mixture.experts > 0)
+      if (auto r = arch::unfuse_experts(dir_); !r) return r;
     if (found != nullptr) {
       auto packing = make(*found, dir_, spec_);
       if (!packing) return forward_error(packing);

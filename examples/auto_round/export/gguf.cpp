@@ -69,6 +69,7 @@ std::vector<std::string> file_order(const io::checkpoint_dir& source, const mode
     const std::string prefix = spec.block_prefix + std::to_string(l) + ".";
     add(prefix + spec.input_norm_name);
     add(prefix + spec.post_attention_norm_name);
+    for (const model::part_desc& part : spec.parts) add(prefix + part.name);
   }
   add(spec.embed_name);
   add(spec.final_norm_name);
@@ -241,6 +242,8 @@ result<holding> accepts(std::string_view, const ar::scheme_fields& scheme) {
 result<void> decide(job& run) {
   const gguf_recipe& recipe = *find_gguf_recipe(run.format);
   const model::model_spec& spec = *run.spec;
+  if (run.gguf_architecture.empty())
+    return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
   layer_decision embedding;
   embedding.name = stem(spec.embed_name);
   embedding.rows = static_cast<std::uint64_t>(spec.vocab_size);

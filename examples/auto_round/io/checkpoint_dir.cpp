@@ -178,12 +178,7 @@ result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
   if (c.tensors_.empty()) return fail(error_kind::input, "the files of the model hold no tensor", dir);
 
   c.index_names();
-  const auto& by_name = c.impl_->by_name;
-  const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
-  if (twice != by_name.end()) {
-    const tensor_ref& again = c.tensors_[std::next(twice)->second];
-    return fail(error_kind::input, "the tensor is also in " + c.files_[c.tensors_[twice->second].file], c.files_[again.file], again.name);
-  }
+  if (auto r = c.check_names(); !r) return forward_error(r);
   // Both ways: what the index names lies in its shard, and there are no tensors beside (equal counts, as names are unique on both sides).
   for (const auto& [name, shard] : index.tensors) {
     const tensor_ref* const t = c.find(name);
@@ -222,6 +217,32 @@ void checkpoint_dir::present(std::vector<tensor_ref> tensors, json config) {
   tensors_ = std::move(tensors);
   config_ = std::move(config);
   index_names();
+}
+
+result<void> checkpoint_dir::check_names() const {
+  const auto& by_name = impl_->by_name;
+  const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
+  if (twice == by_name.end()) return {};
+  const tensor_ref& again = tensors_[std::next(twice)->second];
+  return fail(error_kind::input, "the tensor is also in " + files_[tensors_[twice->second].file], files_[again.file], again.name);
+}
+
+result<void> checkpoint_dir::split(const std::function<std::vector<std::string>(const tensor_ref&)>& parts) {
+  std::vector<tensor_ref> all;
+  for (tensor_ref& t : tensors_) {
+    std::vector<std::string> names = parts(t);
+    if (names.empty()) {
+      all.push_back(std::move(t));
+      continue;
+    }
+    const std::uint64_t cols = t.shape.empty() ? 0 : t.shape.back(), rows = cols == 0 ? 0 : t.elements() / cols;
+    if (rows % names.size() != 0) return fail(error_kind::input, "the tensor cannot be taken apart into " + std::to_string(names.size()) + " equal pieces", files_[t.file], t.name);
+    const std::size_t bytes = t.bytes.size() / names.size();
+    for (std::size_t i = 0; i < names.size(); ++i) all.push_back({std::move(names[i]), t.type, {rows / names.size(), cols}, t.bytes.subspan(i * bytes, bytes), t.file});
+  }
+  tensors_ = std::move(all);
+  index_names();
+  return check_names();
 }
 
 const tensor_ref* checkpoint_dir::find(std::string_view name) const {

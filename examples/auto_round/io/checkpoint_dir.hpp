@@ -1,6 +1,7 @@
 // A Hugging Face model folder: config.json, one or many safetensors files, and everything that lies beside them.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -33,12 +34,16 @@ class checkpoint_dir {
   /// The same folder with other tensors, which may have no bytes and have names of their own, and another configuration: what a packed checkpoint looks
   /// like unpacked.
   void present(std::vector<tensor_ref> tensors, json config);
+  /// Takes tensors apart: `parts` gives, for a tensor, the names of so many pieces of equal size that follow each other in it (none: it stays whole).
+  /// Each becomes a tensor of two dimensions, rows as long as the last dimension. error_kind::input if pieces are not whole or a name is taken already.
+  result<void> split(const std::function<std::vector<std::string>(const tensor_ref&)>& parts);
   /// Tells the kernel that a tensor's pages are no longer needed (keeps resident memory at one block).
   void release(const tensor_ref& t) const;
 
  private:
   checkpoint_dir();
   void index_names();
+  result<void> check_names() const;  ///< none appears twice
   static result<checkpoint_dir> open_checked(const std::string& dir);
   struct impl;
   std::unique_ptr<impl> impl_;

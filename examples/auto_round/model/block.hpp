@@ -2,6 +2,7 @@
 // the tuner hands in the weights to use and receives dL/dW.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -14,18 +15,37 @@
 
 namespace auto_round::model {
 
-/// Weights of a block. `linears[i]` is [out x in] row-major in the order of model_spec::linears; `bias[i]` may be empty.
+/// Weights of a block. `linears[i]` is [out x in] row-major in the order of model_spec::linears, empty where the block has no such layer; `bias[i]` may be
+/// empty. Norms are what is multiplied by, a unit offset included.
 struct block_weights {
   std::vector<std::vector<float>> linears;
   /// Bits of the weights rounded to bfloat16, for runners of precision bf16. Where `linears_bf16[i]` is not empty such a runner reads it and
   /// never looks at `linears[i]`, which may then be empty; otherwise it rounds `linears[i]` itself once a forward. May have size 0.
   std::vector<std::vector<std::uint16_t>> linears_bf16;
   std::vector<std::vector<float>> bias;
-  std::vector<float> input_norm, post_attention_norm;
-  std::shared_ptr<const block_rotations> rotations;  ///< what the block does to activations before its products; null: nothing
+  std::vector<float> input_norm, post_attention_norm;  ///< before attention and before the MLP
+  std::array<std::vector<float>, block_parts> parts;     ///< by block_part; empty where there is no such tensor
+  std::shared_ptr<const block_rotations> rotations;      ///< what the block does to activations before its products; null: nothing
+  std::int64_t layer = 0;                                ///< which block it is: windows and mixtures differ
+
+  const std::vector<float>& part(block_part p) const { return parts[static_cast<std::size_t>(p)]; }
+  std::vector<float>& part(block_part p) { return parts[static_cast<std::size_t>(p)]; }
+  /// Everything but the weights of linear layers, for which there is room.
+  block_weights without_linears() const {
+    block_weights w;
+    w.linears.resize(linears.size());
+    w.linears_bf16.resize(linears.size());
+    w.bias = bias;
+    w.input_norm = input_norm;
+    w.post_attention_norm = post_attention_norm;
+    w.parts = parts;
+    w.rotations = rotations;
+    w.layer = layer;
+    return w;
+  }
 };
 
-/// Rotated keys and the values of the tokens that a block has seen, [tokens x kv_heads * head_dim] each.
+/// Rotated keys and the values of the tokens that a block has seen, [tokens x kv_heads * head_dim] and [tokens x kv_heads * value_dim].
 struct kv_cache {
   std::vector<float> k, v;
   std::size_t tokens = 0;
@@ -39,7 +59,7 @@ struct attention_sensitivity {
   std::vector<float> query, key;         ///< out
 };
 
-/// Gradients of a block's vectors, where a backward pass is asked for them; it sizes them.
+/// Gradients of a block's vectors, where a backward pass is asked for them; it sizes them. Norms: RMSNorm only.
 struct vector_gradients {
   std::vector<float> input_norm, post_attention_norm;
   std::vector<std::vector<float>> bias;  ///< by linear layer; empty where the layer has none
@@ -60,8 +80,8 @@ class block_runner {
   using input_hook = std::function<void(int linear, const float* x, std::size_t tokens)>;
 
   /// Changes the rows [tokens x in_features] that a linear layer reads, in place, before the product: quantization of activations. Called once for
-  /// each input, with the first of the layers that share it (q for q, k and v; gate for gate and up), for a whole batch of forward_train and for each
-  /// piece of forward. Gradients of weights see the changed rows.
+  /// each input, with the first of the layers that share it (model_spec::reader: q for q, k and v; gate for gate and up), for a whole batch of
+  /// forward_train and for each piece of forward; an expert's with the rows that are for it. Gradients of weights see the changed rows.
   using input_filter = std::function<void(int linear, float* x, std::size_t tokens)>;
   /// The filter's backward: from the gradient `d` of its result to that of the rows x that it was given, in place, for rows first .. first + count - 1
   /// of the batch, where x and d begin. Called by several threads at once, with rows of their own.
@@ -71,7 +91,7 @@ class block_runner {
   void set_input_filter(input_filter filter, filter_gradient gradient = {});
 
   /// What attention reads of one sequence and one key-value head, behind the rotary embedding: queries of the heads that share it
-  /// [seqlen * num_heads / num_kv_heads x head_dim], token by token, keys and values [seqlen x head_dim].
+  /// [seqlen * num_heads / num_kv_heads x head_dim], token by token, keys [seqlen x head_dim] and values [seqlen x value_dim].
   struct attention_rows {
     std::size_t kv_head = 0;
     std::span<float> q, k, v;
@@ -99,7 +119,15 @@ class block_runner {
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx = nullptr,
                 const gradient_hook& hook = {}, vector_gradients* vectors = nullptr);
 
-  // A block in steps, for tuners that stop between its layers. Each works on the whole batch; the rows it returns lie in the runner, in the element
+  // Parts of a block, for searches that compare their outputs. Runners of precision f32 only.
+  /// out [tokens x hidden] = what attention gives from x: o without its bias, before any norm behind it.
+  void attention_output(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* out);
+  /// out = the stream that the norm before the MLP reads.
+  void mlp_input(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* out);
+  /// out = what the MLP gives from that stream, without the bias of its last layer and before any norm behind it.
+  void mlp_output(const block_weights& w, const float* x, std::size_t tokens, float* out);
+
+  // A block that is laid out plainly (model_spec::plain) in steps, for tuners that stop between its layers. Each works on the whole batch; the rows it returns lie in the runner, in the element
   // type of its products, until the same step is called again. Only the weights that a step names are looked at.
   /// What o reads, from q, k, v: attention over rms_norm(x), [tokens x num_heads * head_dim].
   /// `sensitivity`, unless null, is filled in; that reads the float weight of o too.

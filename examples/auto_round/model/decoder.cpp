@@ -36,10 +36,26 @@ std::vector<std::uint64_t> embedding_shape(const model_spec& spec) {
   return {static_cast<std::uint64_t>(spec.vocab_size), static_cast<std::uint64_t>(spec.hidden_size)};
 }
 
+/// Adds the rows of learned positions from `first` on to sequences of `seqlen` rows.
+result<void> add_positions(const weight_source& source, std::size_t first, std::size_t seqlen, std::span<float> x) {
+  const model_spec& spec = source.spec();
+  if (spec.positions_name.empty()) return {};
+  const auto hidden = static_cast<std::size_t>(spec.hidden_size), offset = static_cast<std::size_t>(spec.positions_offset);
+  const auto rows = static_cast<std::size_t>(spec.max_position_embeddings) + offset;
+  if (auto r = check_shape(source, spec.positions_name, {rows, hidden}); !r) return r;
+  if (first + seqlen > static_cast<std::size_t>(spec.max_position_embeddings))
+    return fail(error_kind::usage, "the model knows " + std::to_string(spec.max_position_embeddings) + " positions; a sequence has " + std::to_string(first + seqlen) + " tokens",
+                source.location(), spec.positions_name);
+  std::vector<float> table(seqlen * hidden);
+  if (auto r = source.read_part(spec.positions_name, rows * hidden, (first + offset) * hidden, table); !r) return r;
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] += table[i % table.size()];
+  return {};
+}
+
 /// Output of the last block for whole sequences of `seqlen` ids.
 result<std::vector<float>> run_blocks(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen,
                                       const std::function<void()>& on_block) {
-  auto x = embed(source, ids);
+  auto x = embed(source, ids, seqlen);
   if (!x) return x;
   block_runner runner(source.spec(), linalg::precision::f32);
   for (std::int64_t layer = 0; layer < source.spec().num_layers; ++layer) {
@@ -126,6 +142,7 @@ result<block_weights> read_block(const weight_source& source, std::int64_t layer
   w.linears.resize(spec.linears.size());
   w.bias.resize(spec.linears.size());
   for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+    if (!spec.has_linear(layer, static_cast<int>(i))) continue;
     const linear_desc& d = spec.linears[i];
     const auto out = static_cast<std::uint64_t>(d.out_features), in = static_cast<std::uint64_t>(d.in_features);
     if (auto r = read_into(prefix + d.name + ".weight", {out, in}, w.linears[i]); !r) return forward_error(r);
@@ -134,11 +151,20 @@ result<block_weights> read_block(const weight_source& source, std::int64_t layer
   }
   if (auto r = read_into(prefix + spec.input_norm_name, {hidden}, w.input_norm); !r) return forward_error(r);
   if (auto r = read_into(prefix + spec.post_attention_norm_name, {hidden}, w.post_attention_norm); !r) return forward_error(r);
+  for (const part_desc& part : spec.parts)
+    if (spec.exists(part.where, layer))
+      if (auto r = read_into(prefix + part.name, {part.shape.begin(), part.shape.end()}, w.part(part.part)); !r) return forward_error(r);
+  if (spec.unit_offset) {
+    for (std::vector<float>* norm : {&w.input_norm, &w.post_attention_norm, &w.part(block_part::attention_output_norm), &w.part(block_part::mlp_output_norm),
+                                     &w.part(block_part::query_norm), &w.part(block_part::key_norm)})
+      for (float& x : *norm) x += 1.0f;
+  }
+  w.layer = layer;
   w.rotations = source.rotations(layer);
   return w;
 }
 
-result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids) {
+result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen) {
   const model_spec& spec = source.spec();
   const auto hidden = static_cast<std::size_t>(spec.hidden_size);
   if (auto r = check_shape(source, spec.embed_name, embedding_shape(spec)); !r) return forward_error(r);
@@ -161,6 +187,10 @@ result<std::vector<float>> embed(const weight_source& source, std::span<const st
     if (auto r = source.read_part(spec.embed_name, vocab * hidden, first * hidden, rows); !r) return forward_error(r);
     for (const std::size_t t : wanted[piece]) std::copy_n(rows.data() + (static_cast<std::size_t>(ids[t]) - first) * hidden, hidden, x.data() + t * hidden);
   }
+  if (spec.embed_scale != 1)
+    for (float& v : x) v *= static_cast<float>(spec.embed_scale);
+  if (!ids.empty())
+    if (auto r = add_positions(source, 0, seqlen == 0 ? ids.size() : seqlen, x); !r) return forward_error(r);
   return x;
 }
 
@@ -284,6 +314,7 @@ result<std::vector<std::int32_t>> generate(const weight_source& source, std::spa
   std::vector<kv_cache> caches(blocks.size());
   std::vector<float> scratch, row(h->vocab);
   std::vector<std::int32_t> out;
+  std::vector<std::int32_t> all(prompt.begin(), prompt.end());
   std::size_t fresh = prompt.size();  // tokens whose rows x holds
   auto position = static_cast<std::int64_t>(prompt.size());
   while (static_cast<std::int64_t>(out.size()) < options.max_tokens && position <= spec.max_position_embeddings) {
@@ -293,7 +324,21 @@ result<std::vector<std::int32_t>> generate(const weight_source& source, std::spa
     if (token == options.eos_id) break;
     out.push_back(token);
     if (on_token && !on_token(token)) break;
+    if (position >= spec.max_position_embeddings) break;
+    all.push_back(token);
+    // Beyond the original context all tokens turn by other frequencies; what is cached no longer fits.
+    if (spec.rope.type == rope_spec::kind::longrope && position == spec.rope.original_max_position) {
+      x = embed(source, all);
+      if (!x) return forward_error(x);
+      caches.assign(blocks.size(), {});
+      fresh = all.size();
+      ++position;
+      continue;
+    }
     std::copy_n(table + static_cast<std::size_t>(token) * hidden, hidden, x->data());
+    if (spec.embed_scale != 1)
+      for (std::size_t i = 0; i < hidden; ++i) (*x)[i] *= static_cast<float>(spec.embed_scale);
+    if (auto r = add_positions(source, static_cast<std::size_t>(position), 1, std::span(*x).first(hidden)); !r) return forward_error(r);
     fresh = 1;
     ++position;
   }

@@ -193,6 +193,92 @@ void swiglu_backward_b16(const float* gate, const float* up, const float* dy, st
   swiglu_backward_impl(gate, up, dy, n, d_gate, d_up);
 }
 
+/// f(x) and f'(x). All but ReLU and the exact GELU are x times the sigmoid of a polynomial t(x).
+template <class D>
+struct slope_pair {
+  Vec<D> value, slope;
+};
+template <bool tanh, class Tag>
+HWY_INLINE slope_pair<Tag> sigmoid_unit(Tag d, Vec<Tag> x) {
+  const auto one = hn::Set(d, 1.0f);
+  auto t = x, dt = one;
+  if constexpr (tanh) {
+    const auto c = hn::Set(d, 1.5957691216057308f);  // 2 sqrt(2 / pi)
+    const auto square = hn::Mul(x, x);
+    t = hn::Mul(hn::Mul(c, x), hn::MulAdd(hn::Set(d, 0.044715f), square, one));
+    dt = hn::Mul(c, hn::MulAdd(hn::Set(d, 3 * 0.044715f), square, one));
+  }
+  const auto sigmoid = hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(t))));
+  return {hn::Mul(x, sigmoid), hn::MulAdd(hn::Mul(hn::Mul(x, sigmoid), hn::Sub(one, sigmoid)), dt, sigmoid)};
+}
+template <class Tag>
+HWY_INLINE slope_pair<Tag> relu_unit(Tag d, Vec<Tag> x) {
+  const auto zero = hn::Zero(d);
+  return {hn::Max(x, zero), hn::IfThenElseZero(hn::Gt(x, zero), hn::Set(d, 1.0f))};
+}
+
+/// use(tag, i, pair) for all i.
+template <class F>
+HWY_INLINE void each_activation(activation f, const float* gate, std::size_t n, const F& use) {
+  if (f == activation::relu) return each(n, [&](auto d, std::size_t i) HWY_ATTR { use(d, i, relu_unit(d, hn::LoadU(d, gate + i))); });
+  if (f == activation::silu) return each(n, [&](auto d, std::size_t i) HWY_ATTR { use(d, i, sigmoid_unit<false>(d, hn::LoadU(d, gate + i))); });
+  if (f == activation::gelu_tanh) return each(n, [&](auto d, std::size_t i) HWY_ATTR { use(d, i, sigmoid_unit<true>(d, hn::LoadU(d, gate + i))); });
+  const One d;
+  for (std::size_t i = 0; i < n; ++i) {
+    const float x = gate[i], phi = 0.5f * (1.0f + std::erf(x * 0.70710678f));
+    use(d, i, slope_pair<One>{hn::Set(d, x * phi), hn::Set(d, phi + x * 0.39894228f * std::exp(-0.5f * x * x))});
+  }
+}
+
+template <class T>
+void gated_impl(activation f, const float* gate, const float* up, std::size_t n, T* out) {
+  each_activation(f, gate, n, [&](auto d, std::size_t i, auto pair) HWY_ATTR {
+    put(d, up == nullptr ? pair.value : hn::Mul(pair.value, hn::LoadU(d, up + i)), out + i);
+  });
+}
+void gated_f32(activation f, const float* gate, const float* up, std::size_t n, float* out) { gated_impl(f, gate, up, n, out); }
+void gated_b16(activation f, const float* gate, const float* up, std::size_t n, std::uint16_t* out) { gated_impl(f, gate, up, n, out); }
+
+template <class T>
+void gated_backward_impl(activation f, const float* gate, const float* up, const float* dy, std::size_t n, T* d_gate, T* d_up) {
+  each_activation(f, gate, n, [&](auto d, std::size_t i, auto pair) HWY_ATTR {
+    const auto y = hn::LoadU(d, dy + i);
+    const auto u = up == nullptr ? hn::Set(d, 1.0f) : hn::LoadU(d, up + i);
+    put(d, hn::Mul(hn::Mul(y, u), pair.slope), d_gate + i);
+    if (up != nullptr) put(d, hn::Mul(y, pair.value), d_up + i);
+  });
+}
+void gated_backward_f32(activation f, const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up) {
+  gated_backward_impl(f, gate, up, dy, n, d_gate, d_up);
+}
+void gated_backward_b16(activation f, const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up) {
+  gated_backward_impl(f, gate, up, dy, n, d_gate, d_up);
+}
+
+void center_rows_impl(const float* x, std::size_t rows, std::size_t n, float* out) {
+  for (std::size_t r = 0; r < rows; ++r, x += n, out += n) {
+    const float mean = reduce(n, [&](auto d, std::size_t i) HWY_ATTR { return hn::LoadU(d, x + i); }) / static_cast<float>(n);
+    each(n, [&](auto d, std::size_t i) HWY_ATTR { hn::StoreU(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean)), d, out + i); });
+  }
+}
+
+void soft_cap_impl(float* s, std::size_t n, float scale, float cap) {
+  const float before = scale / cap;
+  each(n, [&](auto d, std::size_t i) HWY_ATTR {
+    hn::StoreU(hn::Mul(hn::Set(d, cap), hn::Tanh(d, hn::Mul(hn::LoadU(d, s + i), hn::Set(d, before)))), d, s + i);
+  });
+}
+void soft_cap_slope_impl(const float* s, std::size_t n, float scale, float cap, float* slope) {
+  const float inverse = 1.0f / cap;
+  each(n, [&](auto d, std::size_t i) HWY_ATTR {
+    const auto t = hn::Mul(hn::LoadU(d, s + i), hn::Set(d, inverse));
+    hn::StoreU(hn::Mul(hn::Set(d, scale), hn::NegMulAdd(t, t, hn::Set(d, 1.0f))), d, slope + i);
+  });
+}
+void multiply_impl(const float* x, std::size_t n, float* y) {
+  each(n, [&](auto d, std::size_t i) HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i); });
+}
+
 template <class T>
 void rotate_impl(const float* in, std::size_t heads, std::size_t head_dim, std::size_t half, const float* cos, const float* sin, float sign, T* out) {
   for (std::size_t h = 0; h < heads; ++h, in += head_dim, out += head_dim) {
@@ -310,12 +396,13 @@ double kl_divergence_impl(const float* p, float p_lse, const float* q, float shi
   return total;
 }
 
-void attend_impl(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, float scale, float* weights,
-                 float* out) {
+void attend_capped(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, std::size_t value_stride,
+                   std::size_t value_dim, float scale, float cap, float* weights, float* out) {
   for (std::size_t r = 0; r < rows; ++r) weights[r] = dot_impl(q, k + r * stride, head_dim);
-  softmax_impl(weights, rows, rows, scale, weights);
-  std::fill_n(out, head_dim, 0.0f);
-  for (std::size_t r = 0; r < rows; ++r) axpy_impl(weights[r], v + r * stride, head_dim, out);
+  if (cap > 0) soft_cap_impl(weights, rows, scale, cap);
+  softmax_impl(weights, rows, rows, cap > 0 ? 1.0f : scale, weights);
+  std::fill_n(out, value_dim, 0.0f);
+  for (std::size_t r = 0; r < rows; ++r) axpy_impl(weights[r], v + r * value_stride, value_dim, out);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -350,7 +437,15 @@ HWY_EXPORT(dot_b16);
 HWY_EXPORT(axpy_impl);
 HWY_EXPORT(log_sum_exp_impl);
 HWY_EXPORT(kl_divergence_impl);
-HWY_EXPORT(attend_impl);
+HWY_EXPORT(attend_capped);
+HWY_EXPORT(gated_f32);
+HWY_EXPORT(gated_b16);
+HWY_EXPORT(gated_backward_f32);
+HWY_EXPORT(gated_backward_b16);
+HWY_EXPORT(center_rows_impl);
+HWY_EXPORT(soft_cap_impl);
+HWY_EXPORT(soft_cap_slope_impl);
+HWY_EXPORT(multiply_impl);
 
 void to_bf16(const float* in, std::size_t n, std::uint16_t* out) { HWY_DYNAMIC_DISPATCH(to_bf16_impl)(in, n, out); }
 void from_bf16(const std::uint16_t* in, std::size_t n, float* out) { HWY_DYNAMIC_DISPATCH(from_bf16_impl)(in, n, out); }
@@ -416,7 +511,40 @@ double kl_divergence(const float* p, float p_lse, const float* q, float shift, s
 }
 void attend(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, float scale, float* weights,
             float* out) {
-  HWY_DYNAMIC_DISPATCH(attend_impl)(q, k, v, rows, stride, head_dim, scale, weights, out);
+  attend(q, k, v, rows, stride, head_dim, stride, head_dim, scale, 0.0f, weights, out);
+}
+void attend(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, std::size_t value_stride,
+            std::size_t value_dim, float scale, float cap, float* weights, float* out) {
+  HWY_DYNAMIC_DISPATCH(attend_capped)(q, k, v, rows, stride, head_dim, value_stride, value_dim, scale, cap, weights, out);
+}
+
+bool find_activation(std::string_view name, activation& out) {
+  if (name == "silu" || name == "swish") out = activation::silu;
+  else if (name == "gelu") out = activation::gelu;
+  else if (name == "gelu_pytorch_tanh" || name == "gelu_new" || name == "gelu_fast") out = activation::gelu_tanh;
+  else if (name == "relu") out = activation::relu;
+  else return false;
+  return true;
+}
+void gated(activation f, const float* gate, const float* up, std::size_t n, float* out) { HWY_DYNAMIC_DISPATCH(gated_f32)(f, gate, up, n, out); }
+void gated(activation f, const float* gate, const float* up, std::size_t n, std::uint16_t* out) { HWY_DYNAMIC_DISPATCH(gated_b16)(f, gate, up, n, out); }
+void gated_backward(activation f, const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up) {
+  HWY_DYNAMIC_DISPATCH(gated_backward_f32)(f, gate, up, dy, n, d_gate, d_up);
+}
+void gated_backward(activation f, const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up) {
+  HWY_DYNAMIC_DISPATCH(gated_backward_b16)(f, gate, up, dy, n, d_gate, d_up);
+}
+void center_rows(const float* x, std::size_t rows, std::size_t n, float* out) { HWY_DYNAMIC_DISPATCH(center_rows_impl)(x, rows, n, out); }
+void soft_cap(float* s, std::size_t n, float scale, float cap) { HWY_DYNAMIC_DISPATCH(soft_cap_impl)(s, n, scale, cap); }
+void soft_cap_slope(const float* s, std::size_t n, float scale, float cap, float* slope) { HWY_DYNAMIC_DISPATCH(soft_cap_slope_impl)(s, n, scale, cap, slope); }
+void multiply(const float* x, std::size_t n, float* y) { HWY_DYNAMIC_DISPATCH(multiply_impl)(x, n, y); }
+
+void rotate_neighbors(const float* in, std::size_t half, const float* cos, const float* sin, float sign, float* out) {
+  for (std::size_t i = 0; i < half; ++i) {
+    const float a = in[2 * i], b = in[2 * i + 1], s = sign * sin[i];
+    out[2 * i] = a * cos[i] - b * s;
+    out[2 * i + 1] = b * cos[i] + a * s;
+  }
 }
 
 }  // namespace auto_round::kernels

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace auto_round::kernels {
 
@@ -25,6 +26,30 @@ void swiglu(const float* gate, const float* up, std::size_t n, std::uint16_t* ou
 /// Gradients of gate and up from that of the product. d_gate may be gate and d_up may be up.
 void swiglu_backward(const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up);
 void swiglu_backward(const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up);
+
+enum class activation { silu, gelu, gelu_tanh, relu };
+/// "silu", "gelu", "gelu_pytorch_tanh" or "gelu_new", "relu"; false for others.
+bool find_activation(std::string_view name, activation& out);
+
+/// out = f(gate) * up, or f(gate) where up is null. `out` may be gate.
+void gated(activation f, const float* gate, const float* up, std::size_t n, float* out);
+void gated(activation f, const float* gate, const float* up, std::size_t n, std::uint16_t* out);
+/// Gradients of gate and up from that of the product; as swiglu_backward. Without up there is no d_up.
+void gated_backward(activation f, const float* gate, const float* up, const float* dy, std::size_t n, float* d_gate, float* d_up);
+void gated_backward(activation f, const float* gate, const float* up, const float* dy, std::size_t n, std::uint16_t* d_gate, std::uint16_t* d_up);
+
+/// out = x less its mean, for each row of x[rows x n]: what makes an RMSNorm a LayerNorm, and the backward of itself. `out` may be x.
+void center_rows(const float* x, std::size_t rows, std::size_t n, float* out);
+
+/// s = cap * tanh(scale * s / cap)
+void soft_cap(float* s, std::size_t n, float scale, float cap);
+/// From what soft_cap gave: slope = scale * (1 - (s / cap)^2), its derivative. `slope` may be s.
+void soft_cap_slope(const float* s, std::size_t n, float scale, float cap, float* slope);
+/// y *= x
+void multiply(const float* x, std::size_t n, float* y);
+
+/// As rotate, for heads whose pairs are neighbors: values 2 i and 2 i + 1, i < half.
+void rotate_neighbors(const float* in, std::size_t half, const float* cos, const float* sin, float sign, float* out);
 
 /// Rotates `heads` heads of `head_dim` values that follow each other at `in`: values i and i + half of a head, i < half, by the angle whose
 /// cosine and sine are given; values from 2 * half on are copied. Backward is the rotation by the opposite angle (`sign` = -1).
@@ -68,5 +93,8 @@ double kl_divergence(const float* p, float p_lse, const float* q, float shift, s
 /// out[0, head_dim) = sum over rows of softmax(scale * k q) * v: one query against `rows` keys and values of head_dim each, `stride` apart.
 /// `weights` is scratch for `rows` floats.
 void attend(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, float scale, float* weights, float* out);
+/// The same with values of `value_dim`, `value_stride` apart, and scores that a cap above 0 bounds.
+void attend(const float* q, const float* k, const float* v, std::size_t rows, std::size_t stride, std::size_t head_dim, std::size_t value_stride,
+            std::size_t value_dim, float scale, float cap, float* weights, float* out);
 
 }  // namespace auto_round::kernels

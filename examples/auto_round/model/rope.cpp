@@ -16,8 +16,6 @@ std::vector<float> plain_frequencies(double base, std::size_t dim, std::size_t p
   return inverse;
 }
 
-double yarn_magnitude(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
-
 rope_frequencies yarn(const rope_spec& r, std::size_t dim, double original) {
   rope_frequencies f;
   if (r.attention_factor != 0)
@@ -76,9 +74,11 @@ rope_frequencies llama3(const rope_spec& r, std::size_t dim, double original) {
 
 }  // namespace
 
-rope_frequencies compute_rope(const model_spec& spec, std::int64_t seqlen) {
-  const rope_spec& r = spec.rope;
-  const auto dim = static_cast<std::size_t>(spec.head_dim);
+double yarn_magnitude(double factor, double mscale) { return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
+
+rope_frequencies compute_rope(const model_spec& spec, std::int64_t seqlen, bool windowed) {
+  const rope_spec& r = windowed && spec.own_window_rope ? spec.window_rope : spec.rope;
+  const auto dim = static_cast<std::size_t>(spec.latent.rank > 0 ? spec.latent.turning : spec.rotary_dim != 0 ? spec.rotary_dim : spec.head_dim);
   const double original = static_cast<double>(r.original_max_position);
   switch (r.type) {
     case rope_spec::kind::standard:
@@ -111,10 +111,10 @@ rope_frequencies compute_rope(const model_spec& spec, std::int64_t seqlen) {
   return {plain_frequencies(r.theta, dim, dim / 2)};
 }
 
-void rope_table::prepare(const model_spec& spec, std::size_t first_position, std::size_t positions, std::size_t sequence_length) {
+void rope_table::prepare(const model_spec& spec, std::size_t first_position, std::size_t positions, std::size_t sequence_length, bool windowed) {
   if (first == first_position && count == positions && seqlen == sequence_length) return;
-  const rope_frequencies f = compute_rope(spec, static_cast<std::int64_t>(sequence_length));
-  const std::size_t half = f.inverse.size();
+  const rope_frequencies f = compute_rope(spec, static_cast<std::int64_t>(sequence_length), windowed);
+  half = f.inverse.size();
   cos.resize(positions * half);
   sin.resize(positions * half);
   for (std::size_t p = 0; p < positions; ++p)

@@ -212,10 +212,14 @@ class awq_pass {
     std::vector<module_info> all;
     for (std::int64_t b = 0; b < spec_.num_layers; ++b) {
       for (size_t i = 0; i < spec_.linears.size(); ++i) {
+        if (!spec_.has_linear(b, static_cast<int>(i))) continue;
         const model::linear_desc& d = spec_.linears[i];
         all.push_back({spec_.linear_name(b, static_cast<int>(i)), true, {static_cast<std::uint64_t>(d.out_features), static_cast<std::uint64_t>(d.in_features)}});
       }
       for (const bool input : {true, false}) all.push_back({without_suffix(norm_name(b, input)), false, {static_cast<std::uint64_t>(spec_.hidden_size)}});
+      for (const model::part_desc& p : spec_.parts)
+        if (spec_.exists(p.where, b) && p.name.ends_with(weight_suffix))
+          all.push_back({without_suffix(spec_.block_name(b) + p.name), false, {p.shape.begin(), p.shape.end()}});
     }
     return all;
   }
@@ -235,10 +239,20 @@ class awq_pass {
 
   // ---- one block ----
 
-  bool reads_input(int linear) const { return linear == spec_.q || linear == spec_.k || linear == spec_.v; }
-  bool reads_middle(int linear) const { return linear == spec_.gate || linear == spec_.up; }
-  /// Of the layers that read the same rows, the first.
-  int reader(int linear) const { return reads_input(linear) ? spec_.q : reads_middle(linear) ? spec_.gate : linear; }
+  bool reads_input(int linear) const { return spec_.reader(linear) == (spec_.latent.query_rank > 0 ? spec_.latent.query_down : spec_.q); }
+  bool reads_middle(int linear) const {
+    return is_expert(linear) ? is_expert_input(linear) : spec_.reader(linear) == (spec_.gate < 0 ? spec_.up : spec_.gate);
+  }
+  bool is_expert(int linear) const {
+    const model::mixture_spec& m = spec_.mixture;
+    return m.experts > 0 && ((linear >= m.first && linear < m.first + 3 * m.experts) || (m.shared >= 0 && linear >= m.shared && linear < m.shared + 3));
+  }
+  bool is_expert_input(int linear) const {
+    const model::mixture_spec& m = spec_.mixture;
+    return (linear - (m.shared >= 0 && linear >= m.shared ? m.shared : m.first)) % 3 != 2;
+  }
+  /// Of the layers that read the same rows, the first. Every token goes to as many experts, so that all their rows together stand for what the norm gives.
+  int reader(int linear) const { return is_expert(linear) && is_expert_input(linear) ? spec_.mixture.first : spec_.reader(linear); }
   size_t in_features(int linear) const { return static_cast<size_t>(spec_.linears[static_cast<size_t>(linear)].in_features); }
   floats& weight(int linear) { return w_.linears[static_cast<size_t>(linear)]; }
   matrix_view<float> view(int linear) {
@@ -298,7 +312,8 @@ class awq_pass {
       } else if (all([&](int i) { return reads_middle(i); })) {
         t.kind = parent::mlp;
       } else {
-        return fail(error_kind::unsupported, "AWQ cannot compare the output of layers that read different things", {}, m.smooth);
+        warn(fmt::format("AWQ leaves {} as it is: the layers behind it do not end in one output", m.smooth));
+        continue;
       }
       // Rotated inputs mix the channels that the factors would tell apart.
       if (rotations) {
@@ -353,7 +368,8 @@ class awq_pass {
       if (t.kind == parent::layer) s.gram.assign(in_features(t.balance.front()) * in_features(t.balance.front()), 0.0f);
     }
     if (o_.apply_clip && o_.classic_clip)
-      for (const int i : {spec_.q, spec_.o, spec_.gate, spec_.down}) statistics_[i];
+      for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
+        if (spec_.has_linear(block_, i)) statistics_[reader(i)];
     for (auto& [linear, s] : statistics_) s.sum.assign(in_features(linear), 0.0f);
     result<void> outcome;
     // Smoothing alone changes nothing about what the block gives, up to rounding: where the compared samples have been copied, this pass is the only one.
@@ -363,11 +379,14 @@ class awq_pass {
     std::map<int, size_t> seen;  // rows of this batch, by input
     size_t step = 1, at = 0;     // thinning of clip features; first token of the batch
     const auto hook = [&](int linear, const float* x, size_t tokens) {
+      if (spec_.reader(linear) != linear) return;
+      const bool routed = is_expert(linear);  // rows of an expert are not those of the batch, in number or order
+      linear = reader(linear);
       const auto found = statistics_.find(linear);
       if (found == statistics_.end() || !outcome) return;
       input_statistics& s = found->second;
       const size_t n = in_features(linear), first = seen[linear];
-      const std::uint8_t* const counts = counts_.empty() ? nullptr : counts_.data() + at + first;
+      const std::uint8_t* const counts = counts_.empty() || routed ? nullptr : counts_.data() + at + first;
       size_t rows = tokens;
       if (counts != nullptr) {
         kept.resize(tokens * n);
@@ -398,8 +417,13 @@ class awq_pass {
     if (!outcome) return outcome;
     for (auto& [linear, s] : statistics_) {
       s.mean = s.sum;
-      for (float& m : s.mean) m /= static_cast<float>(s.tokens);
+      for (float& m : s.mean) m /= static_cast<float>(std::max<size_t>(1, s.tokens));
     }
+    std::erase_if(tasks, [&](const task& t) {
+      if (statistics_.at(reader(t.balance.front())).tokens > 0) return false;
+      warn(fmt::format("AWQ leaves {} as it is: no token reached it", t.mapping->smooth));
+      return true;
+    });
     for (task& t : tasks) t.x_mean = tie_mean(statistics_.at(reader(t.balance.front())).mean, t.tie);
     return {};
   }
@@ -452,9 +476,7 @@ class awq_pass {
     if (t.kind == parent::mlp && !have_middle_) {
       middle_.resize(x.size());
       for (size_t s = 0; s < probed_.size(); s += batch_) {
-        const size_t n = std::min(batch_, probed_.size() - s);
-        const linalg::operand rows = runner_.attend(w_, row(x, s), n, seqlen_);
-        runner_.add_linear(w_, spec_.o, rows, row(x, s), row(middle_, s));
+        runner_.mlp_input(w_, row(x, s), std::min(batch_, probed_.size() - s), seqlen_, row(middle_, s));
       }
       have_middle_ = true;
     }
@@ -465,10 +487,8 @@ class awq_pass {
   /// The parent's output for the compared samples from `first` on.
   void replay(const task& t, size_t first, float* out) {
     const size_t n = std::min(replay_, probed_.size() - first), tokens = n * seqlen_;
-    const bool attention = t.kind == parent::attention;
-    const linalg::operand rows = attention ? runner_.attend(w_, row(probe(), first), n, seqlen_) : runner_.gate(w_, row(middle_, first), tokens);
-    const int last = attention ? spec_.o : spec_.down;
-    linalg::gemm_nt(rows, {weight(last).data(), hidden_, in_features(last), in_features(last), false}, out, hidden_);
+    if (t.kind == parent::attention) runner_.attention_output(w_, row(probe(), first), n, seqlen_, out);
+    else runner_.mlp_output(w_, row(middle_, first), tokens, out);
   }
 
   double error_with(const task& t, std::span<const floats> weights) {
@@ -519,13 +539,27 @@ class awq_pass {
     const std::string smooth = t.mapping->smooth + std::string(weight_suffix);
     const auto rows = std::make_shared<floats>(s);
     if (t.smooth < 0) {
-      const bool input = smooth == norm_name(block_, true);
-      floats& norm = input ? w_.input_norm : w_.post_attention_norm;
-      const floats before = norm;
-      ar::awq::unscale_norm(norm.data(), s.data(), s.size(), stored(smooth));
-      // With what the rounded norm has really lost in the columns, the float model stays what it was.
-      if (!peer_) ar::awq::factors_after_rounding(before.data(), norm.data(), s.size(), false, s.data());
-      change_of(smooth, 1, ar::real::f32).replaced = std::make_shared<floats>(norm);
+      floats& norm = *norm_of(smooth);
+      if (spec_.unit_offset) {
+        // What is stored is the gain less 1.
+        for (float& gain : norm) gain -= 1.0f;
+        const floats before = norm;
+        ar::awq::unscale_offset_norm(norm.data(), s.data(), s.size(), stored(smooth), peer_);
+        if (!peer_) ar::awq::factors_after_rounding(before.data(), norm.data(), s.size(), true, s.data());
+        change_of(smooth, 1, ar::real::f32).replaced = std::make_shared<floats>(norm);
+        for (float& gain : norm) gain += 1.0f;
+      } else {
+        const floats before = norm;
+        ar::awq::unscale_norm(norm.data(), s.data(), s.size(), stored(smooth));
+        // With what the rounded norm has really lost in the columns, the float model stays what it was.
+        if (!peer_) ar::awq::factors_after_rounding(before.data(), norm.data(), s.size(), false, s.data());
+        change_of(smooth, 1, ar::real::f32).replaced = std::make_shared<floats>(norm);
+      }
+      const std::string bias = t.mapping->smooth + std::string(bias_suffix);
+      if (floats* const b = norm_bias_of(bias); b != nullptr) {
+        ar::awq::unscale_norm(b->data(), s.data(), s.size(), stored(bias));
+        change_of(bias, 1, ar::real::f32).replaced = std::make_shared<floats>(*b);
+      }
     } else {
       floats& bias = w_.bias[static_cast<size_t>(t.smooth)];
       const ar::real format = format_of(t.smooth);
@@ -536,7 +570,19 @@ class awq_pass {
     }
     const auto columns = std::make_shared<floats>(spread(s, cols, t.tie));
     std::vector<int> readers = t.balance;
-    for (const std::string& other : t.mapping->others) readers.push_back(index_of(other));
+    for (const std::string& other : t.mapping->others) {
+      if (const int i = index_of(other); i >= 0) {
+        readers.push_back(i);
+        continue;
+      }
+      // A router: it is stored as it is, in float.
+      const std::string tensor = other + std::string(weight_suffix);
+      floats& router = w_.part(model::block_part::router);
+      if (tensor != spec_.block_name(block_) + part_name(model::block_part::router)) return fail(error_kind::internal, "AWQ does not know what reads the norm", {}, tensor);
+      const matrix_view<float> all(router.data(), router.size() / cols, cols);
+      if (ar::awq::scale_columns(all, columns->data(), ar::real::f32, all) != ar::errc::ok) return fail(error_kind::internal, "factors do not fit the columns", {}, tensor);
+      change_of(tensor, cols, ar::real::f32).scaled.emplace_back(true, columns);
+    }
     for (const int i : readers) {
       if (ar::awq::scale_columns(view(i), columns->data(), format_of(i), view(i)) != ar::errc::ok)
         return fail(error_kind::internal, "factors do not fit the columns", {}, name(i));
@@ -551,6 +597,23 @@ class awq_pass {
     return {};
   }
 
+  /// The vector of a norm's weight, or of its bias, by the tensor's name.
+  floats* norm_of(const std::string& tensor) {
+    if (tensor == norm_name(block_, true)) return &w_.input_norm;
+    if (tensor == norm_name(block_, false)) return &w_.post_attention_norm;
+    return norm_bias_of(tensor);
+  }
+  floats* norm_bias_of(const std::string& tensor) {
+    for (const model::part_desc& p : spec_.parts)
+      if (p.part != model::block_part::router && tensor == spec_.block_name(block_) + p.name) return &w_.part(p.part);
+    return nullptr;
+  }
+  std::string part_name(model::block_part part) const {
+    for (const model::part_desc& p : spec_.parts)
+      if (p.part == part) return p.name;
+    return {};
+  }
+
   // ---- clipping ----
 
   static bool any_of(std::string_view text, std::initializer_list<std::string_view> parts) {
@@ -561,7 +624,7 @@ class awq_pass {
     std::vector<int> layers;
     if (o_.classic_clip) {
       for (size_t i = 0; i < spec_.linears.size(); ++i)
-        if (!any_of(spec_.linears[i].name, {"q_", "k_", "query", "key", "Wqkv"})) layers.push_back(static_cast<int>(i));
+        if (spec_.has_linear(block_, static_cast<int>(i)) && !any_of(spec_.linears[i].name, {"q_", "k_", "query", "key", "Wqkv"})) layers.push_back(static_cast<int>(i));
     } else {
       for (const task& t : tasks)
         for (const int i : t.balance) {
@@ -582,6 +645,7 @@ class awq_pass {
         continue;
       }
       const input_statistics& s = statistics_.at(reader(i));
+      if (s.rows == 0) continue;
       const size_t step = sample_step(s.rows, static_cast<size_t>(o_.clip_n_sample_token));
       clip_options c;
       c.n_grid = o_.clip_n_grid;

@@ -208,7 +208,7 @@ sign_source drawn_signs(std::uint32_t seed) {
 
 result<rotation_places> place_rotations(const model::model_spec& spec, const rotation_options& options, const sign_source& signs, bool online_only,
                                         bool peer) {
-  if (spec.architecture != "llama" || spec.linears.size() != 7) {
+  if (!spec.plain()) {
     return fail(error_kind::unsupported,
                 "rotation is worked out for models laid out as LLaMA; of '" + spec.architecture +
                     "' it is not known what reads and writes the residual stream, so its rotated model might compute something else");

@@ -90,11 +90,7 @@ result<void> block_loop::prepare(std::vector<layer_plan>& layers, tuned_block& b
   const bool narrow = o_.precision == linalg::precision::bf16;
   const std::size_t count = layers.size();
   block.layers.resize(count);
-  block.quantized.bias = block.floats.bias;
-  block.quantized.input_norm = block.floats.input_norm;
-  block.quantized.post_attention_norm = block.floats.post_attention_norm;
-  block.quantized.rotations = block.floats.rotations;
-  block.quantized.linears.resize(count);
+  block.quantized = block.floats.without_linears();
   block.quantized.linears_bf16.resize(count);
   block.gradients.resize(count);
   block.gradient_pointers.assign(count, nullptr);
@@ -123,7 +119,7 @@ result<void> block_loop::prepare(std::vector<layer_plan>& layers, tuned_block& b
     const auto add = [&](const std::string& name, std::vector<float>& value, std::vector<float>& gradient, int bits) {
       if (!value.empty()) block.vectors.push_back({name, &value, &gradient, bits, tuned_vector(value)});
     };
-    const std::string prefix = spec_.block_prefix + std::to_string(block_index) + ".";
+    const std::string prefix = spec_.block_name(block_index);
     add(prefix + spec_.input_norm_name, q.input_norm, block.vector_gradients.input_norm, 16);
     add(prefix + spec_.post_attention_norm_name, q.post_attention_norm, block.vector_gradients.post_attention_norm, 16);
     block.vector_gradients.bias.resize(count);

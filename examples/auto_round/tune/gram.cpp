@@ -188,11 +188,7 @@ class gram_tuner {
     layers_ = std::move(*plan);
     set_global_scales(spec_, floats_, o_.compat, layers_);
     outputs_.assign(count, {});
-    quantized_.bias = floats_.bias;
-    quantized_.input_norm = floats_.input_norm;
-    quantized_.post_attention_norm = floats_.post_attention_norm;
-    quantized_.rotations = floats_.rotations;
-    quantized_.linears.resize(count);
+    quantized_ = floats_.without_linears();
     quantized_.linears_bf16.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       const layer_plan& l = layers_[i];
@@ -245,8 +241,10 @@ class gram_tuner {
       finish_attention(false);
       watch.lap(seconds.forward);
     } else {
+      // Behind a norm of each head a row's error counts by what the norm makes of it, which the weights of tokens do not know.
+      const bool normed = spec_.has_part(model::block_part::query_norm);
       for (const auto& [linear, weighted] : {std::pair{spec_.q, by_query}, {spec_.k, by_key}, {spec_.v, plain}})
-        if (auto r = tune({linear}, true, weighted); !r) return r;
+        if (auto r = tune({linear}, true, normed ? plain : weighted); !r) return r;
       watch = {};
       if (tuned(o)) collect_attended();
       watch.lap(seconds.forward);
@@ -650,6 +648,7 @@ result<tuning_result> run(method how, const model::weight_source& source, const 
   if (options.enable_alg_ext || options.enable_adam || options.enable_norm_bias_tuning)
     return fail(error_kind::usage, "enable_alg_ext, enable_adam and enable_norm_bias_tuning belong to tuning by blocks");
   if (auto r = require_rows(choices); !r) return forward_error(r);
+  if (!source.spec().plain()) return fail(error_kind::unsupported, "a " + source.spec().model_class + " is not laid out as LLaMA; it is tuned by the block loop only");
   const std::string& head = source.spec().head_name;
   if (choices.count(head.substr(0, head.rfind('.'))) != 0) return fail(error_kind::usage, "the head is tuned by the block loop only");
   try {

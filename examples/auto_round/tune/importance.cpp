@@ -6,7 +6,7 @@
 #include "ar/calibrate.hpp"
 #include "ar/dispatch.hpp"
 #include "model/block.hpp"
-#include "model/kernels.hpp"
+#include "model/head.hpp"
 #include "tune/activations.hpp"
 #include "tune/pieces.hpp"
 #include "tune/run_parts.hpp"
@@ -38,6 +38,7 @@ result<importance_matrix> collect(const model::weight_source& source, const text
     if (o.maxima != nullptr) o.maxima->begin_block(b, runner);
     std::vector<column_importance*> of(spec.linears.size());
     for (std::size_t i = 0; o.sums && i < of.size(); ++i) {
+      if (!spec.has_linear(b, static_cast<int>(i))) continue;
       of[i] = &all[spec.linear_name(b, static_cast<int>(i))];
       of[i]->sum.resize(static_cast<std::size_t>(spec.linears[i].in_features));
     }
@@ -45,9 +46,7 @@ result<importance_matrix> collect(const model::weight_source& source, const text
     int bad_layer = 0;
     const auto hook = [&](int linear, const float* in, std::size_t tokens) {
       if (o.maxima != nullptr) o.maxima->input(linear, in, tokens);
-      if (!o.sums) return;
-      // k and v read what q reads, up what gate reads.
-      if (linear == spec.k || linear == spec.v || linear == spec.up) return;
+      if (!o.sums || spec.reader(linear) != linear) return;
       column_importance& c = *of[static_cast<std::size_t>(linear)];
       if (const ar::errc e = c.add(in, tokens, c.sum.size()); e != ar::errc::ok && bad == ar::errc::ok) {
         bad = e;
@@ -63,12 +62,15 @@ result<importance_matrix> collect(const model::weight_source& source, const text
     if (bad != ar::errc::ok) {
       return fail(error_kind::input, "the float model gives activations that are not finite; no importance can be collected", {}, spec.linear_name(b, bad_layer));
     }
-    if (o.sums) {
-      for (column_importance* c : of) c->sequences = static_cast<std::int64_t>(samples);
-      const auto same_as = [&](int to, int from) { *of[static_cast<std::size_t>(to)] = *of[static_cast<std::size_t>(from)]; };
-      same_as(spec.k, spec.q);
-      same_as(spec.v, spec.q);
-      same_as(spec.up, spec.gate);
+    for (std::size_t i = 0; i < of.size(); ++i) {
+      if (of[i] == nullptr) continue;
+      const auto reader = static_cast<std::size_t>(spec.reader(static_cast<int>(i)));
+      of[i]->sequences = static_cast<std::int64_t>(samples);
+      if (reader != i) {
+        const std::int64_t sequences = of[i]->sequences;
+        *of[i] = *of[reader];
+        of[i]->sequences = sequences;
+      }
     }
     source.done_with_block(b);
     if (o.on_block && !o.on_block(b)) return fail(error_kind::interrupted, "interrupted while collecting importance");
@@ -76,11 +78,11 @@ result<importance_matrix> collect(const model::weight_source& source, const text
   const std::string head = spec.head_name.substr(0, spec.head_name.rfind('.'));
   if (o.maxima != nullptr && o.maxima->wants(head)) {
     const auto hidden = static_cast<std::size_t>(spec.hidden_size);
-    auto norm = model::read_tensor(source, spec.final_norm_name, {hidden});
+    const auto norm = model::read_final_norm(source);
     if (!norm) return forward_error(norm);
     for (std::size_t s = 0; s < samples; ++s) {
       chain.load(s, 1, x.data());
-      kernels::rms_norm(x.data(), seqlen, hidden, norm->data(), static_cast<float>(spec.rms_norm_eps), x.data(), nullptr);
+      norm->normalize(x.data(), seqlen, x.data());
       o.maxima->input(head, x.data(), size);
     }
   }

@@ -29,15 +29,9 @@ bool same_inputs(const ar::scheme_fields& a, const ar::scheme_fields& b) {
 
 }  // namespace
 
-std::size_t input_quantizer::index_of(int linear) const {
-  if (linear == spec_.o) return 1;
-  if (linear == spec_.gate || linear == spec_.up) return 2;
-  return linear == spec_.down ? 3 : 0;
-}
-
 result<std::unique_ptr<input_quantizer>> input_quantizer::make(const model::model_spec& spec, const std::vector<layer_plan>& layers) {
   std::unique_ptr<input_quantizer> all(new input_quantizer(spec));
-  std::array<const layer_plan*, 4> first{};
+  std::vector<const layer_plan*> first(layers.size(), nullptr);
   bool any = false;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const layer_plan& l = layers[i];
@@ -89,7 +83,7 @@ bool input_quantizer::needs_maxima() const {
 
 void input_quantizer::observe(int linear, const float* x, std::size_t tokens) {
   slot& s = slots_[index_of(linear)];
-  if (!s.used || !s.fixed || (linear != spec_.q && linear != spec_.o && linear != spec_.gate && linear != spec_.down)) return;
+  if (!s.used || !s.fixed || spec_.reader(linear) != linear) return;
   s.largest = std::max(s.largest, largest_magnitude(x, tokens * s.cols));
 }
 

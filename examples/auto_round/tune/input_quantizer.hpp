@@ -2,7 +2,6 @@
 // activations). Layers that read the same rows (q, k and v; gate and up) share one quantizer, as engines fuse them.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <memory>
 #include <vector>
@@ -52,11 +51,11 @@ class input_quantizer {
     float largest = 0, factor = 1, best_factor = -1;
     std::vector<double> d_factor;  // by row of the batch
   };
-  explicit input_quantizer(const model::model_spec& spec) : spec_(spec) {}
-  std::size_t index_of(int linear) const;
+  explicit input_quantizer(const model::model_spec& spec) : spec_(spec), slots_(spec.linears.size()) {}
+  std::size_t index_of(int linear) const { return static_cast<std::size_t>(spec_.reader(linear)); }
 
   model::model_spec spec_;
-  std::array<slot, 4> slots_;  // what q, o, gate and down read
+  std::vector<slot> slots_;  // by the first layer that reads the rows
 };
 
 }  // namespace auto_round::tune

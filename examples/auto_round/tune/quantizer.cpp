@@ -147,7 +147,7 @@ float own_global_scale(const ar::scheme_fields& scheme, std::span<const float> w
 }
 
 void share_global_scales(const model::model_spec& spec, std::span<float> scales, bool reference) {
-  const auto share = [&](std::initializer_list<int> members) {
+  const auto share = [&](const std::vector<int>& members) {
     std::array<float, 3> given{};
     std::size_t n = 0;
     for (const int i : members)
@@ -156,8 +156,7 @@ void share_global_scales(const model::model_spec& spec, std::span<float> scales,
     for (const int i : members)
       if (scales[static_cast<std::size_t>(i)] >= 0) scales[static_cast<std::size_t>(i)] = common;
   };
-  share({spec.q, spec.k, spec.v});
-  share({spec.gate, spec.up});
+  for (const std::vector<int>& group : spec.fused_groups()) share(group);
 }
 
 result<quantized_layer> quantize_layer(const float* weight, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols,

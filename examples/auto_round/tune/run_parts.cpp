@@ -19,11 +19,14 @@ result<void> check_run(const model::model_spec& spec, const text::calibration_se
   for (const auto& [value, name] : {std::pair{o.iters, "iters"}, {o.batch_size, "batch_size"}, {o.gradient_accumulate_steps, "gradient_accumulate_steps"},
                                     {o.nblocks, "nblocks"}})
     if (auto r = positive(value, name); !r) return r;
+  if (o.enable_norm_bias_tuning && !spec.plain())
+    return fail(error_kind::unsupported, "norms and biases are tuned in models that are laid out as LLaMA only; a " + spec.model_class + " is not");
   if (o.iters > 1'000'000) return fail(error_kind::usage, "iters above 1000000 makes no sense");
   if (set.rows() < 1 || set.valid.size() != set.ids.size()) return fail(error_kind::usage, "the calibration set is empty");
   std::set<std::string> known;
   for (std::int64_t b = 0; b < spec.num_layers; ++b)
-    for (std::size_t i = 0; i < spec.linears.size(); ++i) known.insert(spec.linear_name(b, static_cast<int>(i)));
+    for (std::size_t i = 0; i < spec.linears.size(); ++i)
+      if (spec.has_linear(b, static_cast<int>(i))) known.insert(spec.linear_name(b, static_cast<int>(i)));
   if (!spec.tie_word_embeddings) known.insert(spec.head_name.substr(0, spec.head_name.rfind('.')));
   for (const auto& [name, choice] : choices)
     if (choice.scheme.bits < 16 && known.count(name) == 0)
@@ -38,7 +41,7 @@ result<void> embed_calibration(const model::weight_source& source, const text::c
   const std::size_t step = std::max<std::size_t>(1, (std::size_t{16} << 20) / size);
   for (std::size_t first = 0; first < samples; first += step) {
     const std::size_t n = std::min(step, samples - first);
-    const auto rows = model::embed(source, std::span(set.ids).subspan(first * seqlen, n * seqlen));
+    const auto rows = model::embed(source, std::span(set.ids).subspan(first * seqlen, n * seqlen), seqlen);
     if (!rows) return forward_error(rows);
     out.store(first, n, rows->data());
   }
@@ -72,6 +75,10 @@ result<layer_plan> plan_layer(const std::string& name, std::size_t rows, std::si
 result<std::vector<layer_plan>> plan_layers(const model::model_spec& spec, std::int64_t index, const layer_choices& choices, const signround_options& options) {
   std::vector<layer_plan> plans;
   for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+    if (!spec.has_linear(index, static_cast<int>(i))) {
+      plans.emplace_back();  // keeps the indices
+      continue;
+    }
     auto p = plan_layer(spec.linear_name(index, static_cast<int>(i)), static_cast<std::size_t>(spec.linears[i].out_features),
                         static_cast<std::size_t>(spec.linears[i].in_features), choices, options);
     if (!p) return forward_error(p);
@@ -83,7 +90,7 @@ result<std::vector<layer_plan>> plan_layers(const model::model_spec& spec, std::
 void set_global_scales(const model::model_spec& spec, const model::block_weights& weights, bool compat, std::vector<layer_plan>& layers) {
   std::vector<float> scales(layers.size(), -1.0f);
   for (std::size_t i = 0; i < layers.size(); ++i)
-    if (layers[i].choice != nullptr) scales[i] = own_global_scale(layers[i].choice->scheme, weights.linears[i]);
+    if (layers[i].choice != nullptr && !weights.linears[i].empty()) scales[i] = own_global_scale(layers[i].choice->scheme, weights.linears[i]);
   share_global_scales(spec, scales, compat);
   for (std::size_t i = 0; i < layers.size(); ++i)
     if (scales[i] >= 0) layers[i].grid.global_scale = scales[i];

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "ar/tune.hpp"
-#include "model/kernels.hpp"
+#include "model/head.hpp"
 #include "model/linalg.hpp"
 #include "tune/block_loop.hpp"
 #include "tune/outside_layer.hpp"
@@ -88,7 +88,7 @@ class block_tuner {
     auto weight = model::read_tensor(source_, spec_.head_name, {plan->rows, plan->cols});
     if (!weight) return forward_error(weight);
     plan->grid.global_scale = own_global_scale(plan->choice->scheme, *weight);
-    auto norm = model::read_tensor(source_, spec_.final_norm_name, {hidden_});
+    auto norm = model::read_final_norm(source_);
     if (!norm) return forward_error(norm);
     const bool has_quantized = o_.enable_quanted_input;
     normalize(float_chain_, *norm);
@@ -148,11 +148,11 @@ class block_tuner {
     return {};
   }
 
-  void normalize(activations& chain, const std::vector<float>& norm) const {
+  void normalize(activations& chain, const model::output_head& norm) const {
     std::vector<float> x(sample_size());
     for (std::size_t s = 0; s < samples_; ++s) {
       chain.load(s, 1, x.data());
-      kernels::rms_norm(x.data(), seqlen_, hidden_, norm.data(), static_cast<float>(spec_.rms_norm_eps), x.data(), nullptr);
+      norm.normalize(x.data(), seqlen_, x.data());
       chain.store(s, 1, x.data());
     }
   }
@@ -230,7 +230,7 @@ class block_tuner {
     for (std::size_t i = 0; i < unit.size(); ++i) {
       const auto block = first_block + static_cast<std::int64_t>(i);
       if (auto r = loop_.prepare(plans[i], unit[i], block, i < importance.size() ? importance[i] : std::vector<column_importance>()); !r) return r;
-      summary.layers += static_cast<std::int64_t>(plans[i].size());
+      summary.layers += std::ranges::count_if(plans[i], [](const layer_plan& l) { return !l.name.empty(); });
       summary.quantized += std::ranges::count_if(plans[i], [](const layer_plan& l) { return l.choice != nullptr; });
     }
     if (summary.quantized != 0)
