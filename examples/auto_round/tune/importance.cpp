@@ -77,7 +77,6 @@ result<importance_matrix> collect(const model::weight_source& source, const text
   }
   const std::string head = spec.head_name.substr(0, spec.head_name.rfind('.'));
   if (o.maxima != nullptr && o.maxima->wants(head)) {
-    const auto hidden = static_cast<std::size_t>(spec.hidden_size);
     const auto norm = model::read_final_norm(source);
     if (!norm) return forward_error(norm);
     for (std::size_t s = 0; s < samples; ++s) {
