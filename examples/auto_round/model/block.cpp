@@ -269,6 +269,7 @@ struct block_runner::typed_impl final : block_runner::impl {
                 const gradient_hook& hook, vector_gradients* vectors) override {
     assert(d_linears.size() == spec.linears.size());
     assert(vectors == nullptr || !spec.layer_norm);
+    if (vectors != nullptr) vectors->bias.resize(spec.linears.size());
     const auto wanted = attention.inner_layers();
     const bool into_attention = dx != nullptr || vectors != nullptr ||
                                 std::any_of(wanted.begin(), wanted.end(), [&](int i) { return d_linears[static_cast<std::size_t>(i)] != nullptr; });

@@ -219,7 +219,6 @@ class block_layers {
         }
       }
       if (vectors == nullptr || index >= w.bias.size() || w.bias[index].empty()) return;
-      vectors->bias.resize(layers.spec.linears.size());
       std::vector<float>& to = vectors->bias[index];
       if (!accumulate || to.empty()) to.assign(out, 0.0f);
       const float* const all = layers.as_floats(d, rows * out, layers.widened);
