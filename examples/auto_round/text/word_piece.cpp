@@ -10,7 +10,7 @@ namespace auto_round::text {
 namespace {
 
 // Bounds the work for a word: it is tried at every length. Real ones have 100 characters and 20 bytes.
-constexpr std::size_t kLongestWord = 1000, kLongestToken = 1024;
+constexpr std::size_t kLongestWord = 1000, kLongestPiece = 1024;
 
 }  // namespace
 
@@ -31,7 +31,7 @@ result<word_piece> word_piece::from_json(const io::json& model) {
     if (!id.is_int() || id.as_int() < 0 || id.as_int() >= std::numeric_limits<std::int32_t>::max()) {
       return fail(error_kind::input, "the token \"" + token.substr(0, 64) + "\" has an id that is no integer of 0 to 2147483646");
     }
-    if (token.size() > kLongestToken && !out.whole_only_) return fail(error_kind::unsupported, "a token of the vocabulary has more than 1024 bytes");
+    if (token.size() > kLongestPiece && !out.whole_only_) return fail(error_kind::unsupported, "a token of the vocabulary has more than 1024 bytes");
     const auto value = static_cast<std::int32_t>(id.as_int());
     const auto place = out.ids_.emplace(token, value).first;
     if (!out.tokens_.emplace(value, &place->first).second) return fail(error_kind::input, "two tokens have the id " + std::to_string(value));
