@@ -15,7 +15,7 @@ namespace {
 using io::json;
 
 constexpr int kMostDepth = 400;                   // of expressions and statements
-constexpr int kMostFrames = 2000;                 // of statements and expressions being evaluated: macros may call themselves
+constexpr int kMostFrames = 800;                  // of statements and expressions being evaluated: macros may call themselves
 constexpr std::size_t kMostWords = 1000;          // in one tag; bounds the depth of a chain like a + a + a
 constexpr std::uint64_t kMostBytes = 256u << 20;  // put together while rendering
 constexpr std::int64_t kMostRange = 100'000;      // Jinja's sandbox has the same
