@@ -4,17 +4,15 @@
 
 #include <algorithm>
 #include <cctype>
-#include <chrono>
 #include <filesystem>
 #include <map>
-#include <span>
 
 #include "autoscheme/delta_loss.hpp"
 #include "autoscheme/groups.hpp"
 #include "autoscheme/selection.hpp"
 #include "command/calibration_text.hpp"
+#include "command/fingerprint.hpp"
 #include "command/score_cache.hpp"
-#include "export/export_checksums.hpp"
 #include "io/file.hpp"
 #include "report/resources.hpp"
 
@@ -22,7 +20,6 @@ namespace auto_round::command {
 namespace {
 
 constexpr std::size_t most_points = 10'000;  // of a complete frontier; beyond, its convex hull says the same for practical purposes
-constexpr int whole_bits = 16;
 
 std::string upper(std::string s) {
   std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
@@ -205,28 +202,19 @@ class choosing {
   /// Everything that scores depend on but the option: the weights (by the times and sizes of their files, transformed ones also by those of the first
   /// block), the text, the rule.
   result<io::json> run_config(const text::calibration_set& set) const {
-    io::json files = io::json::object{};
-    for (const std::string& file : source_.directory()->files()) {
-      std::error_code ec;
-      const auto bytes = std::filesystem::file_size(file, ec);
-      const auto when = std::filesystem::last_write_time(file, ec).time_since_epoch();
-      files.set(std::filesystem::path(file).filename().string(),
-                io::json::array{io::json(static_cast<std::int64_t>(bytes)), io::json(static_cast<std::int64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(when).count()))});
-    }
-    const std::string model = io::dump(source_.directory()->config(), {.indent = -2, .sort_keys = true});
     io::json::array batches;
     for (const std::int64_t rows : set.batch_rows) batches.emplace_back(rows);
     io::json c = io::json::object{};
-    c.set("model", exporting::sha256_hex(std::as_bytes(std::span(model)))).set("files", std::move(files));
-    c.set("text", exporting::sha256_hex(std::as_bytes(std::span(set.ids)))).set("valid", exporting::sha256_hex(std::as_bytes(std::span(set.valid))));
+    c.set("model", config_hash(source_)).set("files", files_of(source_));
+    c.set("text", hash_of(set.ids)).set("valid", hash_of(set.valid));
     c.set("seqlen", set.seqlen).set("batch_rows", std::move(batches));
     c.set("gradient", at_quantized() ? "quantized" : "float").set("activations", !compat_);
     if (&weights_ != &source_) {
       auto block = model::read_block(weights_, 0);
       if (!block) return forward_error(block);
       std::string digests;
-      for (const std::vector<float>& w : block->linears) digests += exporting::sha256_hex(std::as_bytes(std::span(w)));
-      c.set("transformed", exporting::sha256_hex(std::as_bytes(std::span(digests))));
+      for (const std::vector<float>& w : block->linears) digests += hash_of(w);
+      c.set("transformed", hash_of(digests));
     }
     return c;
   }
@@ -234,12 +222,9 @@ class choosing {
   io::json option_config(io::json run, const std::vector<ar::scheme_fields>& schemes) const {
     std::string text;
     for (std::size_t l = 0; l < schemes.size(); ++l) {
-      const ar::scheme_fields& s = schemes[l];
-      text += fmt::format("{} {} {} {} {} {} {} {}/{} {}/{}/{}/{}/{}\n", what_.layers[l].name, what_.layers[l].fixed.has_value(), s.bits, s.group_size, s.group_rows,
-                          s.sym, s.data_type, s.super_bits.value_or(0), s.super_group_size.value_or(0), s.act_bits.value_or(whole_bits), s.act_group_size.value_or(0),
-                          s.act_sym.value_or(true), s.act_data_type.value_or(""), s.act_dynamic.value_or(true));
+      text += fmt::format("{} {} {}\n", what_.layers[l].name, what_.layers[l].fixed.has_value(), describe(schemes[l]));
     }
-    run.set("schemes", exporting::sha256_hex(std::as_bytes(std::span(text))));
+    run.set("schemes", hash_of(text));
     return run;
   }
 

@@ -98,8 +98,7 @@ class quantization {
 
   /// What is finished is not lost with the run.
   tl::unexpected<error> keep_journal(error e) {
-    if (journal_.blocks() == 0) journal_.remove();
-    else e.message += fmt::format("; {} finished blocks are kept in {}: the same command goes on from there", journal_.blocks(), journal_.path());
+    if (journal_.blocks() != 0) e.message += fmt::format("; {} finished blocks are kept in {}: the same command goes on from there", journal_.blocks(), journal_.path());
     return tl::unexpected<error>(std::move(e));
   }
 

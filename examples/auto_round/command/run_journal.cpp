@@ -3,70 +3,45 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <filesystem>
+#include <iterator>
 #include <string_view>
+#include <system_error>
 
 #include "ar/version.hpp"
-#include "export/export_checksums.hpp"
-#include "io/json.hpp"
+#include "command/fingerprint.hpp"
 #include "model/linalg.hpp"
 
 namespace auto_round::command {
 namespace {
 
-template <class T>
-std::string hash_of(const std::vector<T>& values) {
-  return exporting::sha256_hex(std::as_bytes(std::span(values)));
-}
-
-/// Files by name, size and time of change.
-io::json files_of(const exporting::stored_model& source) {
-  io::json files = io::json::object{};
-  if (source.directory() == nullptr) return files;
-  for (const std::string& file : source.directory()->files()) {
-    std::error_code ec;
-    const auto bytes = std::filesystem::file_size(file, ec);
-    const auto when = std::filesystem::last_write_time(file, ec).time_since_epoch();
-    files.set(file, fmt::format("{} bytes, {}", bytes, std::chrono::duration_cast<std::chrono::nanoseconds>(when).count()));
-  }
-  return files;
-}
-
-std::string describe(const tune::layer_choices& choices) {
+std::string lines_of(const tune::layer_choices& choices) {
   std::string text;
-  for (const auto& [name, c] : choices) {
-    const ar::scheme_fields& s = c.scheme;
-    text += fmt::format("{} {} {} {} {} {} {}/{} {} {}/{}/{}/{}\n", name, s.bits, s.group_size, s.group_rows, s.sym, s.data_type, s.super_bits.value_or(0),
-                        s.super_group_size.value_or(0), static_cast<int>(c.scale_type), s.act_bits.value_or(16), s.act_group_size.value_or(0), s.act_sym.value_or(true),
-                        s.act_data_type.value_or(""));
-  }
+  for (const auto& [name, c] : choices) text += fmt::format("{} {} {}\n", name, static_cast<int>(c.scale_type), describe(c.scheme));
   return text;
 }
 
 }  // namespace
 
 bool matters_for_results(const std::string& option) {
-  constexpr std::array<std::string_view, 12> free = {"output_dir", "threads", "progress", "quiet", "json", "log_json", "dry_run", "restart", "resume", "format", "max_shard_size", "autoscheme_json"};
-  return std::find(free.begin(), free.end(), option) == free.end();
+  constexpr std::string_view free[] = {"output_dir", "threads", "progress", "quiet", "json",           "log_json",       "report",
+                                       "dry_run",    "restart", "resume",   "format", "max_shard_size", "autoscheme_json"};
+  return std::ranges::find(free, option) == std::end(free);
 }
 
 result<void> run_journal::open(const std::string& output, bool restart, const given_options& options, const exporting::stored_model& source,
                                const text::calibration_set& calibration, const tune::layer_choices& choices) {
   path_ = output + ".journal";
-  io::json key = io::json::object{};
+  key_ = io::json::object{};
   io::json::array given;
   for (const auto& [name, value] : options) given.push_back(io::json::array{io::json(name), io::json(value)});
-  const std::string schemes = describe(choices);
-  key.set("version", AR_VERSION_STRING).set("arithmetic", linalg::description()).set("options", std::move(given)).set("model files", files_of(source));
-  if (source.directory() != nullptr) {
-    const std::string config = io::dump(source.directory()->config(), {.indent = -2, .sort_keys = true});
-    key.set("config.json", exporting::sha256_hex(std::as_bytes(std::span(config))));
-  }
-  key.set("schemes of layers", exporting::sha256_hex(std::as_bytes(std::span(schemes))));
-  key.set("calibration text", fmt::format("{} samples of {}: {} {}", calibration.rows(), calibration.seqlen, hash_of(calibration.ids), hash_of(calibration.valid)));
-  auto opened = tune::journal::open(path_, key, restart);
+  key_.set("version", AR_VERSION_STRING).set("arithmetic", linalg::description()).set("options", std::move(given));
+  if (source.directory() != nullptr) key_.set("model files", files_of(source)).set("config.json", config_hash(source));
+  key_.set("schemes of layers", hash_of(lines_of(choices)));
+  key_.set("calibration text", fmt::format("{} samples of {}: {} {}", calibration.rows(), calibration.seqlen, hash_of(calibration.ids), hash_of(calibration.valid)));
+  std::error_code ec;
+  if (!std::filesystem::exists(std::filesystem::symlink_status(path_, ec))) return {};
+  auto opened = tune::journal::open(path_, key_, restart);
   if (!opened) return forward_error(opened);
   journal_.emplace(std::move(*opened));
   known_ = journal_->blocks();
@@ -84,9 +59,13 @@ result<std::optional<tune::recorded_block>> run_journal::next(std::int64_t first
 }
 
 bool run_journal::add(const tune::block_result& block, std::span<const tune::quantized_layer> layers) {
-  if (!journal_ || block.first_block <= last_known_) return true;
-  if (journal_->add(block, layers)) return true;
-  journal_.reset();
+  if (lost_ || block.first_block <= last_known_) return true;
+  if (!journal_) {
+    auto begun = tune::journal::open(path_, key_);
+    if (begun) journal_.emplace(std::move(*begun));
+  }
+  if (journal_ && journal_->add(block, layers)) return true;
+  lost_ = true;
   return false;
 }
 

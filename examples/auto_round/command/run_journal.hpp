@@ -23,10 +23,10 @@ bool matters_for_results(const std::string& option);
 
 class run_journal {
  public:
-  /// Opens the journal of a run that writes to `output`. With `restart` what an earlier run left is forgotten. Errors as tune::journal::open.
+  /// Opens what an earlier run to `output` left, if anything; a journal of its own comes into being with the first block. With `restart` what was left is
+  /// forgotten. Errors as tune::journal::open.
   result<void> open(const std::string& output, bool restart, const given_options& options, const exporting::stored_model& source,
                     const text::calibration_set& calibration, const tune::layer_choices& choices);
-  bool is_open() const { return journal_.has_value(); }
   std::size_t blocks() const { return journal_ ? journal_->blocks() : 0; }
   const std::string& path() const { return path_; }
 
@@ -34,12 +34,14 @@ class run_journal {
   result<std::optional<tune::recorded_block>> next(std::int64_t first_block);
   /// Records a block that was tuned; one that came from the journal is there already. False if it could not be written: the run then goes on without a journal.
   bool add(const tune::block_result& block, std::span<const tune::quantized_layer> layers);
-  /// The run is over: with success, or without anything to go on from.
+  /// The run has come to its end.
   void remove();
 
  private:
   std::string path_;
+  io::json key_;
   std::optional<tune::journal> journal_;
+  bool lost_ = false;  // it could not be written
   std::size_t read_ = 0, known_ = 0;
   std::int64_t last_known_ = -1;  // first block of the last unit that was read
 };

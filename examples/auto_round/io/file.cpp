@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "ar/view.hpp"
+#include "io/posix.hpp"
 
 namespace auto_round::io {
 namespace {
@@ -30,7 +31,6 @@ namespace fs = std::filesystem;
 
 constexpr char kLockName[] = ".auto-round.lock";
 constexpr std::size_t kChunk = std::size_t{1} << 20;
-constexpr std::size_t kMostPerCall = std::size_t{1} << 30;  // Linux transfers at most 2 GiB - 4 KiB a call
 
 std::string reason(int code) { return std::generic_category().message(code); }
 
@@ -73,26 +73,11 @@ result<opened_file> open_regular(const std::string& path) {
   return opened_file{std::move(fd), static_cast<std::uint64_t>(st.st_size)};
 }
 
-/// Reads exactly `n` bytes at `offset`.
 result<void> read_exactly(int fd, const std::string& path, char* to, std::size_t n, std::uint64_t offset) {
-  while (n != 0) {
-    const ssize_t got = ::pread(fd, to, std::min(n, kMostPerCall), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail_reading(path, errno);
-    if (got == 0) return fail(error_kind::input, "the file became shorter while it was read", path);
-    to += got;
-    n -= static_cast<std::size_t>(got);
-    offset += static_cast<std::uint64_t>(got);
-  }
+  const int code = read_at(fd, to, n, offset);
+  if (code == end_of_file) return fail(error_kind::input, "the file became shorter while it was read", path);
+  if (code != 0) return fail_reading(path, code);
   return {};
-}
-
-/// Syncs a file or folder by name. Folders that cannot be synced (some network file systems say EINVAL) are left to the file system.
-int sync_path(const std::string& path, bool folder) {
-  const descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | (folder ? O_DIRECTORY : 0)));
-  if (fd.get() < 0) return errno;
-  if (::fsync(fd.get()) != 0 && !(folder && (errno == EINVAL || errno == ENOTSUP))) return errno;
-  return 0;
 }
 
 // The functions from here to discard() run in signal handlers: system calls and the stack only.
@@ -298,16 +283,8 @@ result<void> output_file::write_at(std::uint64_t offset, std::span<const std::by
   if (fd_ < 0 || !ar::checked_add(offset, data.size(), end) || end > INT64_MAX) {
     return fail(error_kind::internal, "a write at byte " + std::to_string(offset) + " is not possible", path_);
   }
-  while (!data.empty()) {
-    const ssize_t put = ::pwrite(fd_, data.data(), std::min(data.size(), kMostPerCall), static_cast<off_t>(offset));
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) {
-      return fail_writing(std::to_string(data.size()) + " bytes at byte " + std::to_string(offset) + " of the file cannot be written", path_,
-                          put < 0 ? errno : EIO);
-    }
-    data = data.subspan(static_cast<std::size_t>(put));
-    offset += static_cast<std::uint64_t>(put);
-  }
+  if (const int code = io::write_at(fd_, data, offset); code != 0)
+    return fail_writing(std::to_string(data.size()) + " bytes at byte " + std::to_string(offset) + " of the file cannot be written", path_, code);
   return {};
 }
 

@@ -11,10 +11,13 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <system_error>
 #include <utility>
+
+#include "io/posix.hpp"
 
 namespace auto_round::io {
 namespace {
@@ -27,44 +30,6 @@ constexpr int level = 1;  // codes and grids of few values: higher levels cost t
 
 tl::unexpected<error> fail_at(const std::string& path, const std::string& what, int code) {
   return fail(error_kind::output, what + ": " + std::generic_category().message(code), path);
-}
-
-/// 0, or the reason why `n` bytes at `offset` could not all be read; -1 at the end of the file.
-int read_at(int fd, void* to, std::size_t n, std::uint64_t offset) {
-  auto* at = static_cast<char*>(to);
-  while (n != 0) {
-    const ssize_t got = ::pread(fd, at, std::min(n, std::size_t{1} << 30), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) return got < 0 ? errno : -1;
-    at += got;
-    n -= static_cast<std::size_t>(got);
-    offset += static_cast<std::uint64_t>(got);
-  }
-  return 0;
-}
-
-int write_at(int fd, const void* from, std::size_t n, std::uint64_t offset) {
-  const auto* at = static_cast<const char*>(from);
-  while (n != 0) {
-    const ssize_t put = ::pwrite(fd, at, std::min(n, std::size_t{1} << 30), static_cast<off_t>(offset));
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return put < 0 ? errno : EIO;
-    at += put;
-    n -= static_cast<std::size_t>(put);
-    offset += static_cast<std::uint64_t>(put);
-  }
-  return 0;
-}
-
-/// Syncs the folder that holds `path`, so that the file's name survives too.
-int sync_folder_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return errno;
-  const int code = ::fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : errno;
-  ::close(fd);
-  return code;
 }
 
 }  // namespace
@@ -92,14 +57,18 @@ result<void> record_log::find_records() {
   const auto size = static_cast<std::uint64_t>(st.st_size);
   std::array<char, 8> head = {};
   const std::size_t present = static_cast<std::size_t>(std::min<std::uint64_t>(size, head.size()));
-  if (const int code = read_at(fd_, head.data(), present, 0); code != 0) return fail_at(path_, "the file cannot be read", std::max(code, 0));
+  if (const int code = read_at(fd_, head.data(), present, 0); code != 0) return fail_at(path_, "the file cannot be read", code == end_of_file ? EIO : code);
   if (std::memcmp(head.data(), magic.data(), present) != 0) return fail(error_kind::output, "the file exists and was not made by this program; move it away", path_);
-  if (present < head.size()) {
-    if (const int code = write_at(fd_, magic.data(), magic.size(), 0); code != 0) return fail_at(path_, "the file cannot be written", code);
-    if (::fsync(fd_) != 0) return fail_at(path_, "the file cannot be brought to the disk", errno);
-    if (const int code = sync_folder_of(path_); code != 0) return fail_at(path_, "the folder cannot be brought to the disk", code);
-  }
   end_ = magic.size();
+  if (present < head.size()) {
+    std::span<const std::byte> rest = std::as_bytes(std::span(magic));
+    std::uint64_t begin = 0;
+    if (const int code = write_at(fd_, rest, begin); code != 0) return fail_at(path_, "the file cannot be written", code);
+    if (::fsync(fd_) != 0) return fail_at(path_, "the file cannot be brought to the disk", errno);
+    const std::string folder = std::filesystem::absolute(path_).parent_path().string();
+    if (const int code = sync_path(folder, true); code != 0) return fail_at(path_, "the folder cannot be brought to the disk", code);
+    return {};
+  }
   while (size - end_ > sizeof(std::uint64_t)) {
     extent r;
     if (read_at(fd_, &r.stored, sizeof r.stored, end_) != 0) break;
@@ -120,7 +89,7 @@ result<void> record_log::find_records() {
 result<std::vector<std::byte>> record_log::read_frame(const extent& at) const {
   try {
     std::vector<std::byte> stored(static_cast<std::size_t>(at.stored));
-    if (const int code = read_at(fd_, stored.data(), stored.size(), at.offset); code != 0) return fail_at(path_, "a record cannot be read", std::max(code, 0));
+    if (const int code = read_at(fd_, stored.data(), stored.size(), at.offset); code != 0) return fail_at(path_, "a record cannot be read", code == end_of_file ? EIO : code);
     // A damaged size must not cost memory: no frame of ours shrinks its content by more than zstd can.
     if (at.bytes / 100'000 > at.stored) return fail(error_kind::output, "a record is damaged", path_);
     std::vector<std::byte> content(static_cast<std::size_t>(at.bytes));
@@ -151,7 +120,9 @@ result<void> record_log::append(std::span<const std::byte> record) {
   std::memcpy(out.data(), &stored, head);
   // What a killed run has left behind the last whole record must not be taken for the tail of this one.
   int code = ::ftruncate(fd_, static_cast<off_t>(end_)) == 0 ? 0 : errno;
-  if (code == 0) code = write_at(fd_, out.data(), head + n, end_);
+  std::span<const std::byte> rest(out.data(), head + n);
+  std::uint64_t at = end_;
+  if (code == 0) code = write_at(fd_, rest, at);
   if (code == 0 && ::fsync(fd_) != 0) code = errno;
   if (code != 0) {
     [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(end_));

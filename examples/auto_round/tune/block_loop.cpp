@@ -115,16 +115,9 @@ result<void> block_loop::prepare(std::vector<layer_plan>& layers, tuned_block& b
     block.gradient_pointers[i] = block.gradients[i].data();
   }
   if (o_.enable_norm_bias_tuning) {
-    model::block_weights& q = block.quantized;
-    const auto add = [&](const std::string& name, std::vector<float>& value, std::vector<float>& gradient, int bits) {
+    for_each_vector(spec_, layers, block_index, block, [&](const std::string& name, std::vector<float>& value, std::vector<float>& gradient, int bits) {
       if (!value.empty()) block.vectors.push_back({name, &value, &gradient, bits, tuned_vector(value)});
-    };
-    const std::string prefix = spec_.block_name(block_index);
-    add(prefix + spec_.input_norm_name, q.input_norm, block.vector_gradients.input_norm, 16);
-    add(prefix + spec_.post_attention_norm_name, q.post_attention_norm, block.vector_gradients.post_attention_norm, 16);
-    block.vector_gradients.bias.resize(count);
-    for (std::size_t i = 0; i < std::min(count, q.bias.size()); ++i)
-      if (layers[i].choice != nullptr) add(layers[i].name + ".bias", q.bias[i], block.vector_gradients.bias[i], layers[i].choice->scheme.bits);
+    });
   }
   return {};
 }

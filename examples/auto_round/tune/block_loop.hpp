@@ -2,6 +2,7 @@
 // output, exact backward, sign step.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,6 +41,19 @@ struct tuned_block {
   std::vector<vector_parameter> vectors;
   model::vector_gradients vector_gradients;
 };
+
+/// f(name of the tensor, value in `quantized`, its gradient, bits of its layer or 16) for the norms and biases of block `index` that can be tuned.
+template <class F>
+void for_each_vector(const model::model_spec& spec, const std::vector<layer_plan>& layers, std::int64_t index, tuned_block& block, const F& f) {
+  model::block_weights& q = block.quantized;
+  model::vector_gradients& d = block.vector_gradients;
+  const std::string prefix = spec.block_name(index);
+  f(prefix + spec.input_norm_name, q.input_norm, d.input_norm, 16);
+  f(prefix + spec.post_attention_norm_name, q.post_attention_norm, d.post_attention_norm, 16);
+  d.bias.resize(layers.size());
+  for (std::size_t i = 0; i < std::min(layers.size(), q.bias.size()); ++i)
+    if (layers[i].choice != nullptr) f(layers[i].name + ".bias", q.bias[i], d.bias[i], layers[i].choice->scheme.bits);
+}
 
 class block_loop {
  public:

@@ -275,12 +275,12 @@ class gram_tuner {
   /// What an earlier run made of the block, and both streams behind it.
   result<void> take_over(std::int64_t index, bool same_input, recorded_block&& known) {
     stopwatch watch;
-    auto next = known.layers.begin();
+    recorded_layers recorded(known);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (layers_[i].choice == nullptr) continue;
-      if (next == known.layers.end() || next->name != layers_[i].name || next->weight.size() != floats_.linears[i].size())
-        return fail(error_kind::internal, "the record of an earlier run does not fit", {}, layers_[i].name);
-      use_weight(i, (next++)->weight);
+      auto layer = recorded.next(layers_[i]);
+      if (!layer) return forward_error(layer);
+      use_weight(i, (*layer)->weight);
     }
     run_float_block(false, same_input);
     watch.lap(out_.seconds.reference);

@@ -96,6 +96,12 @@ void set_global_scales(const model::model_spec& spec, const model::block_weights
     if (scales[i] >= 0) layers[i].grid.global_scale = scales[i];
 }
 
+result<const quantized_layer*> recorded_layers::next(const layer_plan& plan) {
+  if (next_ == unit_.layers.size() || unit_.layers[next_].name != plan.name || unit_.layers[next_].weight.size() != plan.rows * plan.cols)
+    return fail(error_kind::internal, "the record of an earlier run does not fit", {}, plan.name);
+  return &unit_.layers[next_++];
+}
+
 bool tunes_by_rows(const ar::scheme_fields& scheme) {
   return scheme.group_rows <= 1 && scheme.group_size != 0 && (scheme.bits >= 16 || scheme.act_bits.value_or(16) > 8);
 }

@@ -37,6 +37,18 @@ result<layer_plan> plan_layer(const std::string& name, std::size_t rows, std::si
 /// Gives the grids of a block's layers the scales of their whole tensors, where the type has one, shared by layers that engines fuse.
 void set_global_scales(const model::model_spec& spec, const model::block_weights& weights, bool compat, std::vector<layer_plan>& layers);
 
+/// The layers of a recorded unit, handed out in the order in which it holds them.
+class recorded_layers {
+ public:
+  explicit recorded_layers(const recorded_block& unit) : unit_(unit) {}
+  /// The next one, which must be that of `plan`; error_kind::internal if the record is another model's.
+  result<const quantized_layer*> next(const layer_plan& plan);
+
+ private:
+  const recorded_block& unit_;
+  std::size_t next_ = 0;
+};
+
 /// True for layers that can be tuned row by row: their groups lie in rows, their inputs are not quantized. What gram and hybrid need.
 bool tunes_by_rows(const ar::scheme_fields& scheme);
 /// error_kind::unsupported, naming the layer, if one of the choices is not so.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -119,23 +118,16 @@ class block_tuner {
     return {};
   }
 
-  /// Puts what is recorded of block `index` where tuning would leave it; `next`: its first layer in the record, moved behind its last.
-  result<void> take_over(const std::vector<layer_plan>& plan, const recorded_block& known, std::int64_t index, tuned_block& block,
-                         std::vector<quantized_layer>::const_iterator& next) {
+  /// Puts what is recorded of block `index` where tuning would leave it.
+  result<void> take_over(const std::vector<layer_plan>& plan, const block_result& known, recorded_layers& layers, std::int64_t index, tuned_block& block) {
     block.quantized = block.floats;
     block.quantized.linears_bf16.resize(plan.size());
-    std::map<std::string, std::vector<float>*> vectors;
-    const std::string prefix = spec_.block_prefix + std::to_string(index) + ".";
-    vectors[prefix + spec_.input_norm_name] = &block.quantized.input_norm;
-    vectors[prefix + spec_.post_attention_norm_name] = &block.quantized.post_attention_norm;
     for (std::size_t i = 0; i < plan.size(); ++i) {
-      if (i < block.quantized.bias.size()) vectors[plan[i].name + ".bias"] = &block.quantized.bias[i];
       if (plan[i].choice == nullptr) continue;
-      if (next == known.layers.end() || next->name != plan[i].name || next->weight.size() != block.floats.linears[i].size())
-        return fail(error_kind::internal, "the record of an earlier run does not fit", {}, plan[i].name);
-      const std::vector<float>& weight = next->weight;
-      if (block.inputs != nullptr) block.inputs->restore(static_cast<int>(i), next->act_max);
-      ++next;
+      auto layer = layers.next(plan[i]);
+      if (!layer) return forward_error(layer);
+      const std::vector<float>& weight = (*layer)->weight;
+      if (block.inputs != nullptr) block.inputs->restore(static_cast<int>(i), (*layer)->act_max);
       if (o_.precision != linalg::precision::bf16) {
         block.quantized.linears[i] = weight;
         continue;
@@ -143,8 +135,10 @@ class block_tuner {
       block.quantized.linears_bf16[i].resize(weight.size());
       linalg::to_bf16(weight.data(), weight.size(), block.quantized.linears_bf16[i].data());
     }
-    for (const auto& [name, values] : known.result.vectors)
-      if (const auto v = vectors.find(name); v != vectors.end() && v->second->size() == values.size()) *v->second = values;
+    for_each_vector(spec_, plan, index, block, [&](const std::string& name, std::vector<float>& value, std::vector<float>&, int) {
+      const auto v = std::ranges::find(known.vectors, name, &std::pair<std::string, std::vector<float>>::first);
+      if (v != known.vectors.end() && v->second.size() == value.size()) value = v->second;
+    });
     return {};
   }
 
@@ -210,9 +204,9 @@ class block_tuner {
       if (auto r = tune(plans, importance, first_block, unit, done); !r) return r;
     } else {
       done = std::move(**known);
-      auto next = done.layers.cbegin();
+      recorded_layers layers(done);
       for (std::size_t i = 0; i < unit.size(); ++i)
-        if (auto r = take_over(plans[i], done, first_block + static_cast<std::int64_t>(i), unit[i], next); !r) return r;
+        if (auto r = take_over(plans[i], done.result, layers, first_block + static_cast<std::int64_t>(i), unit[i]); !r) return r;
     }
     watch = {};
     if (o_.enable_quanted_input && (first_block + count < spec_.num_layers || tunes_head())) loop_.propagate(unit, true, input_, &input_);
