@@ -47,46 +47,26 @@ std::vector<layer_decision> candidate_layers(const model::model_spec& spec, cons
   return layers;
 }
 
-/// --ignore_layers: blanks removed, split at commas. A pattern ending in a digit gets a dot if that matches anything, so that "layers.1" does not
-/// hit layers.10. A pattern that is a layer's name selects that layer, any other every layer whose name contains it.
-result<std::vector<std::string>> apply_ignore_patterns(const std::string& text, std::vector<layer_decision>& layers) {
-  std::vector<std::string> patterns;
-  std::string clean;
-  for (const char c : text) {
-    if (std::isspace(static_cast<unsigned char>(c)) == 0) clean += c;
+std::string without_weight(const std::string& name) { return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name; }
+
+model_outline outline_of(const model::model_spec& spec, const io::checkpoint_dir& dir, const std::vector<layer_decision>& layers) {
+  model_outline o;
+  for (std::int64_t b = 0; b < spec.num_layers; ++b) o.blocks.push_back(spec.block_prefix + std::to_string(b));
+  std::set<std::string> known;
+  for (const layer_decision& l : layers) known.insert(l.name);
+  o.head = without_weight(spec.head_name);
+  o.tied_head = spec.tie_word_embeddings;
+  for (const io::tensor_ref& t : dir.tensors()) {
+    if (std::string name = without_weight(t.name); name != t.name && name != o.head && !known.contains(name)) o.other_leaves.push_back(std::move(name));
   }
-  clean += ',';
-  for (std::size_t at = 0; at < clean.size();) {
-    const std::size_t end = clean.find(',', at);
-    std::string pattern = clean.substr(at, end - at);
-    at = end + 1;
-    if (pattern.empty()) continue;
-    const auto any_contains = [&](const std::string& p) {
-      return std::any_of(layers.begin(), layers.end(), [&](const layer_decision& l) { return l.name.find(p) != std::string::npos; });
-    };
-    if (std::isdigit(static_cast<unsigned char>(pattern.back())) != 0 && any_contains(pattern + ".")) pattern += '.';
-    const bool exact = std::any_of(layers.begin(), layers.end(), [&](const layer_decision& l) { return l.name == pattern; });
-    bool hit = false;
-    for (layer_decision& l : layers) {
-      if (exact ? l.name != pattern : l.name.find(pattern) == std::string::npos) continue;
-      l.quantize = false;
-      l.reason = fmt::format("ignored by \"{}\"", pattern);
-      l.kept_type = "float";
-      hit = true;
-    }
-    if (!hit) {
-      return fail(error_kind::usage, fmt::format("--ignore_layers \"{}\" matches no layer; layers of this model are called {} and so on", pattern,
-                                                 layers.empty() ? "nothing" : layers.front().name));
-    }
-    patterns.push_back(std::move(pattern));
-  }
-  return patterns;
+  o.predefined_ignore = predefined_ignore_patterns(dir.config(), layers);
+  return o;
 }
 
 void apply_layer_schemes(const request& wanted, std::vector<layer_decision>& layers) {
   for (layer_decision& layer : layers) {
     const auto own = wanted.layer_schemes.find(layer.name);
-    if (own == wanted.layer_schemes.end() || !layer.quantize) continue;
+    if (own == wanted.layer_schemes.end() || !layer.quantize || layer.chosen) continue;
     layer.scheme = own->second;
     layer.chosen = true;
     if (ar::quantizes(layer.scheme)) continue;
@@ -116,7 +96,8 @@ std::string obstacle_to_model_free(const request& wanted, const ar::scheme_field
     const bool written = f == "auto_round" || (f == "fake" && (integer || e5m3)) || (f == "llm_compressor" && !integer && !e5m3) || (f == "auto_round:auto_gptq" && integer && scheme.sym);
     if (!written) return "format " + f + " is not written that way";
   }
-  if (!wanted.layer_schemes.empty()) return "layers have schemes of their own";
+  if (!wanted.layer_schemes.empty() || std::any_of(layers.begin(), layers.end(), [](const layer_decision& l) { return l.chosen; })) return "layers have schemes of their own";
+  if (std::any_of(layers.begin(), layers.end(), [](const layer_decision& l) { return l.block < 0 && l.quantize; })) return "the head is quantized";
   if (wanted.attention.wanted()) return "scales of attention come from running the model";
   if (scheme.data_type == "int" && scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8) return "it knows 2, 4 and 8-bit integers";
   if (scheme.data_type != "int" && !is_shard_wise_float(scheme)) return "it knows integers, MXFP4, MXFP8 and NVFP4_E5M3";
@@ -126,31 +107,6 @@ std::string obstacle_to_model_free(const request& wanted, const ar::scheme_field
     if (l.quantize && l.cols % static_cast<std::uint64_t>(scheme.group_size) != 0) return "rows are no multiple of the group size";
   }
   return {};
-}
-
-/// Servers fuse q, k, v and gate, up into one matrix each, and run the experts of a block in one kernel: their members must have one scheme.
-void warn_about_split_groups(const model::model_spec& spec, const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
-  std::map<int, int> group_of;  // of a linear layer
-  int number = 1;
-  for (const std::vector<int>& group : spec.fused_groups()) {
-    for (const int linear : group) group_of[linear] = number;
-    ++number;
-  }
-  for (int i = 0; i < 3 * static_cast<int>(spec.mixture.experts); ++i) group_of[spec.mixture.first + i] = 0;
-  std::map<std::pair<std::int64_t, int>, std::vector<const layer_decision*>> groups;
-  for (const layer_decision& l : layers) {
-    if (l.block < 0) continue;
-    const auto group = group_of.find(l.linear);
-    if (group != group_of.end()) groups[{l.block, group->second}].push_back(&l);
-  }
-  for (const auto& [key, members] : groups) {
-    const layer_decision& first = *members.front();
-    for (const layer_decision* m : members) {
-      if (m->quantize == first.quantize && (!m->quantize || ar::same_scheme(m->scheme, first.scheme))) continue;
-      warnings.push_back(fmt::format("{} and {} have different schemes; vLLM and SGLang fuse them and will refuse the checkpoint", first.name, m->name));
-      return;
-    }
-  }
 }
 
 /// The first format that does not take any scheme: it decides about layers. `fake` if there is no other.
@@ -220,6 +176,16 @@ std::uint64_t estimate_memory(const request& wanted, const model::model_spec& sp
                                 u(wanted.batch_size) * u(spec.num_heads) * u(wanted.seqlen) * u(wanted.seqlen) * sizeof(float);
   if (wanted.how == exporting::method::opt_rtn) return std::max(rounding, program + block_weights * sizeof(float) + activations + forward);
   return program + block_weights * tuning_bytes + 3 * activations + forward;
+}
+
+/// llama.cpp does not mind, and fake is for trying things.
+result<void> check_fused_groups(fuse_check how, const std::string& format, const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
+  if (how == fuse_check::off || format.starts_with("gguf:")) return {};
+  for (std::string& line : split_fused_groups(layers)) {
+    if (how == fuse_check::error) return fail(error_kind::usage, line + " (--fuse_check error)");
+    warnings.push_back(std::move(line));
+  }
+  return {};
 }
 
 bool same_decisions(const std::vector<layer_decision>& a, const std::vector<layer_decision>& b) {
@@ -333,9 +299,10 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.scale_dtype = wanted.scale_dtype.empty() ? "float16" : wanted.scale_dtype;
   base.max_shard_bytes = wanted.max_shard_bytes;
   base.layers = candidate_layers(*base.spec, plan.scheme);
-  auto patterns = apply_ignore_patterns(wanted.ignore_layers, base.layers);
-  if (!patterns) return forward_error(patterns);
-  base.ignore_patterns = std::move(*patterns);
+  auto rules = apply_layer_rules(wanted.rules, plan.scheme, wanted.scheme, wanted.formats, outline_of(source.spec(), *dir, base.layers), base.layers);
+  if (!rules) return forward_error(rules);
+  base.ignore_patterns = std::move(rules->ignore_patterns);
+  plan.warnings.insert(plan.warnings.end(), rules->warnings.begin(), rules->warnings.end());
   apply_layer_schemes(wanted, base.layers);
 
   if (wanted.rotation != nullptr) {
@@ -370,7 +337,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   if (std::none_of(base.layers.begin(), base.layers.end(), [](const layer_decision& l) { return l.quantize; })) {
     return fail(error_kind::usage, "no layer would be quantized: " + (base.layers.empty() ? std::string("there are none") : base.layers.front().reason));
   }
-  if (!gguf_format) warn_about_split_groups(source.spec(), base.layers, plan.warnings);
+  if (auto r = check_fused_groups(wanted.fused, lead, base.layers, plan.warnings); !r) return forward_error(r);
   for (const job& run : plan.jobs) add_once(plan.warnings, run.warnings);
 
   for (const job& run : plan.jobs) {

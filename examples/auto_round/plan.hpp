@@ -13,12 +13,13 @@
 #include "error.hpp"
 #include "export/export_format.hpp"
 #include "io/json.hpp"
+#include "plan_layers.hpp"
 
 namespace auto_round::plan {
 
-/// What the user set on top of the preset; empty: as the preset says.
+/// What the user set on top of the preset; empty: as the preset says. `group_rows`: of tiles, 0 or empty for groups inside rows.
 struct scheme_overrides {
-  std::optional<std::int64_t> bits{}, group_size{}, act_bits{}, act_group_size{}, super_bits{}, super_group_size{};
+  std::optional<std::int64_t> bits{}, group_size{}, group_rows{}, act_bits{}, act_group_size{}, super_bits{}, super_group_size{};
   std::optional<bool> sym{}, act_sym{}, act_dynamic{};
   std::optional<std::string> data_type{}, act_data_type{};
 };
@@ -36,12 +37,16 @@ result<std::uint64_t> parse_bytes(const std::string& text);
 
 enum class route { automatic, model_free, regular };
 
+/// What a mix of schemes within layers that engines fuse means.
+enum class fuse_check { warn, error, off };
+
 struct request {
   std::string scheme = "W4A16";
   scheme_overrides overrides{};
   std::map<std::string, ar::scheme_fields> layer_schemes{};  ///< schemes of single layers, resolved, by name; 16 bits: stays as it is
   std::vector<std::string> formats = {"auto_round"};
-  std::string ignore_layers{};                     ///< --ignore_layers: patterns separated by commas
+  layer_rules rules{};                             ///< rules for single layers
+  fuse_check fused = fuse_check::warn;
   exporting::method how = exporting::method::signround;
   route way = route::automatic;
   std::int64_t iters = 200;

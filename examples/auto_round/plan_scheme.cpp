@@ -10,6 +10,7 @@
 
 #include "ar/resolve.hpp"
 #include "plan.hpp"
+#include "plan_scheme.hpp"
 
 namespace auto_round::plan {
 namespace {
@@ -57,34 +58,16 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-/// Text that lives as long as the program, for the views of resolved schemes, which must not refer to the user's.
-std::string_view kept(const std::string& text) {
-  static std::set<std::string> all;
-  return *all.insert(text).first;
-}
-
-/// "int4" -> bits 4, family "int"; "fp8_e5m2" -> bits 8, name unchanged. Nothing if the name says no width.
-std::optional<int> bits_in_name(const std::string& type) {
-  for (const std::string_view family : families) {
-    if (!type.starts_with(family) || type.size() == family.size()) continue;
-    const std::string rest = type.substr(family.size(), 2);
-    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-    if (rest.size() == 2 && digit(rest[0]) && digit(rest[1])) return (rest[0] - '0') * 10 + (rest[1] - '0');
-    if (digit(rest[0])) return rest[0] - '0';
-  }
-  return std::nullopt;
-}
-
 result<int> checked_int(const char* option, std::int64_t value, std::int64_t low) {
   if (value < low || value > 1 << 30) return fail(error_kind::usage, fmt::format("--{} {} is out of range", option, value));
   return static_cast<int>(value);
 }
 
 /// A type that names its width ("mx_fp4", "fp8", "nv_fp4_with_static_gs") decides over `bits`, and if it says nothing else, only its family is kept.
-void reconcile(const std::string& type, std::optional<int>& bits, std::optional<std::string_view>& to) {
+void reconcile(std::string_view type, std::optional<int>& bits, std::optional<std::string_view>& to) {
   const auto named = bits_in_name(type);
   if (named && *named < 16) bits = *named;
-  std::string family = type;
+  std::string_view family = type;
   for (const std::string_view f : families) {
     if (named && type == fmt::format("{}{}", f, *named)) family = f;
   }
@@ -110,17 +93,62 @@ result<void> refuse_what_has_no_quantizer(const ar::scheme_fields& s) {
 
 }  // namespace
 
+std::optional<int> bits_in_name(std::string_view type) {
+  for (const std::string_view family : families) {
+    if (!type.starts_with(family) || type.size() == family.size()) continue;
+    const std::string_view rest = type.substr(family.size(), 2);
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+    if (rest.size() == 2 && digit(rest[0]) && digit(rest[1])) return (rest[0] - '0') * 10 + (rest[1] - '0');
+    if (digit(rest[0])) return rest[0] - '0';
+  }
+  return std::nullopt;
+}
+
+std::string_view kept(std::string_view text) {
+  static std::set<std::string, std::less<>> all;
+  const auto known = all.find(text);
+  return known != all.end() ? *known : *all.emplace(text).first;
+}
+
+result<ar::scheme_fields> with_known_types(ar::scheme_fields s) {
+  std::optional<int> bits = s.bits;
+  std::optional<std::string_view> type;
+  reconcile(s.data_type, bits, type);
+  s.bits = *bits;
+  s.data_type = *type;
+  if (s.act_data_type && s.act_bits.value_or(16) <= 8) reconcile(*s.act_data_type, s.act_bits, s.act_data_type);
+  if (auto r = refuse_what_has_no_quantizer(s); !r) return forward_error(r);
+  return s;
+}
+
+bool allows_asymmetric_bytes(const std::vector<std::string>& formats) {
+  const bool can_hold = !formats.empty() && std::all_of(formats.begin(), formats.end(), [](const std::string& f) {
+    const std::vector<std::string> parts = split(f, ':');
+    return std::any_of(parts.begin(), parts.end(), [](const std::string& part) { return part == "fake" || part == "llm_compressor"; });
+  });
+  const char* allow = std::getenv("AR_ALLOW_W8_ASYM");
+  return can_hold || (allow != nullptr && std::string_view(allow) != "0");
+}
+
+std::vector<std::string> nearest_names(std::string_view text, const std::vector<std::string>& names, std::size_t most) {
+  std::vector<std::pair<std::size_t, std::string>> near;
+  for (const std::string& name : names) near.emplace_back(edit_distance(lower(std::string(text)), lower(name)), name);
+  std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> out;
+  for (const auto& [distance, name] : near) {
+    if (out.size() < most && std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+  }
+  return out;
+}
+
 result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme_overrides& o, const std::vector<std::string>& formats) {
   const std::string name = without_blanks(preset, "'\"");
   const ar::scheme_fields* base = ar::find_preset(name);
   if (base == nullptr) {
-    std::vector<std::pair<std::size_t, std::string>> near;
-    std::string upper = name;
-    std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-    for (const ar::preset& p : ar::presets) near.emplace_back(edit_distance(upper, p.name), p.name);
-    std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    return fail(error_kind::usage, fmt::format("unknown scheme \"{}\"; near names are {}, {} and {}; `auto-round list schemes` prints all", preset,
-                                               near[0].second, near[1].second, near[2].second));
+    std::vector<std::string> names;
+    for (const ar::preset& p : ar::presets) names.emplace_back(p.name);
+    return fail(error_kind::usage, fmt::format("unknown scheme \"{}\"; near names are {}; `auto-round list schemes` prints all", preset,
+                                               fmt::join(nearest_names(name, names), ", ")));
   }
   if (o.data_type && o.data_type->ends_with("_dq") && !lower(name).starts_with("gguf:")) {
     if (!o.bits) return fail(error_kind::usage, fmt::format("--data_type {} needs --bits: it names a GGUF type by them", *o.data_type));
@@ -128,7 +156,7 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
     if (base == nullptr) return fail(error_kind::usage, fmt::format("--bits {}: there are K types of 2 to 6 bits", *o.bits));
   }
   ar::scheme_fields s = *base;
-  if (lower(name) == "w4a16_mixed" || lower(name) == "gguf:q2_k_mixed") {
+  if (lower(name) == "gguf:q2_k_mixed") {
     return fail(error_kind::unsupported, fmt::format("the mixed recipe {} is not supported so far", name));
   }
   if (!lower(name).starts_with("gguf:")) {  // a GGUF preset means its block layout: nothing in it can be changed
@@ -141,6 +169,9 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
     };
     if (auto r = integer("bits", o.bits, 1, s.bits); !r) return forward_error(r);
     if (auto r = integer("group_size", o.group_size, -1, s.group_size); !r) return forward_error(r);
+    if (o.group_size) s.group_rows = 0;
+    if (auto r = integer("group_size", o.group_rows, 1, s.group_rows); !r) return forward_error(r);
+    if (s.group_rows > 0 && s.group_size < 1) return fail(error_kind::usage, fmt::format("--group_size {},{}: tiles have positive sides", s.group_rows, s.group_size));
     if (auto r = integer("act_bits", o.act_bits, 1, s.act_bits); !r) return forward_error(r);
     if (auto r = integer("act_group_size", o.act_group_size, -1, s.act_group_size); !r) return forward_error(r);
     if (auto r = integer("super_bits", o.super_bits, 1, s.super_bits); !r) return forward_error(r);
@@ -169,12 +200,7 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
   }
   if (auto r = refuse_what_has_no_quantizer(s); !r) return forward_error(r);
   if (s.data_type == "int" && s.bits == 8 && !s.sym) {
-    const bool can_hold = !formats.empty() && std::all_of(formats.begin(), formats.end(), [](const std::string& f) {
-      const std::vector<std::string> parts = split(f, ':');
-      return std::any_of(parts.begin(), parts.end(), [](const std::string& part) { return part == "fake" || part == "llm_compressor"; });
-    });
-    const char* allow = std::getenv("AR_ALLOW_W8_ASYM");
-    if (!can_hold && (allow == nullptr || std::string_view(allow) == "0")) {
+    if (!allows_asymmetric_bytes(formats)) {
       return fail(error_kind::usage, "8-bit asymmetric weights lose quality in most engines; drop --asym, or set AR_ALLOW_W8_ASYM=1 to insist");
     }
   }

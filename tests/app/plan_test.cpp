@@ -55,7 +55,7 @@ TEST(Scheme, ADataTypeWithAWidthSetsTheBits) {
 TEST(Scheme, WrongOnesAreRefusedWithTheRightKind) {
   EXPECT_EQ(refused("W9A16"), error_kind::usage);
   EXPECT_EQ(refused("MXFP4", {.bits = 3}), error_kind::unsupported);
-  EXPECT_EQ(refused("W4A16_MIXED"), error_kind::unsupported);
+  EXPECT_EQ(refused("GGUF:Q2_K_MIXED"), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16", {.bits = 0}), error_kind::usage);
   EXPECT_EQ(refused("W4A16", {.bits = 12}), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16", {.group_size = -2}), error_kind::usage);
@@ -159,16 +159,16 @@ TEST_F(PlanOfAModel, LayersWhoseShapeDoesNotFitStayAndSayWhy) {
 
 TEST_F(PlanOfAModel, IgnoredLayersAreKeptAndUnknownOnesRefused) {
   open(support::tiny_model());
-  const auto p = make({.scheme = "W4A16G32", .ignore_layers = " layers.1 , o_proj"});
+  const auto p = make({.scheme = "W4A16G32", .rules = {.ignore_layers = " layers.1 , o_proj"}});
   ASSERT_TRUE(p.has_value()) << describe(p.error());
   EXPECT_EQ(p->exporters.front()->plan().quantized_layers(), 6u);
-  EXPECT_EQ(make({.scheme = "W4A16G32", .ignore_layers = "down_porj"}).error().kind, error_kind::usage);
-  EXPECT_EQ(make({.scheme = "W4A16G32", .ignore_layers = "proj"}).error().kind, error_kind::usage) << "nothing would be left";
+  EXPECT_EQ(make({.scheme = "W4A16G32", .rules = {.ignore_layers = "down_porj"}}).error().kind, error_kind::usage);
+  EXPECT_EQ(make({.scheme = "W4A16G32", .rules = {.ignore_layers = "proj"}}).error().kind, error_kind::usage) << "nothing would be left";
 }
 
 TEST_F(PlanOfAModel, SplittingWhatServersFuseIsWarnedAbout) {
   open(support::tiny_model());
-  const auto p = make({.scheme = "W4A16G32", .ignore_layers = "k_proj"});
+  const auto p = make({.scheme = "W4A16G32", .rules = {.ignore_layers = "k_proj"}});
   ASSERT_TRUE(p.has_value());
   ASSERT_FALSE(p->warnings.empty());
   EXPECT_NE(p->warnings.front().find("fuse"), std::string::npos);

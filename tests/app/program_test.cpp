@@ -134,8 +134,7 @@ TEST_F(Program, SearchesScalesWithAndWithoutImportance) {
   }
   tiny_model(7, true, true).write(dir_ / "other");
   tiny_model::put(dir_ / "none.gguf", "GGUF");
-  expect_refused(run(quantize({"--enable_opt_rtn", "--imatrix", dir_ / "none.gguf"})), bad_input, {"none.gguf"});
-  expect_refused(run(quantize({"--enable_opt_rtn", "--save_imatrix", dir_ / "new.gguf"})), usage, {"--dataset"});
+  expect_refused(run({"--model", model_, "--output_dir", out_, "--scheme", "W4A16G32", "--iters", "0", "--imatrix", dir_ / "none.gguf"}), bad_input, {"none.gguf"});
 }
 
 TEST_F(Program, EvaluatesWhatItWroteInEveryFormat) {
@@ -281,7 +280,6 @@ TEST_F(Program, WrongUseOfAwqIsRefused) {
   expect_refused(with({"--algorithm", "awq", "--awq_n_grid", "0"}), usage, {"awq_n_grid"});
   expect_refused(with({"--algorithm", "awq", "--awq_smooth_batch_size", "-1"}), usage, {"awq_smooth_batch_size"});
   expect_refused(with({"--awq_apply_clip"}), usage, {"--algorithm awq"});
-  expect_refused(run({"quantize", "--model", model_, "--output_dir", out_, "--algorithm", "awq"}), usage, {"--dataset"});
 }
 
 TEST_F(Program, GeneratesTheSameTextGreedily) {
@@ -346,16 +344,80 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
 
 TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
-  for (const char* option : {"--layer_config", "--alg_config", "--tasks", "--quant_lm_head", "--model_dtype"})
-    expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2)});
+  for (const char* option : {"--num_hidden_layers", "--svdquant-rank", "--prompt"})
+    expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2, 6)});
+  expect_refused(run(quantize({"--model_dtype", "bf16"})), unsupported, {"model_dtype"});
   expect_refused(run(quantize({"--format", "autoawq"})), unsupported, {"autoawq", "auto_awq", "auto_round"});
   expect_refused(run(quantize({"--scheme", "MXFP6"})), unsupported, {});
   expect_refused(run(quantize({"--scheme", "NVFP4"})), usage, {"NVFP4", "--dataset"});
   expect_refused(run(quantize({"--static_kv_dtype", "int8"})), usage, {"int8", "nvfp4"});
 }
 
+TEST_F(Program, RulesForSingleLayersAreWritten) {
+  tiny_model().write(model_);
+  tiny_model::put(dir_ / "rules.json", R"({"down_proj": "W8A16G32", "model.layers.0.mlp.down_proj": {"bits": 2}, "v_proj": {"bits": 16}})");
+  const outcome o = run(quantize({"--layer_config", dir_ / "rules.json", "--quant_lm_head", "--to_quant_block_names", "layers.0$,layers.1"}));
+  ASSERT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.err.find("fuse them"), std::string::npos) << "v is kept, q and k are not: " << o.err;
+  const auto extra = golden::read_json(out_ + "/quantization_config.json")["extra_config"];
+  EXPECT_EQ(extra["model.layers.0.mlp.down_proj"]["bits"], 2) << "a layer's own name beats patterns";
+  EXPECT_EQ(extra["model.layers.1.mlp.down_proj"]["bits"], 8);
+  EXPECT_EQ(extra["model.layers.1.self_attn.v_proj"]["bits"], 16);
+  EXPECT_EQ(extra["lm_head"]["bits"], 4);
+  EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0);
+  fs::remove_all(out_);
+  // Nothing is ignored silently.
+  expect_refused(run(quantize({"--layer_config", "{down_porj:{bits:8}}"})), usage, {"down_porj", "down_proj"});
+  expect_refused(run(quantize({"--layer_config", "{down_proj:{bitz:8}}"})), usage, {"bitz", "group_size"});
+  expect_refused(run(quantize({"--layer_config", "{down_proj:W9A16}"})), usage, {"W9A16", "W4A16"});
+  expect_refused(run(quantize({"--layer_config", "{k_proj:{bits:8}}", "--fuse_check", "error"})), usage, {"fuse"});
+  expect_refused(run(quantize({"--to_quant_block_names", "decoder"})), usage, {"decoder", "model.layers.0"});
+}
+
+TEST_F(Program, TheHeadIsTunedToo) {
+  tiny_model().write(model_);
+  calibration();
+  const auto tune = [&](const std::string& name, const std::vector<std::string>& more) {
+    std::vector<std::string> a = {"--model", model_, "--output_dir", dir_ / name, "--scheme", "W4A16G32", "--dataset", dir_ / "calib.jsonl", "--nsamples", "8", "--seqlen", "32", "--quant_lm_head"};
+    a.insert(a.end(), more.begin(), more.end());
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o;
+  };
+  tune("rounded", {"--iters", "0", "--disable_opt_rtn"});
+  tune("tuned", {"--iters", "4"});
+  const golden::file rounded(fs::path(dir_ / "rounded") / "model.safetensors"), tuned(fs::path(dir_ / "tuned") / "model.safetensors");
+  EXPECT_NE(rounded["lm_head.qweight"].as<std::uint32_t>(), tuned["lm_head.qweight"].as<std::uint32_t>());
+  EXPECT_EQ(run({"verify", "--model", dir_ / "tuned", "--source", model_}).status, 0);
+  tiny_model(1, true).write(dir_ / "tied");
+  const outcome tied = run({"--model", dir_ / "tied", "--output_dir", out_, "--scheme", "W4A16G32", "--iters", "0", "--quant_lm_head"});
+  EXPECT_EQ(tied.status, 0) << tied.err;
+  EXPECT_NE(tied.err.find("tied to the embedding"), std::string::npos) << tied.err;
+}
+
+TEST_F(Program, OptionsComeFromFilesAndTheEnvironmentToo) {
+  tiny_model().write(model_);
+  tiny_model::put(dir_ / "config.json", R"({"scheme": "W2A16G32", "iters": 0, "disable-opt-rtn": true, "quant_lm_head": false, "ignore_layers": "v_proj"})");
+  const outcome o = run({"--config", dir_ / "config.json", "--model", model_, "--output_dir", out_, "--scheme", "W4A16G32"}, "AR_LOG_LEVEL=INFO AR_WORK_SPACE=here");
+  ASSERT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.err.find("AR_WORK_SPACE"), std::string::npos) << o.err;
+  const auto config = golden::read_json(out_ + "/quantization_config.json");
+  EXPECT_EQ(config["bits"], 4) << "the command line has the last word";
+  EXPECT_EQ(config["extra_config"]["model.layers.0.self_attn.v_proj"]["bits"], 16);
+  fs::remove_all(out_);
+  const outcome printed = run({"--config", dir_ / "config.json", "--model", model_, "--scheme", "W4A16G32", "--print_config"});
+  EXPECT_EQ(printed.status, 0);
+  const auto options = golden::parse_json(printed.out);
+  EXPECT_EQ(options["scheme"], "W4A16G32");
+  EXPECT_EQ(options["iters"], "0");
+  tiny_model::put(dir_ / "wrong.json", R"({"schema": "W2A16G32"})");
+  expect_refused(run({"--config", dir_ / "wrong.json", "--model", model_, "--output_dir", out_}), usage, {"schema", "wrong.json"});
+  expect_refused(run(quantize(), "AR_OMP_NUM_THREADS=many"), usage, {"AR_OMP_NUM_THREADS", "many"});
+}
+
 TEST_F(Program, HelpAndVersionGoToStandardOutput) {
-  for (const std::vector<std::string>& a : {std::vector<std::string>{"--help"}, {"help"}, {"help", "eval"}, {"quantize", "--help"}, {"--version"}, {"list"}}) {
+  for (const std::vector<std::string>& a : {std::vector<std::string>{"--help"}, {"help"}, {"help", "eval"}, {"quantize", "--help"}, {"--version"}, {"list"}, {"list", "dataset"}, {"list", "alg"},
+                                            {"completion", "bash"}, {"completion", "zsh"}, {"completion", "fish"}, {"man"}}) {
     const outcome o = run(a);
     EXPECT_EQ(o.status, 0);
     EXPECT_FALSE(o.out.empty());
@@ -423,7 +485,7 @@ TEST_F(Program, AnUnknownArchitectureIsNamed) {
   m.config["architectures"] = {"FancyForCausalLM"};
   m.config["model_type"] = "fancy";
   m.write(model_);
-  expect_refused(run(quantize()), unsupported, {"FancyForCausalLM"});
+  expect_refused(run(quantize({"--disable_model_free"})), unsupported, {"FancyForCausalLM"});
 }
 
 TEST_F(Program, DamagedConfigurationsAreRefused) {
@@ -447,7 +509,11 @@ TEST_F(Program, CalibrationTextMustBeThereAndBeEnough) {
     a.insert(a.end(), {"--dataset", dataset});
     return a;
   };
-  expect_refused(run(tune), usage, {"--dataset"});
+  const outcome builtin = run(tune);
+  EXPECT_EQ(builtin.status, 0) << "a run needs neither file nor network: " << builtin.err;
+  EXPECT_NE(builtin.err.find("built-in sample"), std::string::npos) << builtin.err;
+  fs::remove_all(out_);
+  expect_refused(run(with("pile-10k")), unsupported, {"pile-10k", "--dataset_dir"});
   tiny_model::put(dir_ / "empty.jsonl", "");
   expect_refused(run(with(dir_ / "empty.jsonl")), bad_input, {"empty.jsonl"});
   tiny_model::put(dir_ / "short.jsonl", "{\"text\": \"ten bytes.\"}\n");

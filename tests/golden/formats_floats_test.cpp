@@ -169,7 +169,7 @@ auto_round::command::run_options options_for(const golden_export& e, const fs::p
   if (const auto& v = e.option("group_size"); v.is_number()) q.overrides.group_size = v.get<std::int64_t>();
   if (const auto& v = e.option("act_bits"); v.is_number()) q.overrides.act_bits = v.get<std::int64_t>();
   if (const auto& v = e.option("act_data_type"); v.is_string()) q.overrides.act_data_type = v.get<std::string>();
-  if (const auto& v = e.option("ignore_layers"); v.is_string()) q.ignore_layers = v.get<std::string>();
+  if (const auto& v = e.option("ignore_layers"); v.is_string()) q.rules.ignore_layers = v.get<std::string>();
   if (const auto& v = e.option("static_kv_dtype"); v.is_string()) q.attention.cache = v == "nvfp4" ? attention_scales::type::nvfp4 : attention_scales::type::fp8;
   if (e.option("static_attention_dtype").is_string()) {
     q.attention.queries = q.attention.cache_implied = true;
@@ -379,7 +379,7 @@ TEST_F(FloatRuns, APackedFolderCanBeQuantizedAnew) {
   auto o = options("llama64", "W8A16", "llm_compressor");  // the model is given below
   o.model = dir_ / "out";
   o.output_dir = dir_ / "again";
-  o.request.ignore_layers = "v_proj";
+  o.request.rules.ignore_layers = "v_proj";
   ASSERT_NO_FATAL_FAILURE(run(o));
   const auto first = auto_round::exporting::open_model(dir_ / "out"), second = auto_round::exporting::open_model(dir_ / "again");
   ASSERT_TRUE(first.has_value() && second.has_value());

@@ -92,7 +92,7 @@ auto_round::command::run_options options_for(const golden_export& e, const std::
         else o.request.layer_schemes[name] = own;
       }
     }
-    if (given.contains("ignore_layers")) o.request.ignore_layers = given["ignore_layers"].get<std::string>();
+    if (given.contains("ignore_layers")) o.request.rules.ignore_layers = given["ignore_layers"].get<std::string>();
   }
   if (e.facts.contains("save_options") && e.facts["save_options"].contains("max_shard_size")) {
     o.request.max_shard_bytes = bytes_of(e.facts["save_options"]["max_shard_size"].get<std::string>());

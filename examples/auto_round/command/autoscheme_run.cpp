@@ -42,8 +42,8 @@ bool is_gguf(const std::string& format) { return format.starts_with("gguf:"); }
 class choosing {
  public:
   choosing(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source, const model::weight_source& weights,
-           const std::string& dataset, std::int64_t seed, bool compat, report::progress& bar)
-      : o_(options), request_(request), source_(source), weights_(weights), dataset_(dataset), seed_(seed), compat_(compat), bar_(bar), cache_(options.cache) {}
+           const text::calibration_options& text, std::int64_t seed, bool compat, report::progress& bar)
+      : o_(options), request_(request), source_(source), weights_(weights), text_(text), seed_(seed), compat_(compat), bar_(bar), cache_(options.cache) {}
 
   result<autoscheme_result> run() {
     if (auto r = read_options(); !r) return forward_error(r);
@@ -109,7 +109,9 @@ class choosing {
     for (const exporting::layer_decision& d : plan->layers()) {
       if (d.block < 0) continue;
       autoscheme::layer l{d.name, d.rows, d.cols};
-      if (d.kept_type == "float") l.fixed = *ar::find_preset("BF16");  // the user's wish; what does not fit a scheme's shape is counted option by option
+      // What the user wants; what does not fit a scheme's shape is counted option by option.
+      if (d.kept_type == "float" || (d.chosen && !d.quantize)) l.fixed = *ar::find_preset("BF16");
+      else if (d.chosen) l.fixed = d.scheme;
       what_.layers.push_back(std::move(l));
     }
     for (std::int64_t b = 0; b < spec.num_layers; ++b) what_.blocks.push_back(spec.block_prefix + std::to_string(b));
@@ -140,8 +142,7 @@ class choosing {
   }
 
   result<void> find_scores() {
-    text::calibration_options text;
-    text.dataset = dataset_;
+    text::calibration_options text = text_;
     text.nsamples = o_.nsamples;
     text.seqlen = o_.seqlen;
     if (const std::int64_t most = source_.spec().max_position_embeddings; most > 0) text.seqlen = std::min(text.seqlen, most);
@@ -289,7 +290,7 @@ class choosing {
   plan::request& request_;
   const exporting::stored_model& source_;
   const model::weight_source& weights_;
-  const std::string& dataset_;
+  const text::calibration_options& text_;
   std::int64_t seed_;
   bool compat_;
   report::progress& bar_;
@@ -302,9 +303,9 @@ class choosing {
 }  // namespace
 
 result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
-                                         const model::weight_source& weights, const std::string& dataset, std::int64_t seed, bool compat,
+                                         const model::weight_source& weights, const text::calibration_options& text, std::int64_t seed, bool compat,
                                          report::progress& bar) {
-  return choosing(options, request, source, weights, dataset, seed, compat, bar).run();
+  return choosing(options, request, source, weights, text, seed, compat, bar).run();
 }
 
 }  // namespace auto_round::command

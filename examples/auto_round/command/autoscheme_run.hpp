@@ -11,6 +11,7 @@
 #include "io/json.hpp"
 #include "plan.hpp"
 #include "report/progress.hpp"
+#include "text/calibration.hpp"
 
 namespace auto_round::command {
 
@@ -33,8 +34,8 @@ struct autoscheme_result {
 };
 
 /// Chooses a scheme for each layer of `request` and writes it into `request` (scheme, layer_schemes). `compat`: as auto-round 0.16.1 in every respect.
-/// `weights` are what is quantized: the source's, or transformed ones. error_kind::usage for options and targets that do not fit together.
+/// `text` says where from; how much of it is in `options`. `weights` are what is quantized: the source's, or transformed ones. error_kind::usage for options and targets that do not fit together.
 result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
-                                         const model::weight_source& weights, const std::string& dataset, std::int64_t seed, bool compat, report::progress& bar);
+                                         const model::weight_source& weights, const text::calibration_options& text, std::int64_t seed, bool compat, report::progress& bar);
 
 }  // namespace auto_round::command

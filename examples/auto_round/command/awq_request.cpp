@@ -9,7 +9,7 @@ namespace auto_round::command {
 
 void awq_request::declare(option_set& o) {
   o.group("AWQ (--algorithm awq)");
-  o.text("awq_duo_scaling,duo_scaling", "WHAT", duo_scaling_, "factors from activations and weights (true), activations alone (false), or whatever is better (both) (true)");
+  o.choice("awq_duo_scaling,duo_scaling", "true,false,both", duo_scaling_, "factors from activations and weights (true), activations alone (false), or whatever is better (both) (true)");
   o.integer("awq_n_grid,n_grid", n_grid_, "candidates for each mapping (20)");
   o.integer("awq_seqlen", seqlen_, "tokens of a sample that are looked at; 0: all (512)");
   o.integer("awq_smooth_batch_size", smooth_batch_size_, "samples of a pass of the search (--batch_size)");

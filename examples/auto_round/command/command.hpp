@@ -40,6 +40,16 @@ std::unique_ptr<command> make_list();
 std::unique_ptr<command> make_report();
 std::unique_ptr<command> make_tokenize();
 
+/// Which command a line means, and what is left for it. "help" is one here.
+struct routed_line {
+  std::string command;
+  std::vector<std::string> rest;
+};
+routed_line route(std::string_view program, const std::vector<std::string>& arguments);
+
+/// The options of a line as a file for --config: checked as far as each can be by itself, nothing is run. Values are as they were typed.
+result<std::string> effective_options(const std::string& command, const std::vector<std::string>& arguments);
+
 /// Finds the command, reads its options and runs it. `arguments` without argv[0]. Prints help and version itself.
 result<void> run_program(const std::string& program, const std::vector<std::string>& arguments);
 

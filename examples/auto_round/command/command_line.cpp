@@ -1,15 +1,15 @@
-// Parsing of the command line: the only file that sees CLI11. Long options may be written with '-' or '_' and abbreviated as long as they are
-// unambiguous; the last of several occurrences wins, as in Python's argparse, from which users come.
+// From the command line to a command that runs: which command, its options from environment, configuration file and arguments, help.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
 
 #include "ar/version.hpp"
+#include "command/argument_reader.hpp"
 #include "command/command.hpp"
+#include "command/option_text.hpp"
 
 namespace auto_round::command {
 namespace {
@@ -27,101 +27,65 @@ std::string with_underscores(std::string s) {
   return s;
 }
 
-/// "--group-size=64" -> "--group_size=64", "--enable_min" -> "--enable_minmax_tuning". Unknown names stay for CLI11 to refuse.
-result<std::string> canonical(const std::string& argument, const option_set& set) {
-  if (!argument.starts_with("--") || argument.size() == 2) return argument;
-  const std::size_t equal = std::min(argument.find('='), argument.size());
-  const std::string name = with_underscores(argument.substr(2, equal - 2)), rest = argument.substr(equal);
-  std::vector<std::string> candidates;
-  const option* last = nullptr;
-  bool several = false;
-  for (const option& o : set.options()) {
-    for (const std::string& n : o.names) {
-      if (n == name) return "--" + n + rest;
-      if (!n.starts_with(name)) continue;
-      candidates.push_back("--" + n);
-      several |= last != nullptr && last != &o;
-      last = &o;
-    }
-  }
-  if (several) return fail(error_kind::usage, fmt::format("ambiguous option: --{} could match {}", name, fmt::join(candidates, ", ")));
-  return candidates.empty() ? "--" + name + rest : candidates.front() + rest;
+constexpr const char* default_program = "auto-round";
+
+/// A command with its table of options, which refers to it.
+struct declared_command {
+  std::unique_ptr<command> it;
+  std::unique_ptr<option_set> options = std::make_unique<option_set>();
+  std::string config{};
+  bool print_config = false;
+
+  described_command described() const { return {it->name(), it->summary(), options.get()}; }
+};
+
+std::unique_ptr<declared_command> declare(std::unique_ptr<command> which) {
+  auto d = std::make_unique<declared_command>();
+  d->it = std::move(which);
+  d->it->declare(*d->options);
+  d->options->group("Options from elsewhere");
+  d->options->text("config", "FILE", d->config, "read options from a JSON object, {\"scheme\": \"W4A16\", \"iters\": 200}; those of the command line come after it");
+  d->options->flag("print_config", d->print_config, true, "print the options that were given, as a file for --config, and stop");
+  return d;
 }
 
-std::string nearest_option(const std::string& unknown, const option_set& set) {
-  // The longest common prefix is enough to find a mistyped ending; other typos get no suggestion.
-  std::string best;
-  std::size_t most = 5;  // "--" and three letters
-  for (const option& o : set.options()) {
-    for (const std::string& n : o.names) {
-      const std::string full = "--" + n;
-      const auto common = static_cast<std::size_t>(std::mismatch(full.begin(), full.end(), unknown.begin(), unknown.end()).first - full.begin());
-      if (common > most) {
-        most = common;
-        best = full;
-      }
-    }
+/// Reads everything that sets options into the command. True: help or the configuration was printed.
+result<bool> set_options(declared_command& d, const std::string& program, const std::vector<std::string>& arguments) {
+  option_set& set = *d.options;
+  auto given = read_arguments(set, arguments);
+  if (!given) return forward_error(given);
+  if (given->help) {
+    std::fputs(help_text(program, d.described()).c_str(), stdout);
+    return true;
   }
-  return best;
-}
-
-result<void> parse(command& which, const std::string& program, const std::vector<std::string>& arguments, bool& help_shown) {
-  option_set set;
-  which.declare(set);
-  CLI::App app(std::string(which.summary()), fmt::format("{} {}", program, which.name()));
-  app.set_help_flag("-h,--help", "print this help");
-  app.get_formatter()->column_width(44);
-  error failed;
-  bool has_failed = false;
-  const auto call = [&](const option& o, const std::string& value) {
-    if (has_failed) return;
-    set.seen(o, value);
-    if (const auto r = o.set(value); !r) {
-      failed = r.error();
-      has_failed = true;
-    }
-  };
-  for (const option& o : set.options()) {
-    std::string names;
-    for (const std::string& n : o.names) names += (names.empty() ? "--" : ",--") + n;
-    CLI::Option* added = nullptr;
-    if (o.value_name.empty()) {
-      added = app.add_flag_callback(names, [&o, &call] { call(o, ""); }, o.help);
-    } else {
-      added = app.add_option_function<std::vector<std::string>>(
-          names, [&o, &call](const std::vector<std::string>& values) { call(o, values.empty() ? "" : values.back()); }, o.help);
-      added->type_name(o.value_name)->expected(o.optional_value ? 0 : 1, 1)->take_last();
-    }
-    added->group(o.hidden ? "" : o.group);
+  std::vector<std::string> notes;
+  std::vector<given_option> all;
+  if (d.it->name() == "quantize") all = read_environment(set, notes);
+  for (const given_option& g : given->options) {
+    if (g.which->names.front() != "config") continue;
+    auto config = read_config_file(set, g.value);
+    if (!config) return forward_error(config);
+    all.insert(all.end(), config->begin(), config->end());
   }
-  if (const option* p = set.positional()) {
-    app.add_option_function<std::string>("MODEL", [&call, p](const std::string& v) { call(*p, v); }, p->help)->type_name("")->group("");
+  all.insert(all.end(), given->options.begin(), given->options.end());
+  for (const given_option& g : all) {
+    set.seen(*g.which, g.value);
+    auto r = g.which->set(g.value);
+    if (r) continue;
+    error e = r.error();
+    if (!g.source.empty()) e.message += " (from " + g.source + ")";
+    return tl::unexpected<error>(std::move(e));
   }
-
-  std::vector<std::string> normal;
-  for (const std::string& a : arguments) {
-    auto c = canonical(a, set);
-    if (!c) return forward_error(c);
-    normal.push_back(std::move(*c));
+  if (!given->positional.empty()) {
+    if (auto r = set.positional()->set(given->positional); !r) return forward_error(r);
   }
-  std::reverse(normal.begin(), normal.end());  // CLI11 takes them from the back
-  try {
-    app.parse(normal);
-  } catch (const CLI::CallForHelp&) {
-    std::fputs(app.help().c_str(), stdout);
-    help_shown = true;
-    return {};
-  } catch (const CLI::ExtrasError&) {
-    std::string unknown;
-    for (const std::string& a : app.remaining()) unknown += (unknown.empty() ? "" : " ") + a;
-    const std::string near = app.remaining().empty() ? std::string() : nearest_option(app.remaining().front(), set);
-    return fail(error_kind::usage, fmt::format("unrecognized arguments: {}{}", unknown, near.empty() ? "" : "; did you mean " + near + "?"));
-  } catch (const CLI::ParseError& e) {
-    return fail(error_kind::usage, e.what());
+  if (d.print_config) {
+    std::fputs(config_text(all, given->positional).c_str(), stdout);
+    return true;
   }
-  if (has_failed) return tl::unexpected<error>(failed);
-  for (const std::string& line : set.notices()) fmt::print(stderr, "note: {}\n", line);
-  return {};
+  notes.insert(notes.end(), set.notices().begin(), set.notices().end());
+  for (const std::string& line : notes) fmt::print(stderr, "note: {}\n", line);
+  return false;
 }
 
 std::vector<std::unique_ptr<command>> commands(const recipe& defaults) {
@@ -137,66 +101,143 @@ std::vector<std::unique_ptr<command>> commands(const recipe& defaults) {
   return all;
 }
 
+/// `auto-round completion SHELL` and `auto-round man`: they are about all commands.
+class completion final : public command {
+ public:
+  std::string_view name() const override { return "completion"; }
+  std::string_view summary() const override { return "print a completion script for bash, zsh or fish"; }
+  void declare(option_set& o) override { o.positional("SHELL", shell_, "bash, zsh or fish"); }
+  result<void> run() override;
+
+ private:
+  std::string shell_;
+};
+
+class manual final : public command {
+ public:
+  std::string_view name() const override { return "man"; }
+  std::string_view summary() const override { return "print the manual page: auto-round man | man -l -"; }
+  void declare(option_set&) override {}
+  result<void> run() override;
+};
+
+std::vector<std::unique_ptr<command>> all_commands(const recipe& defaults) {
+  std::vector<std::unique_ptr<command>> all = commands(defaults);
+  all.push_back(std::make_unique<completion>());
+  all.push_back(std::make_unique<manual>());
+  return all;
+}
+
+/// Everything, declared, for texts about it.
+struct description {
+  std::vector<std::unique_ptr<declared_command>> declared;
+  std::vector<described_command> commands;
+
+  description() {
+    for (auto& c : all_commands(recipes.front())) declared.push_back(declare(std::move(c)));
+    for (const auto& d : declared) commands.push_back(d->described());
+  }
+};
+
+result<void> completion::run() {
+  if (shell_ != "bash" && shell_ != "zsh" && shell_ != "fish") return fail(error_kind::usage, fmt::format("completion for which shell? \"{}\": bash, zsh or fish", shell_));
+  std::vector<std::string> programs = {default_program};
+  for (const recipe& r : recipes) {
+    if (r.name != recipes.front().name) programs.push_back(fmt::format("{}-{}", default_program, r.name));
+  }
+  std::fputs(completion_script(shell_, description().commands, programs).c_str(), stdout);
+  return {};
+}
+
+result<void> manual::run() {
+  std::fputs(manual_page(description().commands).c_str(), stdout);
+  return {};
+}
+
 std::string overview(const std::string& program, const std::vector<std::unique_ptr<command>>& all) {
   std::string text = fmt::format("usage: {} [quantize] --model DIR [options]\n       {} COMMAND [options]\n\ncommands:\n", program, program);
-  for (const auto& c : all) text += fmt::format("  {:<10} {}\n", c->name(), c->summary());
+  for (const auto& c : all) text += fmt::format("  {:<11} {}\n", c->name(), c->summary());
   return text + fmt::format("\n`{} COMMAND --help` prints a command's options.\n", program);
+}
+
+const recipe* find_recipe(std::string_view program) {
+  for (const recipe& r : recipes) {
+    if (with_underscores(std::string(program)) == fmt::format("auto_round_{}", with_underscores(std::string(r.name)))) return &r;
+  }
+  return nullptr;
 }
 
 }  // namespace
 
 const recipe& recipe_of_program(std::string_view program) {
-  for (const recipe& r : recipes) {
-    if (program == fmt::format("auto-round-{}", r.name) || program == fmt::format("auto_round_{}", with_underscores(std::string(r.name)))) return r;
+  const recipe* r = find_recipe(program);
+  return r != nullptr ? *r : recipes.front();
+}
+
+routed_line route(std::string_view program, const std::vector<std::string>& arguments) {
+  routed_line line{"quantize", arguments};
+  std::vector<std::string>& rest = line.rest;
+  // The recipes quantize only, so that a model may be called "eval" there.
+  if (recipe_of_program(program).name != recipes.front().name || rest.empty()) return line;
+  if (program == "auto-round-eval" || program == "auto_round_eval") return {"eval", rest};
+  const auto all = all_commands(recipes.front());
+  const bool known = std::any_of(all.begin(), all.end(), [&](const auto& c) { return c->name() == rest.front(); });
+  if (known || rest.front() == "help") {
+    line.command = rest.front();
+    rest.erase(rest.begin());
+    return line;
   }
-  return recipes.front();
+  for (const char* alias : {"list", "eval"}) {  // the original's old spelling: --list and --eval anywhere
+    const auto at = std::find(rest.begin(), rest.end(), fmt::format("--{}", alias));
+    if (at == rest.end()) continue;
+    rest.erase(at);
+    line.command = alias;
+    break;
+  }
+  return line;
+}
+
+result<std::string> effective_options(const std::string& command, const std::vector<std::string>& arguments) {
+  for (auto& c : all_commands(recipes.front())) {
+    if (c->name() != command) continue;
+    const auto d = declare(std::move(c));
+    auto given = read_arguments(*d->options, arguments);
+    if (!given) return forward_error(given);
+    for (const given_option& g : given->options) {
+      if (g.which->what == effect::refused) continue;  // its value is none of our business
+      if (auto r = g.which->set(g.value); !r) return forward_error(r);
+    }
+    return config_text(given->options, given->positional);
+  }
+  return fail(error_kind::usage, fmt::format("there is no command \"{}\"", command));
 }
 
 result<void> run_program(const std::string& path, const std::vector<std::string>& arguments) {
   const std::string program = std::filesystem::path(path).filename().string();
   const recipe& defaults = recipe_of_program(program);
-  const auto all = commands(defaults);
-  std::vector<std::string> rest = arguments;
-  if (rest.empty()) {
-    std::fputs(overview(program, all).c_str(), stderr);
+  if (arguments.empty()) {
+    std::fputs(overview(program, all_commands(defaults)).c_str(), stderr);
     return fail(error_kind::usage, "no model given; write --model DIR");
   }
-  if (rest.front() == "--version") {
+  if (arguments.front() == "--version") {
     fmt::print("{} {}\n", program, AR_VERSION_STRING);
     return {};
   }
-  std::string wanted = "quantize";
-  // The recipes quantize only, so that a model may be called "eval" there.
-  if (defaults.name == "default") {
-    const auto known = std::find_if(all.begin(), all.end(), [&](const auto& c) { return c->name() == rest.front(); });
-    if (known != all.end()) {
-      wanted = rest.front();
-      rest.erase(rest.begin());
-    } else if (rest.front() == "help" || (rest.size() == 1 && (rest.front() == "-h" || rest.front() == "--help"))) {
-      const bool named = rest.front() == "help" && rest.size() > 1;
-      if (!named) {
-        std::fputs(overview(program, all).c_str(), stdout);
-        return {};
-      }
-      wanted = rest[1];
-      rest = {"--help"};
-    } else {
-      for (const char* alias : {"list", "eval"}) {  // the original's old spelling: --list and --eval anywhere
-        const auto at = std::find(rest.begin(), rest.end(), fmt::format("--{}", alias));
-        if (at == rest.end()) continue;
-        rest.erase(at);
-        wanted = alias;
-        break;
-      }
-    }
+  routed_line line = route(program, arguments);
+  const bool asks = arguments.size() == 1 && (arguments.front() == "-h" || arguments.front() == "--help") && defaults.name == recipes.front().name;
+  if (asks || (line.command == "help" && line.rest.empty())) {
+    std::fputs(overview(program, all_commands(defaults)).c_str(), stdout);
+    return {};
   }
-  for (const auto& c : all) {
-    if (c->name() != wanted) continue;
-    bool help_shown = false;
-    if (auto r = parse(*c, program, rest, help_shown); !r) return r;
-    return help_shown ? result<void>{} : c->run();
+  if (line.command == "help") line = {line.rest.front(), {"--help"}};
+  for (auto& c : all_commands(defaults)) {
+    if (c->name() != line.command) continue;
+    const auto d = declare(std::move(c));
+    auto done = set_options(*d, program, line.rest);
+    if (!done) return forward_error(done);
+    return *done ? result<void>{} : d->it->run();
   }
-  return fail(error_kind::usage, fmt::format("there is no command \"{}\"", wanted));
+  return fail(error_kind::usage, fmt::format("there is no command \"{}\"", line.command));
 }
 
 }  // namespace auto_round::command

@@ -33,8 +33,8 @@ class eval final : public command {
     o.notice("eval_bs,bs,batch_size", true, "batches are formed by the length of texts");
     o.notice("eval_model_dtype,disable_trust_remote_code,seed", true, "has no effect: tasks are computed in float32, by this program's own code and without sampling");
     o.notice("eval_task_by_task", false, "has no effect: all tasks run together, in bounded memory");
-    o.refuse("eval_gen_kwargs,eval_backend,vllm_args", true, "tasks are answered by this program itself, and none of them generates text");
-    o.refuse("mllm,fewshot_as_multiturn,apply_chat_template", false, "only text models and plain prompts are evaluated");
+    for (const char* name : {"eval_gen_kwargs", "eval_backend", "vllm_args"}) o.refuse(name, true, "tasks are answered by this program itself, and none of them generates text");
+    for (const char* name : {"mllm", "fewshot_as_multiturn", "apply_chat_template"}) o.refuse(name, false, "only text models and plain prompts are evaluated");
   }
 
   result<void> run() override {

@@ -249,7 +249,7 @@ void add_json(const std::vector<task_scores>& tasks, const std::vector<evaluatio
 }  // namespace
 
 void task_options::declare(option_set& o) {
-  option names{.names = {"tasks", "task"}, .value_name = "NAMES", .optional_value = true,
+  option names{.names = {"tasks", "task"}, .value_name = "NAMES", .count = values::at_most_one,
                .help = "answer these tasks, separated by commas; without names all of the original's (auto-round list tasks)", .group = {}, .set = {}};
   names.set = [this](const std::string& v) -> result<void> {
     tasks = v;
@@ -259,7 +259,7 @@ void task_options::declare(option_set& o) {
   o.text("task_dir", "DIR", directory, "folder with the tasks' documents: NAME.jsonl, for few-shot examples NAME.train.jsonl or NAME.dev.jsonl");
   o.real("limit", limit, "only the first N documents of each task; below 1: that share of them");
   o.integer("num_fewshot", num_fewshot, "examples in front of each document (0)");
-  option bos{.names = {"add_bos_token"}, .value_name = "true|false|peer", .optional_value = true,
+  option bos{.names = {"add_bos_token"}, .value_name = "true|false|peer", .count = values::at_most_one,
              .help = "put the begin token in front of texts (as the tokenizer does; peer: as auto-round does, by the model's name)", .group = {}, .set = {}};
   bos.set = [this](const std::string& v) -> result<void> {
     add_bos = v.empty() ? "true" : v;

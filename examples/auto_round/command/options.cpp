@@ -26,6 +26,7 @@ option named(std::string_view names, std::string_view value_name, std::string_vi
   option o;
   o.names = split_names(names);
   o.value_name = value_name;
+  o.count = value_name.empty() ? values::none : values::one;
   o.help = help;
   return o;
 }
@@ -48,6 +49,11 @@ result<double> parse_real(const std::string& option, const std::string& text) {
   const auto [end, ec] = std::from_chars(begin, text.data() + text.size(), value);
   if (ec == std::errc() && end == text.data() + text.size() && std::isfinite(value)) return value;
   return fail(error_kind::usage, fmt::format("argument --{}: invalid float value: '{}'", option, text));
+}
+
+result<void> check_choice(const std::string& option, const std::string& text, const std::vector<std::string>& choices) {
+  if (choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end()) return {};
+  return fail(error_kind::usage, fmt::format("argument --{}: invalid choice: '{}' (choose from {})", option, text, fmt::join(choices, ", ")));
 }
 
 void option_set::add(option o) {
@@ -124,10 +130,25 @@ void option_set::flag(std::string_view names, std::optional<bool>& to, bool valu
   add(std::move(o));
 }
 
+void option_set::flag_pair(const std::string& name, bool& to, std::string_view help, std::string_view opposite) {
+  flag(name, to, true, help);
+  flag("no_" + name, to, false, opposite);
+}
+
+void option_set::choice(std::string_view names, std::string_view choices, std::string& to, std::string_view help) {
+  option o = named(names, "WHAT", help);
+  o.choices = split_names(choices);
+  o.set = [&to](const std::string& v) -> result<void> {
+    to = v;
+    return {};
+  };
+  add(std::move(o));
+}
+
 void option_set::notice(std::string_view names, bool takes_value, std::string_view why) {
   option o = named(names, takes_value ? "X" : "", why);
-  o.hidden = true;
-  o.optional_value = takes_value;
+  o.what = effect::notice;
+  o.count = takes_value ? values::at_most_one : values::none;
   o.set = [this, text = fmt::format("--{}: {}", o.names.front(), why)](const std::string&) -> result<void> {
     if (std::find(notices_.begin(), notices_.end(), text) == notices_.end()) notices_.push_back(text);
     return {};
@@ -137,10 +158,17 @@ void option_set::notice(std::string_view names, bool takes_value, std::string_vi
 
 void option_set::refuse(std::string_view names, bool takes_value, std::string_view why) {
   option o = named(names, takes_value ? "X" : "", why);
-  o.hidden = true;
-  o.optional_value = takes_value;
+  o.what = effect::refused;
+  o.count = takes_value ? values::at_most_one : values::none;
   o.set = [text = fmt::format("--{}: {}", o.names.front(), why)](const std::string&) -> result<void> { return fail(error_kind::unsupported, text); };
   add(std::move(o));
+}
+
+void option_set::exclude(std::string_view names) {
+  const std::vector<std::string> all = split_names(names);
+  for (option& o : options_) {
+    if (std::find(all.begin(), all.end(), o.names.front()) != all.end()) o.exclusive = names;
+  }
 }
 
 void option_set::positional(std::string_view value_name, std::string& to, std::string_view help) {

@@ -1,5 +1,5 @@
-// The options of a command as a table: names, kinds, where the value goes, one line of help. The parser, --help and completion are made from it;
-// only command_line.cpp knows how command lines are parsed.
+// The options of a command as a table: names, kinds, where the value goes, one line of help, and what happens. The parser, --help, shell completion and
+// the manual page are made from it.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +13,26 @@
 
 namespace auto_round::command {
 
+/// What an option does in this program.
+enum class effect {
+  works,
+  notice,   ///< accepted; the user is told once why it changes nothing here
+  refused,  ///< known from the original, but doing without it would silently give another result
+};
+
+/// How many values follow an option.
+enum class values { none, one, at_most_one, some };
+
 struct option {
   std::vector<std::string> names;  ///< without dashes, with '_' between words (the user may write '-'); the first is the canonical one
-  std::string value_name;          ///< "N", "DIR"; empty for a flag
-  bool optional_value = false;     ///< the value may be left out
-  std::string help;
-  std::string group;
-  std::function<result<void>(const std::string& value)> set;  ///< called once per occurrence, in order; flags get ""
-  bool hidden = false;             ///< accepted, but not in --help
+  std::string value_name{};        ///< "N", "DIR"; empty for a flag
+  values count = values::one;
+  std::string help{};              ///< what it does, or why it does nothing
+  std::string group{};
+  std::vector<std::string> choices{};  ///< the values that are possible; empty: any
+  std::string exclusive{};             ///< options with the same text exclude each other on one command line
+  effect what = effect::works;
+  std::function<result<void>(const std::string& value)> set{};  ///< called once per occurrence, in order; flags get "", several values are joined by blanks
 };
 
 class option_set {
@@ -38,10 +50,16 @@ class option_set {
   void real(std::string_view names, std::optional<double>& to, std::string_view help);
   void flag(std::string_view names, bool& to, bool value, std::string_view help);
   void flag(std::string_view names, std::optional<bool>& to, bool value, std::string_view help);
+  /// A flag and its negation, --no_NAME.
+  void flag_pair(const std::string& name, bool& to, std::string_view help, std::string_view opposite);
+  /// One of a few words, separated by commas in `choices`.
+  void choice(std::string_view names, std::string_view choices, std::string& to, std::string_view help);
   /// Accepted without effect; `why` is told to the user once.
   void notice(std::string_view names, bool takes_value, std::string_view why);
   /// Known from the original, but doing without it would silently give another result: error_kind::unsupported with `why`.
   void refuse(std::string_view names, bool takes_value, std::string_view why);
+  /// The options with these names, separated by commas, exclude each other.
+  void exclude(std::string_view names);
   /// The one argument without a name; sets the same variable as option `name`.
   void positional(std::string_view value_name, std::string& to, std::string_view help);
   void add(option o);
@@ -63,5 +81,7 @@ class option_set {
 /// Strict readers of numbers: the whole text, error_kind::usage otherwise.
 result<std::int64_t> parse_integer(const std::string& option, const std::string& text);
 result<double> parse_real(const std::string& option, const std::string& text);
+/// "'x' is none of a, b" as the original says it.
+result<void> check_choice(const std::string& option, const std::string& text, const std::vector<std::string>& choices);
 
 }  // namespace auto_round::command

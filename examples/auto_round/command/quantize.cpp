@@ -9,11 +9,13 @@
 
 #include "command/awq_request.hpp"
 #include "command/command.hpp"
+#include "command/model_free_run.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
 #include "command/static_scales_request.hpp"
 #include "export/export_format.hpp"
 #include "plan.hpp"
+#include "plan_model_free.hpp"
 #include "report/resources.hpp"
 
 namespace auto_round::command {
@@ -35,7 +37,7 @@ class quantize final : public command {
     declare_scheme(o);
     declare_autoscheme(o);
     declare_tuning(o);
-    o.text("algorithm,algorithms,alg,algs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, then awq, separated by commas (by --iters; awq alone rounds)");
+    o.text("algorithm,algorithms,alg,algs,alg_config,alg_configs", "LIST", algorithms_, "rtn, auto_round, and before them quarot or hadamard, then awq, separated by commas (by --iters; awq alone rounds)");
     rotation_.declare(o);
     awq_.declare(o);
     static_scales_.declare(o);
@@ -48,7 +50,8 @@ class quantize final : public command {
     if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model DIR");
     while (run_.model.size() > 1 && run_.model.ends_with('/')) run_.model.pop_back();
     if (auto r = complete(); !r) return r;
-    return run_quantize(run_);
+    if (auto r = complete_route(); !r) return r;
+    return run_.model_free ? run_model_free(run_) : run_quantize(run_);
   }
 
  private:
@@ -72,8 +75,11 @@ class quantize final : public command {
     plan::scheme_overrides& s = run_.request.overrides;
     o.group("Scheme");
     o.text("scheme", "NAME", run_.request.scheme, "preset: `auto-round list schemes` prints all (W4A16)");
-    o.text("bits,bit", "N", bits_, "weight bits; with --schemes the average that is aimed at");
-    o.integer("group_size", s.group_size, "values that share a scale; -1: a whole row");
+    o.add({.names = {"bits", "bit"}, .value_name = "N", .help = "weight bits; with --schemes the average that is aimed at", .set = [this](const std::string& v) {
+             bits_ = v;
+             return check_real("bits", v);
+           }});
+    o.add({.names = {"group_size"}, .value_name = "N", .help = "values that share a scale; -1: a whole row; 0: the whole tensor; M,N: tiles (FP8)", .set = [&s](const std::string& v) { return set_group(v, s); }});
     o.flag("asym", s.sym, false, "asymmetric: a zero point for each group");
     o.notice("sym", false, "symmetric is the default");
     o.text("data_type,dtype", "TYPE", s.data_type, "weight data type: int, mx_fp, mx_int, nv_fp, fp, or a full name such as mx_fp6e3m2");
@@ -84,23 +90,31 @@ class quantize final : public command {
     o.flag("disable_act_dynamic", s.act_dynamic, false, "activation scales from calibration instead of the current data");
     o.integer("super_bits", s.super_bits, "bits of the scales of GGUF super-blocks");
     o.integer("super_group_size", s.super_group_size, "groups of a GGUF super-block");
-    o.text("scale_dtype", "TYPE", scale_dtype_, "what scales are rounded to: fp16 (default; fp32 for GGUF)");
-    o.text("ignore_layers,fp_layers", "LIST", run_.request.ignore_layers, "layers whose name contains one of these stay in 16 bits");
+    o.choice("scale_dtype", "fp16,float16,bf16,bfloat16,fp32,float32", scale_dtype_, "what scales are rounded to (fp16; fp32 for GGUF)");
+    plan::layer_rules& rules = run_.request.rules;
+    o.text("layer_config", "RULES", layer_config_, "schemes of single layers, as text or a JSON file: {down_proj:W8A16, layers.0.:{bits:8,group_size:32}}; keys are names or patterns, and a layer's own name beats patterns");
+    o.text("ignore_layers,fp_layers", "LIST", rules.ignore_layers, "layers whose name contains one of these stay in 16 bits");
+    o.text("to_quant_block_names", "LIST", rules.to_quant_block_names, "blocks to quantize, as regular expressions searched for in their names (all)");
+    o.flag_pair("quant_lm_head", rules.quant_lm_head, "quantize the head too (gguf formats always do)", "leave the head as it is (default)");
+    o.choice("fuse_check", "warn,error,off", fuse_check_, "if layers that engines fuse (q k v, gate up, experts) get different schemes (warn)");
   }
 
   void declare_autoscheme(option_set& o) {
     autoscheme_options& a = run_.autoscheme;
     o.group("AutoScheme: a scheme for each layer");
-    o.text("schemes,options,option", "LIST", a.schemes, "presets to choose from for each layer, separated by commas: W2A16,W4A16,W8A16");
-    o.real("avg_bits,target_bits", avg_bits_, "average bits of a weight that the choice may take (as --bits)");
-    o.add({.names = {"shared_layers"},
-           .value_name = "LIST",
-           .help = "layers that must get one scheme: parts of names or regular expressions, separated by commas; ';' or a further option begins another group",
-           .group = "AutoScheme: a scheme for each layer",
+    o.add({.names = {"schemes", "options", "option"}, .value_name = "LIST", .count = values::some,
+           .help = "presets to choose from for each layer, separated by commas or blanks: W2A16,W4A16,W8A16",
+           .set = [&a](const std::string& v) {
+             a.schemes = comma_list(v);
+             return result<void>{};
+           }});
+    o.add({.names = {"avg_bits", "target_bits"}, .value_name = "X", .help = "average bits of a weight that the choice may take (as --bits)", .set = [this](const std::string& v) { return set_average(v); }});
+    o.add({.names = {"shared_layers"}, .value_name = "LIST", .count = values::some,
+           .help = "layers that must get one scheme: parts of names or regular expressions, separated by commas or blanks; ';', lists behind one another or a further option begin another group",
            .set = [&a](const std::string& text) { return add_groups(text, a.shared_layers); }});
     o.flag("ignore_scale_zp_bits", a.ignore_scale_zp_bits, true, "count codes only, not scales and zero points");
-    o.text("bits_accounting", "HOW", accounting_, "peer: as auto-round counts; exact: bits that are written (peer)");
-    o.text("score_gradient", "WHERE", score_gradient_, "float: at the float model, one pass for all schemes; quantized: at each quantized model, as the original (float)");
+    o.choice("bits_accounting", "peer,exact", accounting_, "peer: as auto-round counts; exact: bits that are written (peer)");
+    o.choice("score_gradient", "float,quantized", score_gradient_, "float: at the float model, one pass for all schemes; quantized: at each quantized model, as the original (float)");
     o.integer("score_nsamples", a.nsamples, "samples to score with (16)");
     o.integer("score_seqlen", a.seqlen, "their tokens (256)");
     o.integer("score_batch_size", a.batch_size, "samples whose gradients are added before they are weighed (8)");
@@ -108,13 +122,57 @@ class quantize final : public command {
     o.text("autoscheme_json", "FILE", a.report_file, "write scores, choice and the frontier of all targets as JSON");
   }
 
-  /// "q_proj,k_proj;gate_proj,up_proj": two groups.
-  static result<void> add_groups(const std::string& text, std::vector<std::vector<std::string>>& to) {
-    std::vector<std::vector<std::string>> groups(1, std::vector<std::string>(1));
+  static result<void> check_real(const char* name, const std::string& text) {
+    if (auto r = parse_real(name, text); !r) return forward_error(r);
+    return {};
+  }
+
+  /// "64", "-1", or "128,128" for tiles.
+  static result<void> set_group(const std::string& text, plan::scheme_overrides& s) {
+    const std::size_t comma = text.find(',');
+    auto last = parse_integer("group_size", comma == std::string::npos ? text : text.substr(comma + 1));
+    if (!last) return forward_error(last);
+    s.group_size = *last;
+    s.group_rows.reset();
+    if (comma == std::string::npos) return {};
+    auto rows = parse_integer("group_size", text.substr(0, comma));
+    if (!rows) return forward_error(rows);
+    s.group_rows = *rows;
+    return {};
+  }
+
+  /// --avg_bits is another name of --bits, which it must not contradict; a --bits behind it wins.
+  result<void> set_average(const std::string& text) {
+    auto value = parse_real("avg_bits", text);
+    if (!value) return forward_error(value);
+    if (const auto before = bits_.empty() ? result<double>(*value) : parse_real("bits", bits_); before && *before != *value)
+      return fail(error_kind::usage, fmt::format("conflicting values for --bits: {} was already provided, but --avg_bits sets {}", *before, *value));
+    bits_ = text;
+    return {};
+  }
+
+  /// "a, b c" -> "a,b,c".
+  static std::string comma_list(const std::string& text) {
+    std::string out;
     for (const char c : text) {
-      if (c == ';') groups.emplace_back(1);
-      else if (c == ',') groups.back().emplace_back();
+      if (c != ',' && c != ' ') out += c;
+      else if (!out.empty() && out.back() != ',') out += ',';
+    }
+    while (out.ends_with(',')) out.pop_back();
+    return out;
+  }
+
+  /// "q_proj,k_proj;gate_proj,up_proj" and "q_proj,k_proj gate_proj,up_proj": two groups; "q_proj k_proj": one.
+  static result<void> add_groups(const std::string& text, std::vector<std::vector<std::string>>& to) {
+    const bool lists = text.find_first_of(",;") != std::string::npos;
+    std::vector<std::vector<std::string>> groups(1, std::vector<std::string>(1));
+    char before = ',';
+    for (const char c : text) {
+      const bool gap = c == ' ' && before != ',' && before != ';' && before != ' ';  // ", " is one mark
+      if (c == ';' || (gap && lists)) groups.emplace_back(1);
+      else if (c == ',' || gap) groups.back().emplace_back();
       else if (c != ' ') groups.back().back() += c;
+      before = c;
     }
     for (std::vector<std::string>& group : groups) {
       std::erase(group, std::string());
@@ -136,16 +194,18 @@ class quantize final : public command {
     o.integer("gradient_accumulate_steps", r.request.gradient_accumulate_steps, "batches of a step (1)");
     o.integer("nsamples,nsample", nsamples_, "calibration samples (128)");
     o.integer("seqlen,seq_len", seqlen_, "tokens of a calibration sample (2048, at most what the model takes)");
-    o.text("dataset", "FILES", run_.dataset, "calibration text: .jsonl, .json or .txt files separated by commas");
+    o.text("dataset", "LIST", run_.dataset, "calibration text: .jsonl, .json or .txt files or names of data sets, separated by commas, each with options: FILE:num=64:concat:apply_chat_template (builtin, a small sample)");
+    o.text("dataset_dir", "DIR", run_.dataset_dir, "folder of local copies of named data sets (`auto-round list datasets`): pile-10k.jsonl");
     o.integer("nblocks", run_.nblocks, "consecutive blocks tuned together (1)");
     o.flag("enable_minmax_tuning", r.request.enable_minmax_tuning, true, "tune the ranges too (default)");
     o.flag("disable_minmax_tuning,no_enable_minmax_tuning", r.request.enable_minmax_tuning, false, "keep the ranges of the weights");
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");
     o.flag("disable_quanted_input,no_enable_quanted_input", r.request.enable_quanted_input, false, "feed each block with float activations");
-    o.flag("not_use_best_mse", run_.not_use_best_mse, true, "keep the last iterate, not the best one");
-    o.flag("enable_alg_ext", run_.enable_alg_ext, true, "start from searched scales and leave out outliers of the error at few bits, by blocks (the original's algorithm extension)");
-    o.flag("enable_norm_bias_tuning", run_.enable_norm_bias_tuning, true, "tune norms and biases too, by blocks; they stay in float (not for gguf)");
+    o.flag_pair("not_use_best_mse", run_.not_use_best_mse, "keep the last iterate, not the best one", "keep the best one (default)");
+    o.flag_pair("enable_alg_ext", run_.enable_alg_ext, "start from searched scales and leave out outliers of the error at few bits, by blocks (the original's algorithm extension)", "do not (default)");
+    o.flag_pair("enable_norm_bias_tuning", run_.enable_norm_bias_tuning, "tune norms and biases too, by blocks; they stay in float (not for gguf)", "do not (default)");
     o.flag("enable_adam,adam", run_.enable_adam, true, "steps of Adam instead of the signs of gradients, by blocks");
+    o.flag("no_enable_adam", run_.enable_adam, false, "do not (default)");
     o.integer("dynamic_max_gap", run_.dynamic_max_gap, "end a block after N iterations without a better loss; below 1: never (-1)");
     o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by gram, else strict)");
     o.text("scale_gradient", "TYPE", scale_gradient_, "reference: rounded to the type of the scales, as in the original; f32: not rounded (f32 by layers, reference by blocks)");
@@ -157,8 +217,11 @@ class quantize final : public command {
     o.text("save_imatrix", "FILE", run_.save_imatrix, "collect an importance matrix from --dataset and write it (.gguf, or llama.cpp's older .dat)");
     o.flag("compat", run_.compat, true, "search exactly as the original does, where this program deviates for the better");
     o.flag("restart", run_.restart, true, "forget what an interrupted run to this output folder has done, instead of going on from there");
-    o.flag("model_free", model_free_, true, "round without running the model; implies --iters 0");
+    o.flag("model_free", run_.model_free, true, "round shard by shard without a model class: any architecture, FP8 sources, little memory; implies --iters 0");
     o.flag("disable_model_free", run_.regular_route, true, "with --iters 0: write the configuration of the tuning flow");
+    o.exclude("enable_minmax_tuning,disable_minmax_tuning");
+    o.exclude("enable_quanted_input,disable_quanted_input");
+    o.exclude("enable_opt_rtn,disable_opt_rtn");
   }
 
   /// What the original has and this version has not. Nothing is ignored silently.
@@ -169,23 +232,41 @@ class quantize final : public command {
     o.notice("low_cpu_mem_usage", false, "weights are mapped and one block is in memory at a time, always");
     o.notice("enable_torch_compile", false, "nothing needs to be compiled at run time");
     o.notice("disable_torch_compile", false, "nothing needs to be compiled at run time");
+    o.exclude("enable_torch_compile,disable_torch_compile");
     o.notice("disable_trust_remote_code", false, "code of a model is never run");
     o.notice("enable_deterministic_algorithms", false, "results are always reproducible");
-    o.notice("disable_eval,low_cpu_mem_mode", true, "has no effect in this program");
-    o.refuse("disable_low_cpu_mem_usage", false, "blocks cannot be kept resident so far");
-    o.refuse("model_dtype", true, "weights are read in the type they are stored in");
+    o.notice("disable_low_cpu_mem_usage", false, "weights are mapped files; the system keeps them in memory while there is room");
+    o.notice("disable_eval", false, "nothing is evaluated after quantization");
+    o.notice("low_cpu_mem_mode", true, "one block is in memory at a time, always");
+    o.notice("use_standalone_format", false, "there is one format of each name");
+    o.notice("mllm", false, "the kind of model is read from its configuration");
+    o.notice("enable_neuqi", false, "searches of asymmetric integers are NeUQI's already (--enable_opt_rtn)");
+    o.notice("no_enable_lfq,no_quant_nontext_module", false, "is the default");
+    o.notice("eval_task_by_task", false, "tasks are always evaluated one after the other");
+    o.add({.names = {"model_dtype"}, .value_name = "TYPE", .help = "auto: weights are read in the type they are stored in, the only choice (auto)",
+           .choices = {"auto", "fp16", "float16", "bf16", "bfloat16", "fp32", "float32"}, .set = [](const std::string& v) -> result<void> {
+             if (v == "auto") return {};
+             return fail(error_kind::unsupported, "--model_dtype: weights are read in the type they are stored in");
+           }});
+    o.add({.names = {"eval_backend"}, .value_name = "NAME", .help = "hf: evaluation is by this program (hf)", .choices = {"hf", "vllm"}, .set = [](const std::string& v) -> result<void> {
+             if (v == "hf") return {};
+             return fail(error_kind::unsupported, "--eval_backend vllm: evaluation is by this program; vLLM's own tools read its checkpoints");
+           }});
     o.refuse("num_hidden_layers,debug_layer_num", true, "quantizing a part of a model is not supported so far");
-    o.refuse("alg_config,alg_configs", true, "configurations of algorithms are not supported so far; each has options of its own");
-    o.refuse("layer_config", true, "rules for single layers are not supported so far; --ignore_layers keeps layers in 16 bits");
-    o.refuse("quant_lm_head", true, "quantizing the head is not supported so far (gguf formats always do it)");
-    o.refuse("to_quant_block_names", true, "choosing blocks is not supported so far; --ignore_layers keeps layers in 16 bits");
-    o.refuse("enable_lfq", true, "is not supported");
-    o.refuse("enable_neuqi", false, "is not supported");
+    o.refuse("enable_lfq", false, "is not supported");
     o.refuse("tasks,task", true, "tasks are not run after quantization; `auto-round eval --model OUT --tasks NAMES --task_dir DIR` scores the finished folder");
-    o.refuse("eval_bs,limit,num_fewshot,eval_gen_kwargs,eval_backend,eval_model_dtype,vllm_args", true, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
-    o.refuse("add_bos_token,eval_task_by_task,fewshot_as_multiturn", false, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
-    o.refuse("quant_nontext_module,mllm", false, "only text models are supported");
-    o.refuse("template,extra_data_dir,prompt,prompt_file", true, "only text models are supported");
+    for (const char* name : {"eval_bs", "limit", "num_fewshot", "eval_gen_kwargs", "eval_model_dtype", "vllm_args"}) o.refuse(name, true, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
+    for (const char* name : {"add_bos_token", "fewshot_as_multiturn"}) o.refuse(name, false, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
+    o.refuse("quant_nontext_module", false, "only text models are supported");
+    for (const char* name : {"template", "extra_data_dir", "prompt", "prompt_file", "metrics", "image_save_dir", "guidance_scale", "num_inference_steps",
+                             "calib_num_inference_steps", "generator_seed", "diffusion_tuning_cache_size"}) {
+      o.refuse(name, true, "only text models are supported");
+    }
+    for (const char* name : {"svdquant_rank", "svdquant_smooth_num_grids", "svdquant_smooth_max_calibration_calls", "svdquant_residual_iters", "svdquant_low_rank_dtype",
+                             "svdquant_target_modules", "svdquant_exclude_modules", "svdquant_model_adapter"}) {
+      o.refuse(name, true, "SVDQuant is for diffusion models; only text models are supported");
+    }
+    for (const char* name : {"enable_svdquant_smooth", "enable_svdquant_residual_early_stop"}) o.refuse(name, false, "SVDQuant is for diffusion models; only text models are supported");
     o.notice("resume", false, "an interrupted run is always gone on with: the same command finds its journal beside the output folder");
     o.refuse("overwrite", false, "an output folder is never reused; remove it or choose another one");
   }
@@ -206,14 +287,14 @@ class quantize final : public command {
     q.attention = *attention;
     q.iters = iters_.value_or(defaults_.iters);
     const auto asked = [&](const char* name) { return std::find(algorithms->begin(), algorithms->end(), name) != algorithms->end(); };
-    if (model_free_ || asked("rtn") || (asked("awq") && !asked("auto_round"))) q.iters = 0;
+    if (run_.model_free || asked("rtn") || (asked("awq") && !asked("auto_round"))) q.iters = 0;
     q.nsamples = nsamples_.value_or(defaults_.nsamples);
     q.seqlen = seqlen_.value_or(defaults_.seqlen);
     q.batch_size = batch_size_.value_or(defaults_.batch_size);
     q.lr = lr_.value_or(defaults_.lr);
     q.minmax_lr = minmax_lr_.value_or(0);
     run_.momentum = momentum_.value_or(0);
-    q.way = model_free_ ? plan::route::model_free : run_.regular_route ? plan::route::regular : plan::route::automatic;
+    q.way = run_.model_free ? plan::route::model_free : run_.regular_route ? plan::route::regular : plan::route::automatic;
     run_.amp = amp_;
     const auto positive = [](const char* option, std::int64_t value) -> result<void> {
       if (value < 1) return fail(error_kind::usage, fmt::format("--{} must be at least 1, not {}", option, value));
@@ -227,6 +308,7 @@ class quantize final : public command {
     if (auto r = positive("nblocks", run_.nblocks); !r) return r;
     if (q.lr < 0 || q.minmax_lr < 0) return fail(error_kind::usage, "learning rates must not be negative");
     if (run_.momentum < 0 || run_.momentum >= 1) return fail(error_kind::usage, "--momentum must be at least 0 and below 1");
+    if (auto r = complete_rules(); !r) return r;
     if (auto r = complete_bits(); !r) return r;
     if (auto r = complete_tuning(); !r) return r;
     if (auto r = complete_gradients(); !r) return r;
@@ -282,11 +364,40 @@ class quantize final : public command {
     return {};
   }
 
+  result<void> complete_rules() {
+    plan::request& q = run_.request;
+    if (!layer_config_.empty()) {
+      auto config = plan::read_layer_config(layer_config_);
+      if (!config) return forward_error(config);
+      q.rules.config = std::move(*config);
+    }
+    if (run_.compat) q.rules.order = plan::rule_order::reference;
+    if (fuse_check_ == "error") q.fused = plan::fuse_check::error;
+    else if (fuse_check_ == "off") q.fused = plan::fuse_check::off;
+    return {};
+  }
+
+  /// Rounding needs no model class: where this version does not know the model, or it holds FP8 weights, it goes shard by shard.
+  result<void> complete_route() {
+    const bool changed = run_.awq || run_.rotation || run_.autoscheme.wanted() || !run_.save_imatrix.empty();
+    if (run_.model_free && changed) return fail(error_kind::usage, "--model_free only rounds: AWQ, rotations, AutoScheme and importance need a model that runs");
+    if (run_.model_free) return {};
+    if (!changed && !run_.regular_route && run_.request.how == exporting::method::rtn) {
+      const auto opened = exporting::open_model(run_.model);
+      const bool packed = run_.request.formats.size() == 1 && !run_.request.formats.front().starts_with("gguf:");
+      if (!opened && opened.error().kind == error_kind::unsupported && packed && plan::model_free_applies(run_.request, run_.model)) {
+        fmt::print(stderr, "note: {}; it is rounded shard by shard, without its model class (--model_free)\n", opened.error().message);
+        run_.model_free = true;
+      }
+    }
+    return {};
+  }
+
   /// --bits is a width, or with --schemes an average; --avg_bits is another name for the latter.
   result<void> complete_bits() {
     autoscheme_options& a = run_.autoscheme;
     if (!a.wanted()) {
-      if (avg_bits_ || !a.shared_layers.empty() || a.ignore_scale_zp_bits || !a.report_file.empty()) {
+      if (!a.shared_layers.empty() || a.ignore_scale_zp_bits || !a.report_file.empty()) {
         return fail(error_kind::usage, "AutoScheme needs schemes to choose from: write --schemes W2A16,W4A16,W8A16, for instance");
       }
       if (bits_.empty()) return {};
@@ -295,20 +406,14 @@ class quantize final : public command {
       run_.request.overrides.bits = *bits;
       return {};
     }
-    if (!bits_.empty()) {
-      auto bits = parse_real("bits", bits_);
-      if (!bits) return forward_error(bits);
-      if (avg_bits_ && *avg_bits_ != *bits) return fail(error_kind::usage, fmt::format("--bits {} and --avg_bits {} contradict each other", *bits, *avg_bits_));
-      avg_bits_ = *bits;
-    }
-    if (!avg_bits_) return fail(error_kind::usage, "--schemes needs a target: write --avg_bits 4.5, for instance");
+    if (bits_.empty()) return fail(error_kind::usage, "--schemes needs a target: write --avg_bits 4.5, for instance");
+    auto average = parse_real("bits", bits_);
+    if (!average) return forward_error(average);
     if (run_.request.scheme != plan::request{}.scheme) return fail(error_kind::usage, "--scheme and --schemes exclude each other");
     if (a.nsamples < 1 || a.seqlen < 2 || a.batch_size < 1) return fail(error_kind::usage, "--score_nsamples and --score_batch_size must be at least 1, --score_seqlen 2");
-    a.avg_bits = *avg_bits_;
-    if (accounting_ == "exact") a.exact_bits = true;
-    else if (accounting_ != "peer") return fail(error_kind::usage, fmt::format("--bits_accounting \"{}\": peer or exact", accounting_));
-    if (score_gradient_ == "quantized") a.gradient_at_quantized = true;
-    else if (score_gradient_ != "float") return fail(error_kind::usage, fmt::format("--score_gradient \"{}\": float or quantized", score_gradient_));
+    a.avg_bits = *average;
+    a.exact_bits = accounting_ == "exact";
+    a.gradient_at_quantized = score_gradient_ == "quantized";
     return {};
   }
 
@@ -361,20 +466,20 @@ class quantize final : public command {
     plan::request& q = run_.request;
     const bool by_itself = !smoothed && (!run_.dataset.empty() || !run_.imatrix.empty());
     const bool search = opt_rtn_.value_or(defaults_.opt_rtn > 0 || (defaults_.opt_rtn == 0 && by_itself));
-    q.how = q.iters != 0 ? exporting::method::signround : search && !model_free_ ? exporting::method::opt_rtn : exporting::method::rtn;
+    q.how = q.iters != 0 ? exporting::method::signround : search && !run_.model_free ? exporting::method::opt_rtn : exporting::method::rtn;
+    if (run_.model_free) q.how = opt_rtn_.value_or(defaults_.opt_rtn >= 0) ? exporting::method::opt_rtn : exporting::method::rtn;  // searched are MX types only
     q.has_importance = !run_.imatrix.empty() || run_.dataset.empty();
   }
 
   const recipe& defaults_;
   std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
-  std::string clamp_gradient_, scale_gradient_, algorithms_, bits_, accounting_ = "peer", score_gradient_ = "float";
+  std::string clamp_gradient_, scale_gradient_, algorithms_, bits_, accounting_ = "peer", score_gradient_ = "float", layer_config_, fuse_check_ = "warn";
   rotation_request rotation_;
   awq_request awq_;
   static_scales_request static_scales_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
-  std::optional<double> lr_, minmax_lr_, momentum_, avg_bits_;
+  std::optional<double> lr_, minmax_lr_, momentum_;
   std::optional<bool> amp_, opt_rtn_;
-  bool model_free_ = false;
   run_options run_;
 };
 

@@ -121,8 +121,13 @@ class quantization {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
     const bool possible = by_rows && source_->spec().plain() && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
-    if (!possible || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
+    if (!possible || tunes_head() || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
     return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
+  }
+  /// A head that is quantized is tuned on the output of the last block, by blocks only; gguf files have rounded ones, as the original's.
+  bool tunes_head(const layer_decision& l) const { return l.block < 0 && l.quantize && tuned() && !gguf() && tune::tunes_by_rows(l.scheme); }
+  bool tunes_head() const {
+    return std::ranges::any_of(plan_.layers(), [&](const layer_decision& l) { return tunes_head(l); });
   }
   const char* tuning_name() const {
     if (!tuned()) return "none";
@@ -164,7 +169,7 @@ class quantization {
       if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
         if (auto dir = io::output_dir::begin(o_.output_dir); !dir) return forward_error(dir);
       }
-      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, o_.dataset, o_.seed, o_.compat, bar_);
+      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, o_.seed, o_.compat, bar_);
       if (!chosen) return forward_error(chosen);
       autoscheme_ = std::move(*chosen);
       bar_.message(autoscheme_.summary);
@@ -219,6 +224,7 @@ class quantization {
     }
     text::calibration_options c;
     c.dataset = o_.dataset;
+    c.dataset_dir = o_.dataset_dir;
     c.nsamples = request_.nsamples;
     c.seqlen = request_.seqlen;
     c.seed = o_.seed;
@@ -295,7 +301,7 @@ class quantization {
   tune::layer_choices layer_choices() const {
     tune::layer_choices choices;
     for (const layer_decision& layer : plan_.layers()) {
-      if (layer.block < 0 || !layer.quantize) continue;
+      if (!layer.quantize || (layer.block < 0 && !(tunes_head(layer) && how() == tuning::block))) continue;
       tune::layer_choice& choice = choices[layer.name];
       choice = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
       if (const auto* ranges = awq_changes_.initial_ranges(layer.name + ".weight")) choice.start = {ranges->step, ranges->options.n_grid, ranges->options.symmetric};
@@ -378,7 +384,7 @@ class quantization {
       bar_.message("note: without --dataset or --imatrix, scales are searched for the weights alone");
     }
     if (!o_.save_imatrix.empty()) {
-      if (auto r = exporting::write_importance(o_.save_imatrix, source_->spec(), importance_, calibration_.seqlen, o_.dataset); !r) return r;
+      if (auto r = exporting::write_importance(o_.save_imatrix, source_->spec(), importance_, calibration_.seqlen, o_.dataset.empty() ? "builtin" : o_.dataset); !r) return r;
       bar_.message("importance matrix written: " + o_.save_imatrix);
     }
     return {};
@@ -453,7 +459,7 @@ class quantization {
 
   result<void> round_outside_blocks() {
     for (const layer_decision& layer : plan_.layers()) {
-      if (layer.block >= 0 || !layer.quantize) continue;
+      if (layer.block >= 0 || !layer.quantize || (tunes_head(layer) && how() == tuning::block)) continue;
       if (auto r = round_layer(layer); !r) return r;
     }
     return {};

@@ -25,7 +25,7 @@ struct run_options {
   std::string output_dir = "./tmp_autoround";
   plan::request request;
   autoscheme_options autoscheme;
-  std::string dataset;  ///< --dataset; empty: the model folder's own calibration file is not guessed, tuning then needs one
+  std::string dataset, dataset_dir;   ///< calibration text, and the folder of named data sets; empty: the built-in sample where text is needed
   std::string imatrix, save_imatrix;  ///< files of an importance matrix, to search with and to write; may be empty
   bool compat = false;                ///< search as the original does, with what it gets wrong
   std::int64_t seed = 42, nblocks = 1;
@@ -41,6 +41,7 @@ struct run_options {
   std::optional<transform::awq_options> awq;         ///< smoothing, behind a rotation
   transform::spinquant_options rotation_training;    ///< if rotation->trained
   bool regular_route = false;
+  bool model_free = false;            ///< shard by shard, without a model class (model_free_run.hpp)
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   given_options given;   ///< the options as they were written
   bool restart = false;  ///< do not go on with what an interrupted run has done

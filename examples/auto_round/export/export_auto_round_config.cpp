@@ -31,22 +31,22 @@ io::json group_size_of(const ar::scheme_fields& s) {
 /// A layer that stays in 16 bits, and so do its inputs if those of others do not.
 io::json kept_entry(const job& run, const std::string& type) {
   io::json entry = io::json::object{};
-  entry.set("bits", unquantized_bits).set("data_type", type);
+  entry.set("bits", unquantized_bits);
+  if (type != run.scheme.data_type) entry.set("data_type", type);
   if (quantizes_inputs(run.scheme)) entry.set("act_bits", unquantized_bits).set("act_data_type", type);
   return entry;
 }
 
 bool matches(const std::string& layer, const std::string& pattern) { return layer.find(pattern) != std::string::npos; }
 
-/// A layer quantized otherwise than the model: only the keys that differ inside the blocks, all of them outside (loaders skip what is unlisted).
-io::json differing_keys(const layer_decision& layer, const ar::scheme_fields& whole) {
+/// Keys of a scheme that are not the model's, or all of them.
+io::json differing_keys(const ar::scheme_fields& scheme, const ar::scheme_fields& whole, bool all = false) {
   io::json entry = io::json::object{};
-  const bool all = layer.block < 0;
-  if (all || layer.scheme.bits != whole.bits) entry.set("bits", layer.scheme.bits);
-  if (all || layer.scheme.group_size != whole.group_size || layer.scheme.group_rows != whole.group_rows) entry.set("group_size", group_size_of(layer.scheme));
-  if (all || layer.scheme.sym != whole.sym) entry.set("sym", layer.scheme.sym);
-  if (all || layer.scheme.data_type != whole.data_type) entry.set("data_type", layer.scheme.data_type);
-  const ar::scheme_fields& s = layer.scheme;
+  if (all || scheme.bits != whole.bits) entry.set("bits", scheme.bits);
+  if (all || scheme.group_size != whole.group_size || scheme.group_rows != whole.group_rows) entry.set("group_size", group_size_of(scheme));
+  if (all || scheme.sym != whole.sym) entry.set("sym", scheme.sym);
+  if (all || scheme.data_type != whole.data_type) entry.set("data_type", scheme.data_type);
+  const ar::scheme_fields& s = scheme;
   if (!quantizes_inputs(s) && !quantizes_inputs(whole)) return entry;
   if (all || s.act_bits != whole.act_bits) entry.set("act_bits", s.act_bits.value_or(unquantized_bits));
   if (!quantizes_inputs(s)) return entry;
@@ -75,7 +75,7 @@ io::json extra_config(const job& run) {
   for (const layer_decision& layer : run.layers) {
     if (extra.find(layer.name) != nullptr) continue;
     if (layer.quantize) {
-      io::json entry = differing_keys(layer, run.scheme);
+      io::json entry = differing_keys(layer.scheme, run.scheme, layer.block < 0);  // loaders skip layers outside the blocks that are not listed
       if (!entry.members().empty()) extra.set(layer.name, std::move(entry));
     } else if (layer.block >= 0) {
       extra.set(layer.name, kept_entry(run, layer.kept_type));
@@ -137,15 +137,6 @@ std::string packing_format(const job& run) {
     return l.scheme.bits == 4 && !l.scheme.sym && (l.scheme.group_size <= 0 || l.cols % static_cast<std::uint64_t>(l.scheme.group_size) == 0);
   });
   return awq && !run.model_free && run.rotation == nullptr ? "auto_round:auto_awq" : "auto_round";
-}
-
-std::string exported_regex(const std::string& pattern) {
-  std::string out = ".*";
-  for (const char c : pattern) {
-    if (c == '.') out += '\\';
-    out += c;
-  }
-  return out + ".*";
 }
 
 io::json scheme_keys(const job& run) {

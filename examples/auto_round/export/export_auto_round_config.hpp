@@ -4,6 +4,7 @@
 #include <string>
 
 #include "export/export_format.hpp"
+#include "export/export_layer_pattern.hpp"
 #include "io/json.hpp"
 
 namespace auto_round::exporting {
@@ -34,8 +35,5 @@ std::string config_text(const job& run, const io::json* quantization_config);
 std::string half_config_text(const job& run, const io::json& quantization_config);
 /// config.json without any quantization, keys sorted.
 io::json plain_config(const job& run);
-
-/// "layers.1.mlp" -> ".*layers\.1\.mlp.*", the form in which ignore patterns are exported.
-std::string exported_regex(const std::string& pattern);
 
 }  // namespace auto_round::exporting

@@ -9,6 +9,7 @@
 #include "ar/tune.hpp"
 #include "text/chat_template.hpp"
 #include "text/dataset_spec.hpp"
+#include "text/named_datasets.hpp"
 #include "text/numpy_random.hpp"
 #include "text/records.hpp"
 
@@ -17,10 +18,6 @@ namespace {
 
 using row = std::vector<std::int32_t>;
 
-// The data sets that the original fetches from a hub, in its order.
-constexpr std::string_view kHubNames[] = {"pile-10k",      "fineweb-edu",       "CCI3-HQ", "github-code-clean", "opencode-instruct", "ultrachat_200k",
-                                          "Ultra-FineWeb", "new-title-chinese", "mbpp",    "audiocaps"};
-
 std::vector<std::uint32_t> seed_words(std::int64_t seed) {
   const auto s = static_cast<std::uint64_t>(seed);
   std::vector<std::uint32_t> words = {static_cast<std::uint32_t>(s)};
@@ -28,22 +25,25 @@ std::vector<std::uint32_t> seed_words(std::int64_t seed) {
   return words;
 }
 
-// The path of a part, or why there is none.
-result<std::string> resolve(const std::string& name) {
+// Where the records of a part come from.
+struct place {
+  std::string path;                     // empty: the built-in sample
+  const named_dataset* named = nullptr;
+};
+
+result<place> resolve(const std::string& name, const std::string& folder) {
   std::error_code ignored;
-  if (std::filesystem::exists(name, ignored)) return name;
-  const std::string stem = name.substr(name.rfind('/') == std::string::npos ? 0 : name.rfind('/') + 1);
-  for (const std::string_view hub : kHubNames) {
-    if (stem != hub) continue;
-    return fail(error_kind::unsupported,
-                "the data set \"" + name +
-                    "\" lies on a hub, and this program never uses the network; export it once with Python (datasets.load_dataset(\"" + name +
-                    "\", split=\"train\").to_json(\"" + stem + ".jsonl\")) and pass that file");
+  if (name == builtin_dataset) return place{};
+  if (std::filesystem::exists(name, ignored)) return place{name};
+  if (!folder.empty() && std::filesystem::is_regular_file(folder + "/" + name, ignored)) return place{folder + "/" + name};
+  const bool file = name.ends_with(".json") || name.ends_with(".jsonl") || name.ends_with(".txt");
+  if (const named_dataset* known = file ? nullptr : find_named_dataset(name)) {
+    auto copy = local_copy(*known, folder);
+    if (!copy) return forward_error(copy);
+    return place{std::move(*copy), known};
   }
-  if (stem.find('.') != std::string::npos || name.find('/') != std::string::npos) {
-    return fail(error_kind::input, "the calibration file does not exist", name);
-  }
-  return fail(error_kind::usage, "--dataset: \"" + name + "\" is no file; give a .json, .jsonl or .txt file");
+  if (file || name.find('/') != std::string::npos) return fail(error_kind::input, "the calibration file does not exist", name);
+  return fail(error_kind::usage, "--dataset: \"" + name + "\" is no file; give a .json, .jsonl or .txt file, or a name of `auto-round list datasets`");
 }
 
 // Packs rows into full ones. The original's special tokens at the ends of records go, and each packed row gets its own; the original counts
@@ -91,10 +91,14 @@ class loader {
 
   // The rows of one part that pass the filter, `most` at most.
   result<std::vector<row>> load(const dataset_part& part, std::size_t most) {
-    const auto path = resolve(part.name);
-    if (!path) return forward_error(path);
-    const bool whole_text = part.concat && path->ends_with(".txt");
-    auto read = read_records(*path, whole_text);
+    const auto from = resolve(part.name, options_.dataset_dir);
+    if (!from) return forward_error(from);
+    const std::string* const path = &from->path;
+    const bool builtin = path->empty();  // always packed: its paragraphs are short
+    const bool concat = part.concat || builtin, whole_text = concat && (builtin || path->ends_with(".txt"));
+    result<std::vector<record>> read;
+    if (builtin) read->emplace_back(std::string(builtin_text()));
+    else read = read_records(*path, whole_text, from->named != nullptr ? from->named->columns : record_columns{});
     if (!read) return forward_error(read);
     std::vector<record>& records = *read;
     if (records.size() > INT32_MAX) return fail(error_kind::input, "the file has more than 2147483647 records", *path);
@@ -102,7 +106,16 @@ class loader {
 
     std::vector<std::int32_t> order(records.size());
     std::iota(order.begin(), order.end(), 0);
-    ar::python_random(static_cast<std::uint64_t>(options_.seed)).shuffle(order.data(), order.size());
+    const record_order shuffle = from->named != nullptr ? from->named->order : record_order::python;
+    if (shuffle == record_order::numpy) {
+      const auto permutation = numpy_permutation(seed_words(options_.seed), static_cast<std::uint32_t>(records.size()));
+      std::copy(permutation.begin(), permutation.end(), order.begin());
+    } else {
+      ar::python_random(static_cast<std::uint64_t>(options_.seed)).shuffle(order.data(), order.size());
+    }
+    if (shuffle == record_order::streaming) {
+      set_.warnings.push_back("the Python auto-round streams \"" + part.name + "\" in an order of its own; this program shuffles the records of the file");
+    }
 
     std::optional<chat_template> chat;
     const bool conversations = std::any_of(records.begin(), records.end(), [](const record& r) { return r.index() == 2; });
@@ -130,7 +143,7 @@ class loader {
         const auto length = static_cast<std::int64_t>(tokenized[i]->size());
         set_.longest_record_tokens = std::max(set_.longest_record_tokens, length);
         candidates.clear();
-        if (part.concat) {
+        if (concat) {
           total_tokens_ += length;
           pack.add(*tokenized[i], candidates);
         } else {
@@ -143,7 +156,7 @@ class loader {
       }
       done += count;
     }
-    any_concat_ |= part.concat;
+    any_concat_ |= concat;
     return kept;
   }
 

@@ -11,11 +11,12 @@
 namespace auto_round::text {
 
 struct calibration_options {
-  std::string dataset;  ///< the --dataset text: parts separated by ',', options by ':' (dataset_spec.hpp)
+  std::string dataset;  ///< the --dataset text: parts separated by ',', options by ':' (dataset_spec.hpp); names are files, named_datasets.hpp, or "builtin"
   std::int64_t nsamples = 128;
   std::int64_t seqlen = 2048;  ///< lowered to the tokenizer's model_max_length, with a warning; the model's own limit is the caller's
   std::int64_t seed = 42;
   std::int64_t batch_size = 8;
+  std::string dataset_dir{};  ///< folder of local copies of named data sets, and of files that are not found otherwise
 };
 
 struct calibration_set {

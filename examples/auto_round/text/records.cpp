@@ -1,5 +1,6 @@
 #include "text/records.hpp"
 
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -36,7 +37,26 @@ result<record> conversation(const io::json::array& list, const std::string& path
   return record(std::move(messages));
 }
 
-result<record> record_of(const io::json& value, const std::string& path, const std::string& where) {
+/// The text in known columns; nothing if the record does not have them.
+std::optional<std::string> text_of(const io::json& value, const record_columns& columns) {
+  const io::json* first = value.find(columns.first);
+  if (columns.first.empty() || first == nullptr) return std::nullopt;
+  std::string text;
+  if (columns.join_messages) {
+    for (const io::json& m : first->items()) text += m.at("content").as_string();
+  } else {
+    if (!first->is_string()) return std::nullopt;
+    text = first->as_string();
+    if (!columns.second.empty()) text += std::string(columns.separator) + value.at(columns.second).as_string();
+  }
+  return text;
+}
+
+result<record> record_of(const io::json& value, const record_columns& columns, const std::string& path, const std::string& where) {
+  if (auto text = text_of(value, columns)) {
+    strip_end(*text);
+    return record(std::move(*text));
+  }
   const io::json* content = &value;
   if (value.is_object()) {
     if (value.members().size() == 1) {
@@ -86,7 +106,7 @@ result<void> each_line(std::string_view text, const Use& use) {
 
 }  // namespace
 
-result<std::vector<record>> read_records(const std::string& path, bool whole_text) {
+result<std::vector<record>> read_records(const std::string& path, bool whole_text, const record_columns& columns) {
   std::vector<record> out;
   const auto add = [&](result<record> r) -> result<void> {
     if (!r) return forward_error(r);
@@ -99,10 +119,10 @@ result<std::vector<record>> read_records(const std::string& path, bool whole_tex
     if (!root->is_array() && !root->is_object())
       return fail(error_kind::input, "the file holds neither a list of records nor an object of them", path);
     for (const io::json& r : root->items()) {
-      if (auto added = add(record_of(r, path, "record " + std::to_string(out.size() + 1))); !added) return forward_error(added);
+      if (auto added = add(record_of(r, columns, path, "record " + std::to_string(out.size() + 1))); !added) return forward_error(added);
     }
     for (const auto& [key, r] : root->members()) {
-      if (auto added = add(record_of(r, path, "the record \"" + key.substr(0, 64) + "\"")); !added) return forward_error(added);
+      if (auto added = add(record_of(r, columns, path, "the record \"" + key.substr(0, 64) + "\"")); !added) return forward_error(added);
     }
     return out;
   }
@@ -116,7 +136,7 @@ result<std::vector<record>> read_records(const std::string& path, bool whole_tex
       if (line.empty()) return fail(error_kind::input, where + " is empty; every line must hold one record", path);
       const auto value = io::parse_json(line, path + ", " + where);
       if (!value) return forward_error(value);
-      return add(record_of(*value, path, where));
+      return add(record_of(*value, columns, path, where));
     });
   } else if (path.ends_with(".txt")) {
     const auto add_text = [&](std::string_view part) {

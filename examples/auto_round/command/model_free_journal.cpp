@@ -1,0 +1,116 @@
+#include "command/model_free_journal.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <system_error>
+
+#include "export/export_checksums.hpp"
+#include "io/file.hpp"
+#include "io/json.hpp"
+
+namespace auto_round::command {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* journal_name = "journal.json";
+
+std::string digest(std::string_view text) { return exporting::sha256_hex(std::as_bytes(std::span(text))); }
+
+/// Everything that the bytes of the output depend on: the files of the source by name, size and time, and the plan.
+result<std::string> describe_run(const io::checkpoint_dir& source, const plan::model_free_plan& plan) {
+  std::string text = plan.config_text + plan.format + (plan.search ? " searched" : "");
+  for (const std::string& file : source.files()) {
+    std::error_code ec;
+    const auto bytes = fs::file_size(file, ec);
+    const auto time = fs::last_write_time(file, ec);
+    if (ec) return fail(error_kind::input, "the file cannot be looked at: " + ec.message(), file);
+    text += fmt::format("\n{} {} {}", fs::path(file).filename().string(), bytes, std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count());
+  }
+  for (const exporting::layer_decision& l : plan.layers) {
+    text += fmt::format("\n{} {} {} {} {} {}", l.name, l.quantize, l.scheme.bits, l.scheme.group_size, l.scheme.sym, l.scheme.data_type);
+  }
+  return digest(text);
+}
+
+result<std::string> file_digest(const std::string& path) {
+  auto file = io::mapped_file::open(path);
+  if (!file) return forward_error(file);
+  return exporting::sha256_hex(file->bytes());
+}
+
+}  // namespace
+
+result<model_free_journal> model_free_journal::open(const std::string& folder, const io::checkpoint_dir& source, const plan::model_free_plan& plan, bool restart,
+                                                     std::string& note) {
+  model_free_journal j;
+  j.folder_ = folder;
+  auto run = describe_run(source, plan);
+  if (!run) return forward_error(run);
+  j.run_ = std::move(*run);
+  std::error_code ec;
+  if (!fs::exists(folder, ec)) {
+    if (auto r = io::create_folder(folder); !r) return forward_error(r);
+    return j;
+  }
+  const std::string path = folder + "/" + journal_name;
+  if (!fs::exists(path, ec)) {
+    if (!fs::is_empty(folder, ec)) return fail(error_kind::output, "the folder was not made by this program; remove it or choose another --output_dir", folder);
+    return j;
+  }
+  // A torn journal is none: what it would have said is done again.
+  const auto json = io::read_json(path);
+  std::map<std::string, std::string> recorded;
+  if (json) {
+    for (const auto& [name, sum] : json->at("files").members()) recorded[name] = sum.as_string();
+  }
+  const bool same = json && json->at("run").as_string() == j.run_;
+  if (same && !restart) {
+    j.finished_ = std::move(recorded);
+    return j;
+  }
+  if (!same) note = "input or options are not those of the run that was begun in " + folder + "; it starts anew";
+  for (const plan::shard& s : plan.shards) recorded[s.name];
+  for (const auto& [name, sum] : recorded) {
+    if (name.find('/') == std::string::npos) fs::remove(folder + "/" + name, ec);
+  }
+  fs::remove(path, ec);
+  return j;
+}
+
+bool model_free_journal::has(const std::string& name) const {
+  const auto known = finished_.find(name);
+  if (known == finished_.end()) return false;
+  const auto now = file_digest(folder_ + "/" + name);
+  return now && *now == known->second;
+}
+
+result<void> model_free_journal::record(const std::string& name) {
+  auto sum = file_digest(folder_ + "/" + name);
+  if (!sum) return forward_error(sum);
+  finished_[name] = std::move(*sum);
+  return write();
+}
+
+result<void> model_free_journal::write() const {
+  io::json files = io::json::object{};
+  for (const auto& [name, sum] : finished_) files.set(name, sum);
+  io::json out = io::json::object{};
+  out.set("version", 1).set("run", run_).set("files", std::move(files));
+  const std::string path = folder_ + "/" + journal_name, fresh = path + ".new";
+  std::error_code ec;
+  fs::remove(fresh, ec);
+  if (auto r = io::write_text(fresh, io::dump(out) + "\n"); !r) return r;
+  fs::rename(fresh, path, ec);
+  if (ec) return fail(error_kind::output, "the journal cannot be replaced: " + ec.message(), path);
+  return {};
+}
+
+void model_free_journal::remove() const {
+  std::error_code ec;
+  fs::remove(folder_ + "/" + journal_name, ec);
+  fs::remove(folder_, ec);
+}
+
+}  // namespace auto_round::command

@@ -1,0 +1,376 @@
+#include "command/model_free_run.hpp"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <numeric>
+
+#include "ar/dispatch.hpp"
+#include "ar/numeric/half.hpp"
+#include "ar/numeric/small_float.hpp"
+#include "command/model_free_journal.hpp"
+#include "export/export_checksums.hpp"
+#include "export/export_folder.hpp"
+#include "export/export_int_layout.hpp"
+#include "export/export_inventory.hpp"
+#include "io/file.hpp"
+#include "io/safetensors.hpp"
+#include "plan_model_free.hpp"
+#include "report/event_log.hpp"
+#include "report/resources.hpp"
+#include "tune/quantizer.hpp"
+
+namespace auto_round::command {
+namespace {
+
+using exporting::layer_decision;
+using plan::piece;
+
+constexpr std::size_t word_rows = 32;  // rows and columns are filled up to whole words
+
+std::size_t filled(std::uint64_t n) { return (static_cast<std::size_t>(n) + word_rows - 1) / word_rows * word_rows; }
+
+template <class T>
+std::vector<std::byte> bytes_of(const std::vector<T>& values) {
+  std::vector<std::byte> out(values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
+  return out;
+}
+
+/// The upper left part of a matrix of `width`-byte elements.
+std::vector<std::byte> cropped(const std::vector<std::byte>& all, std::size_t cols, std::size_t keep_rows, std::size_t keep_cols, std::size_t width) {
+  if (cols == keep_cols) return {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(keep_rows * cols * width)};
+  std::vector<std::byte> out(keep_rows * keep_cols * width);
+  for (std::size_t r = 0; r < keep_rows; ++r) std::memcpy(out.data() + r * keep_cols * width, all.data() + r * cols * width, keep_cols * width);
+  return out;
+}
+
+class run {
+ public:
+  explicit run(const run_options& options) : o_(options), bar_(options.progress) {}
+
+  result<void> go() {
+    if (!o_.log_json.empty()) {
+      auto log = report::event_log::create(o_.log_json);
+      if (!log) return forward_error(log);
+      log_ = std::move(*log);
+    }
+    result<void> outcome = prepare_and_run();
+    if (!outcome && journal_ && journal_->empty()) journal_->remove();
+    if (!outcome) log_.write("error", {{"message", describe(outcome.error())}, {"status", static_cast<int>(outcome.error().kind)}});
+    if (auto r = log_.close(); !r && outcome) return r;
+    return outcome;
+  }
+
+ private:
+  result<void> prepare_and_run() {
+    auto source = io::checkpoint_dir::open(o_.model);
+    if (!source) return forward_error(source);
+    source_ = std::make_unique<io::checkpoint_dir>(std::move(*source));
+    auto plan = plan::make_model_free_plan(o_.request, *source_);
+    if (!plan) return forward_error(plan);
+    plan_ = std::move(*plan);
+    for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
+    if (o_.dry_run) {
+      if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_, threads_)));
+      else fmt::print("{}", plan::describe(plan_, threads_));
+      return {};
+    }
+    auto dir = io::output_dir::begin(o_.output_dir);
+    if (!dir) return forward_error(dir);
+    if (auto r = dir->require_space(plan_.bytes()); !r) return r;
+    bar_.message(fmt::format("{}: {} layers of {} files by {}, shard by shard; {} threads, about {} of memory", o_.model, plan_.quantized(), plan_.shards.size(), plan_.scheme_name,
+                             threads_, report::human_bytes(plan_.peak_memory_bytes(threads_))));
+    log_.write("start", {{"model", o_.model}, {"scheme", plan_.scheme_name}, {"method", "round to nearest, model-free"}, {"planned_bytes", static_cast<std::int64_t>(plan_.bytes())}});
+    if (auto r = write_shards(dir->partial()); !r) return r;
+    if (auto r = write_rest(dir->partial()); !r) return r;
+    if (auto r = check(dir->partial()); !r) return r;
+    if (auto r = dir->commit(); !r) return r;
+    if (journal_) journal_->remove();
+    report_end(dir->path());
+    return {};
+  }
+
+  // --- shards ----------------------------------------------------------------------------------------------------------------------------------
+
+  result<void> write_shards(const std::string& partial) {
+    if (plan_.shards.size() > 1) {  // of a single file nothing is finished before everything is
+      std::string note;
+      auto journal = model_free_journal::open(o_.output_dir + ".shards", *source_, plan_, o_.restart, note);
+      if (!journal) return forward_error(journal);
+      journal_ = std::make_unique<model_free_journal>(std::move(*journal));
+      if (!note.empty()) bar_.message("note: " + note);
+    }
+    const io::interrupt_watch watch;
+    bar_.start("file", static_cast<std::int64_t>(plan_.shards.size()));
+    const std::string folder = journal_ ? journal_->folder() : partial;
+    for (const plan::shard& s : plan_.shards) {
+      if (journal_ && journal_->has(s.name)) {
+        bar_.finish_unit(fmt::format("{}: finished before", s.name));
+        log_.write("shard", {{"file", s.name}, {"reused", true}});
+        continue;
+      }
+      if (auto r = write_shard(s, folder); !r) return r;
+      if (journal_) {
+        if (auto r = journal_->record(s.name); !r) return r;
+      }
+      std::int64_t quantized = std::count_if(s.pieces.begin(), s.pieces.end(), [](const piece& p) { return p.quantize; });
+      bar_.finish_unit(fmt::format("{}: {}/{} tensors rounded", s.name, quantized, s.pieces.size()));
+      log_.write("shard", {{"file", s.name}, {"quantized", quantized}, {"tensors", static_cast<std::int64_t>(s.pieces.size())}});
+    }
+    bar_.finish();
+    if (!journal_) return {};
+    for (const plan::shard& s : plan_.shards) {
+      std::error_code ec;
+      std::filesystem::rename(folder + "/" + s.name, partial + "/" + s.name, ec);
+      if (ec) return fail(error_kind::output, "a finished file cannot be moved into the output: " + ec.message(), partial + "/" + s.name);
+    }
+    return {};
+  }
+
+  result<void> write_shard(const plan::shard& s, const std::string& folder) {
+    std::vector<io::tensor_decl> all;
+    for (const piece& p : s.pieces) all.insert(all.end(), p.output.begin(), p.output.end());
+    io::sort_as_reference(all);
+    const std::string path = folder + "/" + s.name;
+    if (journal_) {  // what a run before left unfinished
+      std::error_code ec;
+      std::filesystem::remove(path, ec);
+    }
+    auto writer = io::safetensors_writer::create(path, std::move(all));
+    if (!writer) return forward_error(writer);
+
+    // The largest first. A tensor that is more than its share of the work is worked on by all threads, the others by one each.
+    std::vector<const piece*> order;
+    std::uint64_t work = 0;
+    for (const piece& p : s.pieces) {
+      order.push_back(&p);
+      work += p.quantize ? p.elements() : 0;
+    }
+    std::stable_sort(order.begin(), order.end(), [](const piece* a, const piece* b) { return a->quantize != b->quantize ? a->quantize : a->elements() > b->elements(); });
+    const auto large = [&](const piece* p) { return p->quantize && p->elements() * static_cast<std::uint64_t>(2 * threads_) > work; };
+    const std::size_t first = static_cast<std::size_t>(std::find_if_not(order.begin(), order.end(), large) - order.begin());
+    for (std::size_t i = 0; i < first; ++i) {
+      if (auto r = write_piece(*order[i], *writer); !r) return r;
+    }
+    error failed;
+    std::atomic<bool> stop = false;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
+    for (std::size_t i = first; i < order.size(); ++i) {
+      if (stop) continue;
+      if (auto r = write_piece(*order[i], *writer); !r) {
+#pragma omp critical(model_free_error)
+        if (!stop.exchange(true)) failed = r.error();
+      }
+    }
+    if (stop) return tl::unexpected<error>(std::move(failed));
+    for (const piece& p : s.pieces) source_->release(*p.source);
+    return writer->finish();
+  }
+
+  /// Called by several threads at a time; one of them writes.
+  result<void> write_piece(const piece& p, io::safetensors_writer& writer) {
+    if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
+    std::vector<std::vector<std::byte>> parts;
+    if (p.quantize || p.scale != nullptr) {
+      auto made = p.quantize ? rounded(p) : in_bf16(p);
+      if (!made) return forward_error(made);
+      parts = std::move(*made);
+    } else if (auto r = exporting::check_finite(*p.source, source_->files()[p.source->file]); !r) {
+      return r;
+    }
+    const std::size_t width = io::size_of(p.source->type);
+    result<void> done;
+#pragma omp critical(model_free_write)
+    {
+      if (parts.empty()) done = writer.write(p.name, p.source->bytes.subspan(static_cast<std::size_t>(p.first) * width, static_cast<std::size_t>(p.elements()) * width));
+      for (std::size_t i = 0; i < parts.size() && done; ++i) done = writer.write(p.output[i].name, parts[i]);
+    }
+    if (p.source->elements() == p.elements()) source_->release(*p.source);
+    return done;
+  }
+
+  // --- one tensor ------------------------------------------------------------------------------------------------------------------------------
+
+  /// Values of a piece as floats, in rows of `stride`.
+  result<void> read(const piece& p, std::size_t stride, std::vector<float>& out) const {
+    const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
+    if (p.scale != nullptr) return read_tiles(p, stride, out);
+    if (stride == cols) return io::read_f32(*p.source, p.first, std::span(out.data(), rows * cols));
+    for (std::size_t r = 0; r < rows; ++r) {
+      if (auto done = io::read_f32(*p.source, p.first + r * cols, std::span(out.data() + r * stride, cols)); !done) return done;
+    }
+    return {};
+  }
+
+  /// FP8 times the scale of its tile: the scale is rounded to bfloat16 first, and so is the product, as the original computes it.
+  result<void> read_tiles(const piece& p, std::size_t stride, std::vector<float>& out) const {
+    auto scale = io::read_f32(*p.scale);
+    if (!scale) return forward_error(scale);
+    const auto tile_rows = static_cast<std::size_t>(plan_.tile_rows), tile_cols = static_cast<std::size_t>(plan_.tile_cols);
+    const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]), tiles = (cols + tile_cols - 1) / tile_cols;
+    for (float& s : *scale) s = ar::round_to_bf16(s);
+    for (std::size_t r = 0; r < rows; ++r) {
+      const std::byte* const codes = p.source->bytes.data() + r * cols;
+      const float* const row_scale = scale->data() + r / tile_rows * tiles;
+      for (std::size_t c = 0; c < cols; ++c) {
+        out[r * stride + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);
+      }
+      if (!io::all_finite(std::span(out.data() + r * stride, cols)))
+        return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+    }
+    return {};
+  }
+
+  result<std::vector<std::vector<std::byte>>> in_bf16(const piece& p) const {
+    std::vector<float> w(static_cast<std::size_t>(p.elements()));
+    if (auto r = read(p, static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
+    return std::vector<std::vector<std::byte>>{exporting::to_bytes(w, io::dtype::bf16)};
+  }
+
+  /// The tensors of a layer, in the order of piece::output.
+  result<std::vector<std::vector<std::byte>>> rounded(const piece& p) const {
+    const ar::scheme_fields& scheme = plan_.layers[static_cast<std::size_t>(p.layer)].scheme;
+    const bool mx = scheme.data_type != "int", fake = plan_.format == "fake";
+    // Words of integers hold whole rows and columns of 32; what is added is zero and is cut off again.
+    const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
+    const std::size_t full_rows = mx || fake ? rows : filled(rows), full_cols = mx || fake ? cols : filled(cols);
+    std::vector<float> w(full_rows * full_cols);
+    if (auto r = read(p, full_cols, w); !r) return forward_error(r);
+    tune::rounding how;
+    how.reference = true;
+    if (mx) {
+      const io::dtype type = p.plain_type();
+      how.weight_type = type == io::dtype::bf16 ? ar::real::bf16 : type == io::dtype::f16 ? ar::real::f16 : ar::real::f32;
+      how.search = plan_.search;
+    }
+    auto layer = tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, full_rows, full_cols, how);
+    if (!layer) return forward_error(layer);
+    w = {};
+    if (fake) return std::vector<std::vector<std::byte>>{exporting::to_bytes(layer->weight, p.plain_type())};
+    return mx ? mx_bytes(*layer) : words(*layer, rows, cols);
+  }
+
+  static result<std::vector<std::vector<std::byte>>> mx_bytes(const tune::quantized_layer& l) {
+    const ar::codec_kernels& codec = *ar::kernels().codec(l.scheme.bits == 4 ? "mxfp4_nibbles" : "mxfp8_bytes");
+    const ar::matrix_shape shape = codec.packed_shape(l.scheme.bits, l.rows, l.cols);
+    std::vector<std::uint8_t> codes(shape.rows * shape.cols), scales(l.scale.size());
+    const ar::errc e = codec.pack_bytes(l.scheme.bits, {l.code.data(), l.rows, l.cols}, {codes.data(), shape.rows, shape.cols});
+    if (e != ar::errc::ok) return fail(error_kind::internal, std::string("the layer cannot be packed: ") + ar::message(e), {}, l.name);
+    std::transform(l.scale.begin(), l.scale.end(), scales.begin(), [](float s) { return ar::e8m0_from_f32(s); });
+    return std::vector<std::vector<std::byte>>{bytes_of(codes), bytes_of(scales)};
+  }
+
+  static result<std::vector<std::vector<std::byte>>> words(const tune::quantized_layer& l, std::size_t rows, std::size_t cols) {
+    const exporting::int_matrix m = exporting::int_matrix_of(l.scheme.sym ? exporting::int_layout::gptq_v1 : exporting::int_layout::gptq_v2, l.scheme, l.rows, l.cols);
+    auto packed = exporting::pack_int(m, l);
+    if (!packed) return forward_error(packed);
+    const std::size_t in_word = 32 / static_cast<std::size_t>(l.scheme.bits);
+    const std::size_t groups = l.scheme.group_size < 0 ? 1 : (cols + static_cast<std::size_t>(l.scheme.group_size) - 1) / static_cast<std::size_t>(l.scheme.group_size);
+    std::vector<std::vector<std::byte>> out;
+    out.push_back(cropped((*packed)[0].data, l.rows, (cols + in_word - 1) / in_word, rows, sizeof(std::uint32_t)));
+    out.push_back(cropped((*packed)[1].data, l.rows / in_word, groups, (rows + in_word - 1) / in_word, sizeof(std::uint32_t)));
+    out.push_back(cropped((*packed)[2].data, l.rows, groups, rows, sizeof(std::uint16_t)));
+    return out;
+  }
+
+  // --- the folder ------------------------------------------------------------------------------------------------------------------------------
+
+  result<void> write_rest(const std::string& partial) {
+    std::vector<std::string> names;
+    for (const plan::shard& s : plan_.shards) names.push_back(s.name);
+    const auto text = [&](const std::string& name, const std::string& content) -> result<void> {
+      if (content.empty()) return {};
+      names.push_back(name);
+      return io::write_text(partial + "/" + name, content);
+    };
+    if (plan_.shards.size() > 1) {
+      io::json map = io::json::object{};
+      std::uint64_t total = 0;
+      for (const plan::shard& s : plan_.shards) {
+        for (const piece& p : s.pieces) {
+          for (const io::tensor_decl& t : p.output) {
+            map.members().emplace_back(t.name, s.name);
+            total += t.bytes();
+          }
+        }
+      }
+      io::json metadata = io::json::object{}, index = io::json::object{};
+      metadata.set("total_size", static_cast<std::int64_t>(total));
+      index.set("metadata", std::move(metadata)).set("weight_map", std::move(map));
+      if (auto r = text("model.safetensors.index.json", io::dump(index)); !r) return r;
+    }
+    if (auto r = text("config.json", plan_.config_text); !r) return r;
+    if (auto r = text("quantization_config.json", plan_.quantization_text); !r) return r;
+    for (const std::string& name : source_->side_files()) {
+      if (name == exporting::checksums_name || !exporting::is_companion_file(name)) continue;
+      names.push_back(name);
+      if (auto r = io::copy_file_durably(o_.model + "/" + name, partial + "/" + name); !r) return r;
+    }
+    return exporting::write_checksums(partial, names);
+  }
+
+  /// The folder opens, and holds the tensors that were planned.
+  result<void> check(const std::string& partial) const {
+    auto written = io::checkpoint_dir::open(partial);
+    if (!written) return forward_error(written);
+    std::size_t planned = 0;
+    for (const plan::shard& s : plan_.shards) {
+      for (const piece& p : s.pieces) {
+        for (const io::tensor_decl& t : p.output) {
+          ++planned;
+          const io::tensor_ref* found = written->find(t.name);
+          if (found == nullptr || found->type != t.type || found->shape != t.shape) return fail(error_kind::verification, "a tensor was not written as planned", partial, t.name);
+        }
+      }
+    }
+    if (planned != written->tensors().size()) return fail(error_kind::verification, "the output holds other tensors than planned", partial);
+    return {};
+  }
+
+  void report_end(const std::string& path) {
+    const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
+    std::uint64_t before = 0;
+    for (const io::tensor_ref& t : source_->tensors()) before += t.bytes.size();
+    io::json::array kept, formats;
+    std::vector<std::string> names;
+    for (const layer_decision& l : plan_.layers) {
+      if (l.quantize) continue;
+      kept.emplace_back(l.name + " (" + l.reason + ")");
+      names.push_back(l.name);
+    }
+    io::json one = io::json::object{};
+    formats.push_back(one.set("format", plan_.format).set("path", path).set("bytes", number(plan_.bytes())));
+    io::json out = io::json::object{};
+    out.set("model", o_.model).set("output_dir", path).set("scheme", plan_.scheme_name).set("method", "round to nearest, model-free").set("tuning", "none");
+    out.set("quantized_layers", plan_.quantized()).set("weight_bytes_before", number(before)).set("formats", std::move(formats)).set("kept_layers", std::move(kept));
+    out.set("seconds", total_.seconds()).set("cpu_seconds", report::cpu_seconds()).set("peak_memory_bytes", number(report::peak_memory_bytes()));
+    log_.write("end", out.members());
+    if (o_.json) fmt::print("{}\n", io::dump(out));
+    bar_.message(fmt::format("time: {} ({} of CPU); peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
+                             report::human_bytes(report::peak_memory_bytes())));
+    bar_.message(fmt::format("Summary: quantized {}/{} in the model{}", plan_.quantized(), plan_.layers.size(),
+                             names.empty() ? "" : fmt::format(", unquantized layers: {}", fmt::join(plan::compress_names(names), ", "))));
+    bar_.message(fmt::format("written: {} ({}), {} -> {}", path, plan_.format, report::human_bytes(before), report::human_bytes(plan_.bytes())));
+  }
+
+  const run_options& o_;
+  std::unique_ptr<io::checkpoint_dir> source_;
+  plan::model_free_plan plan_;
+  std::unique_ptr<model_free_journal> journal_;
+  report::event_log log_;
+  report::progress bar_;
+  report::stopwatch total_;
+  int threads_ = omp_get_max_threads();
+};
+
+}  // namespace
+
+result<void> run_model_free(const run_options& options) { return run(options).go(); }
+
+}  // namespace auto_round::command

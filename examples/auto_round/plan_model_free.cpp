@@ -1,0 +1,545 @@
+#include "plan_model_free.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "export/export_auto_round_config.hpp"
+#include "export/export_packed_model.hpp"
+#include "io/safetensors.hpp"
+#include "plan_scheme.hpp"
+#include "report/resources.hpp"
+
+namespace auto_round::plan {
+namespace {
+
+using exporting::layer_decision;
+
+constexpr std::array<std::string_view, 4> heads = {"lm_head", "head", "embed_out", "output"};
+constexpr std::array<std::string_view, 8> other_senses = {"vision", "visual", "image", "img", "audio", "speech", "wav", "waveform"};
+constexpr std::string_view weight_end = ".weight", tile_scale_end = ".weight_scale_inv";
+
+std::string stem(const std::string& tensor) { return tensor.substr(0, tensor.rfind('.')); }
+
+std::vector<std::string> split(const std::string& text, char at) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == at) parts.emplace_back();
+    else parts.back() += c;
+  }
+  return parts;
+}
+
+bool is_number(const std::string& s) { return !s.empty() && s.find_first_not_of("0123456789") == std::string::npos; }
+
+/// The name up to and including its first number, "model.layers.0"; empty if there is none.
+std::string block_of(const std::string& layer) {
+  std::string name;
+  for (const std::string& part : split(layer, '.')) {
+    name += (name.empty() ? "" : ".") + part;
+    if (is_number(part)) return name;
+  }
+  return {};
+}
+
+/// Never quantized, whatever a rule says: routers, embeddings, convolutions.
+bool is_untouchable(const std::string& tensor) {
+  for (const std::string_view part : {"shared_expert_gate.", ".gate.", "embed", "conv", "wte.", "wpe."}) {
+    if (tensor.find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
+bool is_head(const std::string& layer) {
+  const std::string last = layer.substr(layer.rfind('.') == std::string::npos ? 0 : layer.rfind('.') + 1);
+  return block_of(layer).empty() && std::find(heads.begin(), heads.end(), last) != heads.end();
+}
+
+/// Parts of a model that see or hear.
+bool is_other_sense(const std::string& layer) {
+  for (const std::string& part : split(layer, '.')) {
+    for (const std::string& word : split(part, '_')) {
+      if (std::find(other_senses.begin(), other_senses.end(), word) != other_senses.end()) return true;
+    }
+  }
+  return false;
+}
+
+io::json without_quantization(const io::json& value) {
+  if (value.is_array()) {
+    io::json::array items;
+    for (const io::json& item : value.items()) items.push_back(without_quantization(item));
+    return items;
+  }
+  if (!value.is_object()) return value;
+  io::json out = io::json::object{};
+  for (const auto& [key, member] : value.members()) {
+    if (key != "quantization_config") out.set(key, without_quantization(member));
+  }
+  return out;
+}
+
+bool is_mx(const ar::scheme_fields& s) { return s.data_type == "mx_fp"; }
+
+class planner {
+ public:
+  planner(const request& wanted, const io::checkpoint_dir& source) : wanted_(wanted), source_(source) {}
+
+  result<model_free_plan> run() {
+    if (auto r = check_source(); !r) return forward_error(r);
+    if (auto r = check_scheme(); !r) return forward_error(r);
+    for (std::uint32_t f = 0; f < source_.files().size(); ++f) {
+      shard s;
+      s.file = f;
+      s.name = source_.files().size() == 1 ? "model.safetensors" : fmt::format("model-{:05d}-of-{:05d}.safetensors", f + 1, source_.files().size());
+      plan_.shards.push_back(std::move(s));
+    }
+    for (const io::tensor_ref& t : source_.tensors()) {
+      if (auto r = take(t); !r) return forward_error(r);
+    }
+    if (auto r = apply_rules(); !r) return forward_error(r);
+    for (shard& s : plan_.shards) {
+      std::vector<io::tensor_decl> all;
+      for (piece& p : s.pieces) {
+        p.quantize = p.layer >= 0 && layer_of(p).quantize;
+        if (p.quantize) p.output = model_free_tensors(layer_of(p).scheme, plan_.format, p);
+        else p.output = {{p.name, p.plain_type(), p.shape}};
+        all.insert(all.end(), p.output.begin(), p.output.end());
+      }
+      io::sort_as_reference(all);
+      s.bytes = io::safetensors_size(all, {{"format", "pt"}});
+    }
+    if (plan_.quantized() == 0) return fail(error_kind::usage, "no layer would be quantized");
+    write_config();
+    return std::move(plan_);
+  }
+
+ private:
+  const layer_decision& layer_of(const piece& p) const { return plan_.layers[static_cast<std::size_t>(p.layer)]; }
+
+  result<void> check_source() {
+    const io::json& q = source_.config().at("quantization_config");
+    if (q.is_null()) return {};
+    const std::string& method = q.at("quant_method").as_string();
+    const auto& tile = q.at("weight_block_size").items();
+    if (method != "fp8" || tile.size() != 2 || tile[0].as_int() < 1 || tile[1].as_int() < 1) {
+      return fail(error_kind::unsupported, fmt::format("the model is quantized by \"{}\" already; this mode reads float checkpoints, and FP8 with scales for tiles (weight_block_size)", method),
+                  source_.path() + "/config.json");
+    }
+    plan_.tile_rows = tile[0].as_int();
+    plan_.tile_cols = tile[1].as_int();
+    return {};
+  }
+
+  static result<void> check_one(const ar::scheme_fields& s, const std::string& format) {
+    const bool integer = s.data_type == "int" && s.act_bits.value_or(16) >= 16 && !s.super_bits && (s.bits == 2 || s.bits == 4 || s.bits == 8) && s.group_size != 0;
+    const bool mx = is_mx(s) && (s.bits == 4 || s.bits == 8) && s.group_size == 32;
+    if (!integer && !mx) return fail(error_kind::unsupported, "model-free mode knows integers of 2, 4 and 8 bits, MXFP4 and MXFP8; use --disable_model_free");
+    const bool fits = format == "auto_round" || (integer && (format == "fake" || (format == "auto_round:auto_gptq" && s.sym))) || (mx && format == "llm_compressor");
+    if (!fits) return fail(error_kind::unsupported, fmt::format("model-free mode does not write this scheme to format {}; use --disable_model_free", format));
+    return {};
+  }
+
+  result<void> check_scheme() {
+    if (wanted_.formats.size() != 1) return fail(error_kind::unsupported, "model-free mode writes one format in a run");
+    plan_.format = wanted_.formats.front();
+    auto scheme = resolve_scheme(wanted_.scheme, wanted_.overrides, wanted_.formats);
+    if (!scheme) return forward_error(scheme);
+    plan_.scheme = *scheme;
+    plan_.search = wanted_.how == exporting::method::opt_rtn;
+    if (!wanted_.scale_dtype.empty() && wanted_.scale_dtype != "float16") return fail(error_kind::unsupported, "model-free mode stores scales in float16");
+    if (!ar::quantizes(plan_.scheme)) return {};  // BF16: rules say what is quantized
+    return check_one(plan_.scheme, plan_.format);
+  }
+
+  void add(shard& s, piece p, bool candidate) {
+    if (candidate && !is_untouchable(p.name)) {
+      layer_decision l;
+      l.name = stem(p.name);
+      l.rows = p.shape[0];
+      l.cols = p.shape[1];
+      l.scheme = plan_.scheme;
+      const std::string block = block_of(l.name);
+      if (!block.empty()) {
+        const auto known = blocks_.emplace(block, static_cast<std::int64_t>(outline_.blocks.size()));
+        if (known.second) outline_.blocks.push_back(block);
+        l.block = known.first->second;
+      }
+      l.quantize = true;
+      if (is_head(l.name)) {
+        l.quantize = false;
+        l.reason = "head: stays as it is";
+        if (outline_.head.empty()) outline_.head = l.name;
+      } else if (is_other_sense(l.name)) {
+        l.quantize = false;
+        l.reason = "part of a vision or audio tower";
+        l.kept_type = "float";
+      }
+      p.layer = static_cast<std::int64_t>(plan_.layers.size());
+      plan_.layers.push_back(std::move(l));
+    } else if (p.name.ends_with(weight_end)) {
+      outline_.other_leaves.push_back(stem(p.name));
+    }
+    s.pieces.push_back(std::move(p));
+  }
+
+  result<void> take(const io::tensor_ref& t) {
+    shard& s = plan_.shards[t.file];
+    piece p;
+    p.name = t.name;
+    p.source = &t;
+    p.shape = t.shape;
+    const bool kept = is_untouchable(t.name);
+    if (t.name.ends_with(tile_scale_end) && !kept) {
+      const std::string weight = stem(t.name) + std::string(weight_end);
+      const io::tensor_ref* w = source_.find(weight);
+      if (w != nullptr && w->type == io::dtype::f8_e4m3) return {};  // goes into its weight
+    }
+    if (t.type == io::dtype::f8_e4m3 && !kept) {
+      p.scale = source_.find(stem(t.name) + std::string(tile_scale_end));
+      if (!t.name.ends_with(weight_end) || t.shape.size() != 2 || p.scale == nullptr || plan_.tile_rows == 0) {
+        return fail(error_kind::input, "an FP8 tensor without scales for its tiles (weight_scale_inv, and weight_block_size in config.json)", source_.files()[t.file], t.name);
+      }
+      const auto tiles = [](std::uint64_t n, std::int64_t tile) { return (n + static_cast<std::uint64_t>(tile) - 1) / static_cast<std::uint64_t>(tile); };
+      if (p.scale->shape != std::vector<std::uint64_t>{tiles(t.shape[0], plan_.tile_rows), tiles(t.shape[1], plan_.tile_cols)})
+        return fail(error_kind::input, "the scales do not fit the weight and weight_block_size", source_.files()[p.scale->file], p.scale->name);
+    }
+    const bool real = t.type == io::dtype::f32 || t.type == io::dtype::f16 || t.type == io::dtype::bf16 || p.scale != nullptr;
+    if (t.shape.size() == 3 && real && p.scale == nullptr && take_experts(s, t)) return {};
+    const bool transposed = class_contains("GPT2") && (t.name.find(".c_attn.") != std::string::npos || t.name.find(".c_proj.") != std::string::npos || t.name.find(".c_fc.") != std::string::npos);
+    add(s, std::move(p), real && t.shape.size() == 2 && t.name.ends_with(weight_end) && t.shape[0] > 0 && t.shape[1] > 0 && !transposed);
+    return {};
+  }
+
+  bool class_contains(std::string_view part) const {
+    for (const io::json& c : source_.config().at("architectures").items()) {
+      if (c.as_string().find(part) != std::string::npos) return true;
+    }
+    return false;
+  }
+
+  /// P.experts.X and P.moe.X of [experts, out, in]: a layer for each expert, two for those that hold two.
+  bool take_experts(shard& s, const io::tensor_ref& t) {
+    std::vector<std::string> parts = split(t.name, '.');
+    if (parts.size() > 2 && parts.back() == "weight") parts.pop_back();
+    if (parts.size() < 2) return false;
+    const std::string kind = parts.back(), owner = parts[parts.size() - 2];
+    if (owner != "experts" && owner != "moe") return false;
+    if (class_contains("Llama4") || class_contains("GptOss")) {
+      plan_.warnings.push_back(fmt::format("{} is kept: this architecture stores experts turned around", t.name));
+      return false;
+    }
+    std::string prefix;
+    for (std::size_t i = 0; i + 1 < parts.size(); ++i) prefix += parts[i] + ".";
+    if (owner == "moe") prefix += "experts.";
+    std::vector<std::string> halves = {kind};
+    if (kind == "gate_up_proj") halves = {"gate_proj", "up_proj"};
+    if (kind == "w13") halves = {"w1", "w3"};
+    if (t.shape[1] % halves.size() != 0) return false;
+    const std::uint64_t rows = t.shape[1] / halves.size(), each = rows * t.shape[2];
+    for (std::uint64_t e = 0; e < t.shape[0]; ++e) {
+      for (std::size_t h = 0; h < halves.size(); ++h) {
+        piece p;
+        p.name = fmt::format("{}{}.{}.weight", prefix, e, halves[h]);
+        p.source = &t;
+        p.first = (e * halves.size() + h) * each;
+        p.shape = {rows, t.shape[2]};
+        add(s, std::move(p), each > 0);
+      }
+    }
+    return true;
+  }
+
+  result<void> apply_rules() {
+    outline_.predefined_ignore = predefined_ignore_patterns(source_.config(), plan_.layers);
+    // A head that a rule names is quantized by it; without one, the flag decides.
+    auto rules = apply_layer_rules(wanted_.rules, plan_.scheme, wanted_.scheme, wanted_.formats, outline_, plan_.layers);
+    if (!rules) return forward_error(rules);
+    plan_.warnings.insert(plan_.warnings.end(), rules->warnings.begin(), rules->warnings.end());
+    bool mx = false, integers = false;
+    std::vector<std::string> odd;
+    for (layer_decision& l : plan_.layers) {
+      if (!l.quantize) continue;
+      if (is_mx(l.scheme) && l.cols % 32 != 0) {
+        l.quantize = false;
+        l.reason = fmt::format("{} columns are no multiple of 32", l.cols);
+        l.kept_type = "fp";
+        continue;
+      }
+      if (auto r = check_one(l.scheme, plan_.format); !r) return fail(r.error().kind, r.error().message, {}, l.name);
+      (is_mx(l.scheme) ? mx : integers) = true;
+      if (!is_mx(l.scheme) && (l.rows % 32 != 0 || l.cols % 32 != 0)) odd.push_back(l.name);
+      if (!is_mx(l.scheme) && l.scheme.sym != plan_.scheme.sym && ar::quantizes(plan_.scheme))
+        return fail(error_kind::unsupported, "symmetric and asymmetric integers store zero points in two ways, which model-free mode cannot mix", {}, l.name);
+    }
+    if (mx && integers) return fail(error_kind::unsupported, "model-free mode cannot mix integers and MX types in one checkpoint");
+    if (!odd.empty()) {
+      plan_.warnings.push_back(fmt::format("rows or columns of {} are no multiple of 32, which most engines cannot load; --ignore_layers keeps such layers in float",
+                                           fmt::join(compress_names(odd), ", ")));
+    }
+    for (std::string& line : split_fused_groups(plan_.layers)) {
+      if (wanted_.fused == fuse_check::off) break;
+      if (wanted_.fused == fuse_check::error) return fail(error_kind::usage, line + " (--fuse_check error)");
+      plan_.warnings.push_back(std::move(line));
+    }
+    choose_model_scheme();
+    return {};
+  }
+
+  /// Of BF16 with rules, the scheme that most layers have stands for the model.
+  void choose_model_scheme() {
+    if (!ar::quantizes(plan_.scheme)) {
+      std::vector<std::pair<ar::scheme_fields, int>> counts;
+      for (const layer_decision& l : plan_.layers) {
+        if (!l.quantize) continue;
+        const auto known = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return ar::same_scheme(c.first, l.scheme); });
+        if (known != counts.end()) ++known->second;
+        else counts.emplace_back(l.scheme, 1);
+      }
+      const auto most = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+      if (most != counts.end()) plan_.scheme = most->first;
+    }
+    const std::string_view name = ar::preset_name(plan_.scheme);
+    plan_.scheme_name = name.empty() ? exporting::describe_int_scheme(plan_.scheme) : std::string(name);
+  }
+
+  // --- configuration ---------------------------------------------------------------------------------------------------------------------------
+
+  static io::json scheme_keys(const ar::scheme_fields& s) {
+    io::json e = io::json::object{};
+    e.set("bits", s.bits).set("group_size", s.group_size).set("sym", s.sym).set("data_type", s.data_type).set("act_bits", s.act_bits.value_or(16));
+    e.set("act_group_size", s.act_group_size.value_or(s.group_size)).set("act_sym", s.act_sym.value_or(s.sym));
+    return e.set("act_data_type", s.act_data_type.value_or("float")).set("act_dynamic", s.act_dynamic.value_or(true));
+  }
+
+  io::json kept_keys() const {
+    io::json e = io::json::object{};
+    e.set("bits", 16).set("data_type", "float");
+    if (is_mx(plan_.scheme)) e.set("act_bits", 16).set("act_data_type", "float");
+    return e;
+  }
+
+  /// A rule with the keys that the user, or the preset that he named, gave.
+  static io::json written_keys(const io::json& rule) {
+    io::json e = io::json::object{};
+    const std::string preset = rule.is_string() ? rule.as_string() : rule.at("scheme").as_string();
+    if (const ar::scheme_fields* f = preset.empty() ? nullptr : ar::find_preset(preset)) {
+      e.set("bits", f->bits).set("group_size", f->group_size).set("sym", f->sym).set("data_type", f->data_type);
+      if (f->act_bits) e.set("act_bits", *f->act_bits);
+      if (f->act_group_size) e.set("act_group_size", *f->act_group_size);
+      if (f->act_sym) e.set("act_sym", *f->act_sym);
+      if (f->act_data_type) e.set("act_data_type", *f->act_data_type);
+      if (f->act_dynamic) e.set("act_dynamic", *f->act_dynamic);
+    }
+    for (const auto& [key, value] : rule.members()) {
+      if (key != "scheme" && !value.is_null()) e.set(key, value);
+    }
+    return e;
+  }
+
+  bool differs(const io::json& e) const {
+    const ar::scheme_fields& s = plan_.scheme;
+    return e.at("bits").as_int(s.bits) >= 16 || e.at("bits").as_int(s.bits) != s.bits || e.at("group_size").as_int(s.group_size) != s.group_size ||
+           e.at("sym").as_bool(s.sym) != s.sym;
+  }
+
+  /// Layers that stay as they are, in the order of the files; `embeddings` among them, and other matrices that are never quantized.
+  std::vector<std::string> kept_layers(bool embeddings) const {
+    std::vector<std::string> names;
+    for (const shard& s : plan_.shards) {
+      for (const piece& p : s.pieces) {
+        if (p.quantize || p.shape.size() < 2 || !p.name.ends_with(weight_end)) continue;
+        const bool special = p.name.find("embed") != std::string::npos || p.name.find("conv") != std::string::npos;
+        if (embeddings || !special) names.push_back(stem(p.name));
+      }
+    }
+    return names;
+  }
+
+  io::json extra_config() const {
+    io::json extra = io::json::object{};
+    for (const auto& [key, rule] : wanted_.rules.config.members()) {
+      io::json e = written_keys(rule);
+      const std::size_t dot = key.rfind('.');
+      const bool numbered = is_number(key.substr(dot == std::string::npos ? 0 : dot + 1));
+      if (differs(e)) extra.set(numbered ? key + "." : key, std::move(e));
+    }
+    for (const std::string& name : kept_layers(false)) {
+      if (extra.find(name) == nullptr) extra.set(name, kept_keys());
+    }
+    // The recipe of a mixed preset gives layers schemes that no rule says.
+    const bool recipe = ar::detail::equal_ignoring_case(wanted_.scheme, "W4A16_MIXED");
+    for (const layer_decision& l : plan_.layers) {
+      if (recipe && l.quantize && extra.find(l.name) == nullptr && l.scheme.bits != plan_.scheme.bits) extra.set(l.name, io::json(io::json::object{}).set("bits", l.scheme.bits));
+      if (l.quantize && l.block < 0 && extra.find(l.name) == nullptr) extra.set(l.name, scheme_keys(l.scheme));
+    }
+    return extra;
+  }
+
+  std::string block_names() const {
+    std::vector<std::string> names;
+    for (const layer_decision& l : plan_.layers) {
+      if (!l.quantize || l.block < 0) continue;
+      const std::string block = outline_.blocks[static_cast<std::size_t>(l.block)], list = block.substr(0, block.rfind('.'));
+      if (std::find(names.begin(), names.end(), list) == names.end()) names.push_back(list);
+    }
+    return fmt::format("{}", fmt::join(names, ","));
+  }
+
+  io::json auto_round_object() const {
+    const ar::scheme_fields& s = plan_.scheme;
+    io::json q = io::json::object{};
+    q.set("quant_method", "auto-round").set("packing_format", is_mx(s) ? "auto_round:llm_compressor" : s.sym ? "auto_round:auto_gptq" : "auto_round");
+    q.set("bits", s.bits).set("group_size", s.group_size).set("sym", s.sym).set("data_type", s.data_type).set("iters", 0).set("model_free", true);
+    q.set("autoround_version", exporting::autoround_version);
+    if (is_mx(s)) q.set("enable_quanted_input", false);
+    q.set("block_name_to_quantize", block_names());
+    if (is_mx(s)) {
+      q.set("act_bits", s.act_bits.value_or(16)).set("act_data_type", s.act_data_type.value_or("float")).set("act_dynamic", s.act_dynamic.value_or(true));
+      q.set("act_group_size", s.act_group_size.value_or(s.group_size)).set("act_sym", s.act_sym.value_or(s.sym));
+    }
+    io::json extra = extra_config();
+    if (!extra.members().empty()) q.set("extra_config", std::move(extra));
+    return q;
+  }
+
+  /// MX types as compressed-tensors writes them: groups of layers with another width first, the widest ahead, the model's own last.
+  io::json compressed_tensors_object() const {
+    const auto arguments = [](int bits, bool dynamic) {
+      io::json a = io::json::object{};
+      a.set("num_bits", bits).set("type", "float").set("symmetric", true).set("group_size", 32).set("strategy", "group").set("dynamic", dynamic);
+      return a.set("scale_dtype", "torch.uint8");
+    };
+    const auto format_of = [](int bits) { return bits == 4 ? "mxfp4-pack-quantized" : "mxfp8-quantized"; };
+    std::map<int, io::json::array, std::greater<>> others;
+    for (const layer_decision& l : plan_.layers) {
+      if (l.quantize && l.scheme.bits != plan_.scheme.bits) others[l.scheme.bits].emplace_back(l.name);
+    }
+    io::json groups = io::json::object{};
+    const auto add_group = [&](int bits, io::json::array targets) {
+      io::json g = io::json::object{};
+      g.set("targets", std::move(targets)).set("weights", arguments(bits, false)).set("input_activations", arguments(bits, true)).set("output_activations", nullptr);
+      g.set("format", others.empty() ? io::json(nullptr) : io::json(format_of(bits)));
+      groups.set(fmt::format("group_{}", groups.members().size()), std::move(g));
+    };
+    for (auto& [bits, names] : others) add_group(bits, names);
+    add_group(plan_.scheme.bits, {io::json("Linear")});
+    io::json::array ignore;
+    for (const std::string& name : kept_layers(true)) ignore.emplace_back(name);
+    io::json q = io::json::object{};
+    q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", nullptr);
+    q.set("format", others.empty() ? format_of(plan_.scheme.bits) : "mixed-precision").set("quantization_status", "compressed").set("global_compression_ratio", nullptr);
+    return q.set("ignore", std::move(ignore)).set("moe_sparsity_config", nullptr).set("provider", "auto-round");
+  }
+
+  void write_config() {
+    io::json config = without_quantization(source_.config());
+    if (plan_.format != "fake") {
+      const io::json q = plan_.format == "llm_compressor" ? compressed_tensors_object() : auto_round_object();
+      plan_.quantization_text = io::dump(q);
+      config.set("quantization_config", q);
+    }
+    plan_.config_text = io::dump(config);
+  }
+
+  const request& wanted_;
+  const io::checkpoint_dir& source_;
+  model_free_plan plan_;
+  model_outline outline_;
+  std::map<std::string, std::int64_t> blocks_;
+};
+
+}  // namespace
+
+std::uint64_t piece::elements() const {
+  std::uint64_t n = 1;
+  for (const std::uint64_t d : shape) n *= d;
+  return n;
+}
+
+std::uint64_t model_free_plan::bytes() const {
+  std::uint64_t n = 0;
+  for (const shard& s : shards) n += s.bytes;
+  return n;
+}
+
+std::size_t model_free_plan::quantized() const {
+  std::size_t n = 0;
+  for (const layer_decision& l : layers) n += l.quantize;
+  return n;
+}
+
+std::uint64_t model_free_plan::peak_memory_bytes(int threads) const {
+  // Weights in float and dequantized, codes, packed; the program itself.
+  std::vector<std::uint64_t> sizes;
+  for (const layer_decision& l : layers) {
+    if (l.quantize) sizes.push_back(l.rows * l.cols * 10);
+  }
+  std::sort(sizes.rbegin(), sizes.rend());
+  std::uint64_t n = std::uint64_t{40} << 20;
+  for (std::size_t i = 0; i < std::min(sizes.size(), static_cast<std::size_t>(threads)); ++i) n += sizes[i];
+  return n;
+}
+
+std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& s, const std::string& format, const piece& p) {
+  const std::string name = stem(p.name);
+  const std::uint64_t rows = p.shape[0], cols = p.shape[1];
+  if (format == "fake") return {{p.name, p.plain_type(), p.shape}};
+  if (is_mx(s)) {
+    const io::tensor_decl scale{name + ".weight_scale", io::dtype::u8, {rows, cols / 32}};
+    if (s.bits == 8) return {{p.name, io::dtype::f8_e4m3, p.shape}, scale};
+    return {{name + ".weight_packed", io::dtype::u8, {rows, cols / 2}}, scale};
+  }
+  const auto up = [](std::uint64_t n, std::uint64_t by) { return (n + by - 1) / by; };
+  const std::uint64_t in_word = 32 / static_cast<std::uint64_t>(s.bits);
+  const std::uint64_t groups = s.group_size < 0 ? 1 : up(cols, static_cast<std::uint64_t>(s.group_size));
+  return {{name + ".qweight", io::dtype::i32, {up(cols, in_word), rows}}, {name + ".qzeros", io::dtype::i32, {groups, up(rows, in_word)}}, {name + ".scales", io::dtype::f16, {groups, rows}}};
+}
+
+result<model_free_plan> make_model_free_plan(const request& wanted, const io::checkpoint_dir& source) { return planner(wanted, source).run(); }
+
+bool model_free_applies(const request& wanted, const std::string& folder) {
+  const auto source = io::checkpoint_dir::open(folder);
+  return source && make_model_free_plan(wanted, *source);
+}
+
+std::string describe(const model_free_plan& plan, int threads) {
+  std::map<std::string, std::vector<std::string>> quantized, kept;
+  for (const layer_decision& l : plan.layers) {
+    if (l.quantize) quantized[is_mx(l.scheme) ? fmt::format("MXFP{}", l.scheme.bits) : exporting::describe_int_scheme(l.scheme)].push_back(l.name);
+    else kept[l.reason].push_back(l.name);
+  }
+  std::string out = fmt::format("Format {}, scheme {}, shard by shard\n", plan.format, plan.scheme_name);
+  for (auto& [scheme, names] : quantized) out += fmt::format("\n{}: {} layers\n  {}\n", scheme, names.size(), fmt::join(compress_names(names), "\n  "));
+  for (auto& [reason, names] : kept) out += fmt::format("\nkept ({}): {} layers\n  {}\n", reason, names.size(), fmt::join(compress_names(names), "\n  "));
+  out += "\n";
+  for (const shard& s : plan.shards) out += fmt::format("{}  {} bytes\n", s.name, s.bytes);
+  return out + fmt::format("Peak memory: about {} beyond the mapped model.\n", report::human_bytes(plan.peak_memory_bytes(threads)));
+}
+
+io::json to_json(const model_free_plan& plan, int threads) {
+  io::json::array shards, layers, warnings;
+  for (const shard& s : plan.shards) {
+    io::json one = io::json::object{};
+    shards.push_back(one.set("name", s.name).set("bytes", static_cast<std::int64_t>(s.bytes)));
+  }
+  for (const layer_decision& l : plan.layers) {
+    io::json one = io::json::object{};
+    one.set("name", l.name).set("quantize", l.quantize);
+    if (l.quantize) one.set("bits", l.scheme.bits).set("group_size", l.scheme.group_size).set("data_type", l.scheme.data_type);
+    else one.set("reason", l.reason);
+    layers.push_back(std::move(one));
+  }
+  for (const std::string& w : plan.warnings) warnings.emplace_back(w);
+  io::json out = io::json::object{};
+  out.set("scheme", plan.scheme_name).set("format", plan.format).set("model_free", true).set("bytes", static_cast<std::int64_t>(plan.bytes()));
+  out.set("peak_memory_bytes", static_cast<std::int64_t>(plan.peak_memory_bytes(threads))).set("quantized_layers", plan.quantized());
+  return out.set("files", std::move(shards)).set("layers", std::move(layers)).set("warnings", std::move(warnings));
+}
+
+}  // namespace auto_round::plan

@@ -1,0 +1,67 @@
+// Model-free mode: what becomes of every tensor of a checkpoint whose model class nobody needs to know. Source: auto-round 0.16.1, model_free.py.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "export/export_format.hpp"
+#include "io/checkpoint_dir.hpp"
+#include "io/json.hpp"
+#include "plan.hpp"
+
+namespace auto_round::plan {
+
+/// A matrix or vector of the output: a tensor of the source, or a slice of one that holds the experts of a layer.
+struct piece {
+  std::string name;                         ///< "model.layers.0.mlp.experts.3.up_proj.weight"
+  const io::tensor_ref* source = nullptr;
+  std::uint64_t first = 0;                  ///< its first element in the source
+  std::vector<std::uint64_t> shape;
+  const io::tensor_ref* scale = nullptr;    ///< of FP8 weights in tiles: their scales; the weight is then computed in bfloat16
+  std::int64_t layer = -1;                  ///< index into model_free_plan::layers if it is a linear layer, else -1
+  bool quantize = false;
+  std::vector<io::tensor_decl> output;      ///< what is written, codes first
+
+  std::uint64_t elements() const;
+  io::dtype plain_type() const { return scale != nullptr ? io::dtype::bf16 : source->type; }  ///< if it is not quantized
+};
+
+/// One file of the source and the one that it becomes.
+struct shard {
+  std::uint32_t file = 0;    ///< index into checkpoint_dir::files()
+  std::string name;          ///< of the output: "model-00001-of-00003.safetensors"
+  std::vector<piece> pieces;
+  std::uint64_t bytes = 0;   ///< of the output file
+};
+
+struct model_free_plan {
+  ar::scheme_fields scheme;  ///< what config.json says of the model
+  std::string scheme_name, format;
+  bool search = false;       ///< scales of MX types
+  std::int64_t tile_rows = 0, tile_cols = 0;  ///< of FP8 sources
+  std::vector<shard> shards;
+  std::vector<exporting::layer_decision> layers;  ///< every matrix that could be quantized, in the order of the files
+  std::string config_text, quantization_text;     ///< config.json; quantization_config.json, empty: none is written
+  std::vector<std::string> warnings;
+
+  std::uint64_t bytes() const;              ///< of all weight files
+  std::size_t quantized() const;
+  std::uint64_t peak_memory_bytes(int threads) const;  ///< an estimate, beyond the mapped files
+};
+
+/// Schemes and formats: integers of 2, 4 and 8 bits to auto_round, auto_round:auto_gptq and fake; MXFP4 and MXFP8 to auto_round and llm_compressor; BF16 with rules.
+/// Float sources and FP8 in tiles. error_kind::unsupported for others, usage as make_plan. `source` must outlive the plan.
+result<model_free_plan> make_model_free_plan(const request& wanted, const io::checkpoint_dir& source);
+
+/// True if such a plan can be made for the folder: to take this way by itself.
+bool model_free_applies(const request& wanted, const std::string& folder);
+
+/// The tensors of a layer as they are written: their types and shapes, codes first.
+std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& scheme, const std::string& format, const piece& p);
+
+std::string describe(const model_free_plan& plan, int threads);
+io::json to_json(const model_free_plan& plan, int threads);
+
+}  // namespace auto_round::plan

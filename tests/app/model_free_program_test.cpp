@@ -1,0 +1,206 @@
+// links: ar_report
+// Model-free mode from outside: the same tensors as by the route that knows the model, sources that this one cannot read, runs that end early.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "ar/numeric/half.hpp"
+#include "ar/numeric/small_float.hpp"
+#include "support/golden_json.hpp"
+#include "support/program.hpp"
+#include "support/tiny_model.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using support::outcome;
+using support::run;
+using support::tiny_model;
+
+class ModelFree : public testing::Test {
+ protected:
+  std::vector<std::string> arguments(const std::string& model, const std::string& out, std::vector<std::string> more = {}) const {
+    std::vector<std::string> a = {"--model", dir_ / model, "--output_dir", dir_ / out, "--model_free", "--scheme", "W4A16G32"};
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+
+  void expect_same_tensors(const std::string& a, const std::string& b) const {
+    const golden::file x(fs::path(dir_ / a) / "model.safetensors"), y(fs::path(dir_ / b) / "model.safetensors");
+    ASSERT_EQ(x.tensors().size(), y.tensors().size());
+    for (const auto& [name, t] : x.tensors()) {
+      ASSERT_TRUE(y.has(name)) << name;
+      EXPECT_EQ(t.as<unsigned char>(), y[name].as<unsigned char>()) << name;
+    }
+  }
+
+  /// Splits the model into two files; the second holds the larger part.
+  void write_two_files(const std::string& name) const {
+    tiny_model model;
+    model.write(dir_ / name);
+    std::map<std::string, support::tiny_tensor> first, second;
+    nlohmann::ordered_json map = nlohmann::ordered_json::object();
+    for (const auto& [tensor, t] : model.tensors) {
+      const bool early = tensor.starts_with("lm_head");
+      (early ? first : second)[tensor] = t;
+      map[tensor] = early ? "model-00001-of-00002.safetensors" : "model-00002-of-00002.safetensors";
+    }
+    const fs::path folder = dir_ / name;
+    fs::remove(folder / "model.safetensors");
+    tiny_model::put(folder / "model-00001-of-00002.safetensors", tiny_model::safetensors(first));
+    tiny_model::put(folder / "model-00002-of-00002.safetensors", tiny_model::safetensors(second));
+    tiny_model::put(folder / "model.safetensors.index.json", nlohmann::ordered_json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
+  }
+
+  support::temp_dir dir_;
+};
+
+TEST_F(ModelFree, GivesTheBitsOfTheOtherRouteForAnyNumberOfThreads) {
+  tiny_model(3, false, true).write(dir_ / "model");
+  for (const std::string scheme : {"W4A16G32", "W2A16G32", "W8A16G32"}) {
+    ASSERT_EQ(run({"--model", dir_ / "model", "--output_dir", dir_ / ("regular" + scheme), "--scheme", scheme, "--iters", "0", "--disable_opt_rtn"}).status, 0);
+    for (const char* threads : {"1", "5"}) {
+      const std::string out = "free" + scheme + threads;
+      const outcome o = run(arguments("model", out, {"--scheme", scheme, "--threads", threads, "--json"}));
+      ASSERT_EQ(o.status, 0) << o.err;
+      EXPECT_EQ(golden::parse_json(o.out)["quantized_layers"], 14);
+      expect_same_tensors("regular" + scheme, out);
+    }
+  }
+  EXPECT_EQ(run({"verify", "--model", dir_ / "freeW4A16G321", "--source", dir_ / "model"}).status, 0) << "it is a checkpoint like any other";
+}
+
+TEST_F(ModelFree, ReadsAnyArchitecture) {
+  tiny_model model;
+  model.config["architectures"] = {"NobodyKnowsForCausalLM"};
+  model.config["model_type"] = "nobody_knows";
+  model.write(dir_ / "model");
+  const outcome asked = run(arguments("model", "out"));
+  EXPECT_EQ(asked.status, 0) << asked.err;
+  // Rounding takes this way by itself where it is the only one; tuning cannot.
+  const outcome by_itself = run({"--model", dir_ / "model", "--output_dir", dir_ / "own", "--scheme", "W4A16G32", "--iters", "0", "--disable_opt_rtn"});
+  EXPECT_EQ(by_itself.status, 0) << by_itself.err;
+  EXPECT_NE(by_itself.err.find("--model_free"), std::string::npos) << by_itself.err;
+  expect_same_tensors("out", "own");
+  EXPECT_EQ(run({"--model", dir_ / "model", "--output_dir", dir_ / "tuned", "--iters", "2"}).status, 5);
+}
+
+/// An FP8 weight is its code times the scale of its tile, both in bfloat16: the same checkpoint written that way gives the same output.
+TEST_F(ModelFree, Fp8TilesAreDequantizedFirst) {
+  tiny_model fp8;
+  fp8.config["quantization_config"] = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {32, 48}}};
+  tiny_model plain = fp8;
+  plain.config.erase("quantization_config");
+  const auto names = [&] {
+    std::vector<std::string> all;
+    for (const auto& [name, t] : fp8.tensors) {
+      if (name.find("_proj.weight") != std::string::npos) all.push_back(name);
+    }
+    return all;
+  }();
+  for (const std::string& name : names) {
+    support::tiny_tensor& t = fp8.tensors[name];
+    const std::size_t rows = t.shape[0], cols = t.shape[1], tile_rows = (rows + 31) / 32, tile_cols = (cols + 47) / 48;
+    support::tiny_tensor scale{"F32", {tile_rows, tile_cols}, std::string(tile_rows * tile_cols * 4, '\0')};
+    std::vector<float> s(tile_rows * tile_cols);
+    for (std::size_t i = 0; i < s.size(); ++i) s[i] = 0.00123f * static_cast<float>(i + 1);  // not representable in bfloat16
+    std::memcpy(scale.bytes.data(), s.data(), scale.bytes.size());
+    std::string codes(rows * cols, '\0');
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      std::uint16_t half = 0;
+      std::memcpy(&half, t.bytes.data() + 2 * i, 2);
+      const float tile = s[i / cols / 32 * tile_cols + i % cols / 48];
+      const std::uint8_t code = ar::small_from_f32<ar::e4m3fn>(ar::f32_from_bf16(half) / tile);
+      codes[i] = static_cast<char>(code);
+      plain.set(name, i, ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(code) * ar::round_to_bf16(tile)));
+    }
+    t = {"F8_E4M3", {rows, cols}, codes};
+    fp8.tensors[name.substr(0, name.size() - 7) + ".weight_scale_inv"] = scale;
+  }
+  fp8.write(dir_ / "fp8");
+  plain.write(dir_ / "plain");
+  for (const char* ignored : {"", "self_attn"}) {
+    const outcome a = run(arguments("fp8", std::string("a") + ignored, {"--ignore_layers", ignored})), b = run(arguments("plain", std::string("b") + ignored, {"--ignore_layers", ignored}));
+    ASSERT_EQ(a.status, 0) << a.err;
+    ASSERT_EQ(b.status, 0) << b.err;
+    expect_same_tensors(std::string("a") + ignored, std::string("b") + ignored);
+  }
+  fp8.tensors.erase("model.layers.1.mlp.up_proj.weight_scale_inv");
+  fp8.write(dir_ / "torn");
+  const outcome torn = run(arguments("torn", "no"));
+  EXPECT_EQ(torn.status, 3) << torn.err;
+  EXPECT_NE(torn.err.find("model.layers.1.mlp.up_proj"), std::string::npos) << torn.err;
+}
+
+TEST_F(ModelFree, ARunThatEndedEarlyGoesOnBehindFinishedFiles) {
+  write_two_files("model");
+  ASSERT_EQ(run(arguments("model", "whole")).status, 0);
+  const auto reused = [&](const std::string& log) {
+    int n = 0;
+    std::string text = golden::read_bytes(dir_ / log);
+    for (std::size_t at = 0; (at = text.find("\"reused\"", at)) != std::string::npos; ++at) ++n;
+    return n;
+  };
+  const auto same_as_whole = [&](const std::string& out) {
+    for (const char* f : {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json", "model.safetensors.index.json", "SHA256SUMS"})
+      EXPECT_TRUE(golden::read_bytes(fs::path(dir_ / out) / f) == golden::read_bytes(fs::path(dir_ / "whole") / f)) << f;
+    EXPECT_FALSE(fs::exists(dir_ / (out + ".shards")));
+  };
+  // A limit on the size of files between those of the two stops the second one: in blocks of 512 bytes.
+  const auto small = fs::file_size(fs::path(dir_ / "whole") / "model-00001-of-00002.safetensors"), large = fs::file_size(fs::path(dir_ / "whole") / "model-00002-of-00002.safetensors");
+  ASSERT_LT(small + 4096, large);
+  const std::string limit = "ulimit -f " + std::to_string((small + large) / 2 / 512) + ";";
+  const outcome stopped = run(arguments("model", "out", {}), limit);
+  ASSERT_EQ(stopped.status, 4) << stopped.err;
+  EXPECT_FALSE(fs::exists(dir_ / "out"));
+  EXPECT_TRUE(fs::exists(fs::path(dir_ / "out.shards") / "journal.json"));
+  fs::copy(dir_ / "out.shards", dir_ / "flipped.shards");
+  fs::copy(dir_ / "out.shards", dir_ / "torn.shards");
+  fs::copy(dir_ / "out.shards", dir_ / "other.shards");
+
+  const outcome resumed = run(arguments("model", "out", {"--log_json", dir_ / "log"}));
+  ASSERT_EQ(resumed.status, 0) << resumed.err;
+  EXPECT_EQ(reused("log"), 1);
+  same_as_whole("out");
+
+  // A finished file that is not what was written is done again, and so is one of other options.
+  std::string bytes = golden::read_bytes(fs::path(dir_ / "flipped.shards") / "model-00001-of-00002.safetensors");
+  bytes[bytes.size() / 2] ^= 1;
+  tiny_model::put(fs::path(dir_ / "flipped.shards") / "model-00001-of-00002.safetensors", bytes);
+  ASSERT_EQ(run(arguments("model", "flipped", {"--log_json", dir_ / "log2"})).status, 0);
+  EXPECT_EQ(reused("log2"), 0);
+  same_as_whole("flipped");
+  tiny_model::put(fs::path(dir_ / "torn.shards") / "journal.json", "{\"version\": 1, \"run\": \"");
+  ASSERT_EQ(run(arguments("model", "torn", {"--log_json", dir_ / "log3"})).status, 0);
+  EXPECT_EQ(reused("log3"), 0);
+  same_as_whole("torn");
+  fs::copy(dir_ / "other.shards", dir_ / "restarted.shards");
+  ASSERT_EQ(run(arguments("model", "restarted", {"--restart", "--log_json", dir_ / "log5"})).status, 0);
+  EXPECT_EQ(reused("log5"), 0);
+  same_as_whole("restarted");
+  const outcome other = run(arguments("model", "other", {"--scheme", "W2A16G32", "--log_json", dir_ / "log4"}));
+  ASSERT_EQ(other.status, 0) << other.err;
+  EXPECT_EQ(reused("log4"), 0);
+  EXPECT_NE(other.err.find("starts anew"), std::string::npos) << other.err;
+}
+
+TEST_F(ModelFree, WhatItCannotDoIsRefusedBeforeAnyWork) {
+  tiny_model().write(dir_ / "model");
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--scheme", "W3A16"}, {"--format", "gguf:q4_0"}, {"--scheme", "NVFP4"}, {"--format", "llm_compressor"}}) {
+    const outcome o = run(arguments("model", "out", more));
+    EXPECT_EQ(o.status, 5) << o.err;
+    EXPECT_FALSE(fs::exists(dir_ / "out"));
+  }
+  EXPECT_EQ(run(arguments("model", "out", {"--algorithm", "quarot"})).status, 2);
+  EXPECT_EQ(run(arguments("model", "out", {"--layer_config", "{down_porj:{bits:8}}"})).status, 2);
+  // A dry run shows the sizes that are written.
+  const outcome dry = run(arguments("model", "out", {"--dry_run", "--json"}));
+  ASSERT_EQ(dry.status, 0) << dry.err;
+  ASSERT_EQ(run(arguments("model", "out")).status, 0);
+  EXPECT_EQ(golden::parse_json(dry.out)["files"][0]["bytes"].get<std::uint64_t>(), fs::file_size(fs::path(dir_ / "out") / "model.safetensors"));
+}
+
+}  // namespace
