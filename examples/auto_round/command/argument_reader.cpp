@@ -12,11 +12,6 @@
 namespace auto_round::command {
 namespace {
 
-std::string with_underscores(std::string s) {
-  std::replace(s.begin(), s.end(), '-', '_');
-  return s;
-}
-
 bool is_negative_number(const std::string& s) {
   return s.size() > 1 && s[0] == '-' && (std::isdigit(static_cast<unsigned char>(s[1])) != 0 || s[1] == '.') &&
          s.find_first_not_of("0123456789.eE+-,", 1) == std::string::npos;

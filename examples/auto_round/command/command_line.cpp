@@ -22,11 +22,6 @@ constexpr std::array recipes = {
     recipe{"opt-rtn", 8, 0, 2048, 128, 0, 1},
 };
 
-std::string with_underscores(std::string s) {
-  std::replace(s.begin(), s.end(), '-', '_');
-  return s;
-}
-
 constexpr const char* default_program = "auto-round";
 
 /// A command with its table of options, which refers to it.

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "command/fingerprint.hpp"
 #include "export/export_checksums.hpp"
 #include "io/file.hpp"
 #include "io/json.hpp"
@@ -15,8 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr const char* journal_name = "journal.json";
-
-std::string digest(std::string_view text) { return exporting::sha256_hex(std::as_bytes(std::span(text))); }
 
 /// Everything that the bytes of the output depend on: the files of the source by name, size and time, and the plan.
 result<std::string> describe_run(const io::checkpoint_dir& source, const plan::model_free_plan& plan) {
@@ -31,7 +30,7 @@ result<std::string> describe_run(const io::checkpoint_dir& source, const plan::m
   for (const exporting::layer_decision& l : plan.layers) {
     text += fmt::format("\n{} {} {} {} {} {}", l.name, l.quantize, l.scheme.bits, l.scheme.group_size, l.scheme.sym, l.scheme.data_type);
   }
-  return digest(text);
+  return hash_of(text);
 }
 
 result<std::string> file_digest(const std::string& path) {

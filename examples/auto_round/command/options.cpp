@@ -33,6 +33,11 @@ option named(std::string_view names, std::string_view value_name, std::string_vi
 
 }  // namespace
 
+std::string with_underscores(std::string name) {
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
 result<std::int64_t> parse_integer(const std::string& option, const std::string& text) {
   std::int64_t value = 0;
   const char* begin = text.data() + (text.starts_with('+') ? 1 : 0);

@@ -13,6 +13,9 @@
 
 namespace auto_round::command {
 
+/// A name as the table has it: '_' for the '-' that the user may write.
+std::string with_underscores(std::string name);
+
 /// What an option does in this program.
 enum class effect {
   works,
