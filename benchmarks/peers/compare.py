@@ -3,7 +3,7 @@
 
 Usage (with the venv of tests/peers/setup.sh):
     build/peers-venv/bin/python benchmarks/peers/compare.py [--only peer|peer_eager|ours] [--case NAME ...] [--again]
-        [--binary build/release/bin/auto-round] [--tiny-stories DIR] [--smollm2 DIR] [--threads 2] [--results FILE]
+        [--binary build/release/bin/auto-round] [--tiny-stories DIR] [--smollm2 DIR] [--text DIR] [--threads 2] [--results FILE]
 Cases: see CASES. SmolLM2 cases are skipped when --smollm2 (tests/peers/fetch_smollm2.sh) is absent.
 
 cpu: user + system seconds of the command and all its children; wall; rss: largest resident set of one of its processes.
@@ -63,6 +63,7 @@ parser.add_argument("--binary", type=pathlib.Path, default=common.REPO / "build/
 parser.add_argument("--ours-options", default="", help="more options for our binary, for an experiment; kept apart by name")
 parser.add_argument("--tiny-stories", type=pathlib.Path, default=common.TINY_STORIES)
 parser.add_argument("--smollm2", type=pathlib.Path, default=common.REPO / "build/smollm2-135m")
+parser.add_argument("--text", type=pathlib.Path, help="folder with calib.jsonl and eval.jsonl for SmolLM2 (benchmarks/fetch_text.py); default: the stories")
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--score", help=argparse.SUPPRESS)  # a folder, or "float": print the score of one model of the first --case and stop
 parser.add_argument("--results", type=pathlib.Path, help="default: benchmarks/peers/results/<cpu>.json")
@@ -103,8 +104,13 @@ def measure(command, log, env):
     return {"cpu_s": round(cpu, 2), "wall_s": round(wall, 2), "peak_rss_mb": round(rss / 1024, 1)}
 
 
-def eval_file():
-    return args.tiny_stories / "eval.jsonl"
+def text_of(case, name):
+    return (args.text if args.text and case["model"] == "smollm2" else args.tiny_stories) / name
+
+
+def calibration(case):
+    records = common.texts(text_of(case, "calib.jsonl"))
+    return records if args.text and case["model"] == "smollm2" else join(records, case.get("lines", 3), case["before"], case["between"])
 
 
 def neutral_score(case, folder):
@@ -118,7 +124,7 @@ def print_score(case, folder):
     import torch
     torch.set_num_threads(1)  # of the evaluator; what is measured has --threads
     model = MODELS[case["model"]]
-    ids = common.Tokens(model).stream(eval_file(), case["eval_tokens"])
+    ids = common.Tokens(model).stream(text_of(case, "eval.jsonl"), case["eval_tokens"])
     if folder == "float":
         print(json.dumps(common.score(common.load_float32(model), ids, case["seqlen"])))
         return
@@ -156,8 +162,7 @@ def run_side(side, case, work):
         program = f"import sys; sys.argv[1:] = []; import compare, pathlib; compare.first_blocks(pathlib.Path({str(model)!r}), {case['blocks']}, pathlib.Path({str(work / 'model')!r}))"
         subprocess.run([sys.executable, "-c", program], cwd=HERE, check=True)
         model = work / "model"
-    records = join(common.texts(args.tiny_stories / "calib.jsonl"), case.get("lines", 3), case["before"], case["between"])
-    (work / "calib.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in records))
+    (work / "calib.jsonl").write_text("".join(json.dumps({"text": r}) + "\n" for r in calibration(case)))
     options = ["--model", model, *case["options"].split(), "--nsamples", case["nsamples"], "--seqlen", case["seqlen"],
                "--batch_size", case["batch_size"], "--dataset", work / "calib.jsonl", "--format", "auto_round", "--output_dir", out]
     # Threads that wait must not spin, or CPU time would count the waiting whenever the machine is shared.
@@ -182,7 +187,7 @@ def run_side(side, case, work):
     result["model_bytes"] = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     result |= neutral_score(case, folder)
     if side == "ours" and "blocks" not in case:
-        command = [args.binary, "eval", "--model", folder, "--ref", model, "--ppl", eval_file(), "--seqlen", case["seqlen"],
+        command = [args.binary, "eval", "--model", folder, "--ref", model, "--ppl", text_of(case, "eval.jsonl"), "--seqlen", case["seqlen"],
                    "--max_tokens", case["eval_tokens"], "--json"]
         done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True, env=env, check=True)
         result["own_eval"] = json.loads(done.stdout)
@@ -207,7 +212,7 @@ def main():
             print(f"{name}: no model at {MODELS[case['model']]}, skipped", file=sys.stderr)
             continue
         settings = case | {"threads": args.threads, "weights": digest(MODELS[case["model"]] / "model.safetensors"),
-                           "calib": digest(args.tiny_stories / "calib.jsonl"), "eval": digest(eval_file())}
+                           "calib": digest(text_of(case, "calib.jsonl")), "eval": digest(text_of(case, "eval.jsonl"))}
         entry = kept["cases"].setdefault(name, {})
         if entry.get("settings") != settings:
             entry.clear()

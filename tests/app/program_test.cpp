@@ -185,6 +185,26 @@ TEST_F(Program, TunesAndIsReproducible) {
   EXPECT_EQ(events, (std::vector<std::string>{"start", "block", "block", "end"}));
 }
 
+TEST_F(Program, TunedBlocksOfGgufAreBetterThanRoundedOnes) {
+  tiny_model().write(model_);
+  calibration();
+  for (const std::string format : {"gguf:q4_0", "gguf:q4_1", "gguf:q5_1", "gguf:q8_0"}) {
+    const auto divergence = [&](const std::string& name, const std::vector<std::string>& more) {
+      std::vector<std::string> a = {"--model", model_, "--format", format, "--nsamples", "8", "--seqlen", "32", "--dataset", dir_ / "calib.jsonl", "--threads", "1",
+                                    "--disable_amp", "--output_dir", dir_ / (name + format)};
+      a.insert(a.end(), more.begin(), more.end());
+      const outcome o = run(a);
+      EXPECT_EQ(o.status, 0) << o.err;
+      const outcome e = run({"eval", "--model", dir_ / (name + format), "--ppl", dir_ / "calib.jsonl", "--seqlen", "32", "--max_tokens", "512", "--ref", model_, "--json"});
+      EXPECT_EQ(e.status, 0) << e.err;
+      return e.status == 0 ? golden::parse_json(e.out)["kl"].get<double>() : 0.0;
+    };
+    const double rounded = divergence("rounded", {"--iters", "0", "--disable_opt_rtn"});
+    EXPECT_LT(divergence("gram", {"--iters", "8", "--tuning", "gram"}), 0.9 * rounded) << format;
+    EXPECT_LT(divergence("block", {"--iters", "8", "--tuning", "block"}), rounded) << format;
+  }
+}
+
 TEST_F(Program, PoliciesOfTheGradientCanBeChosen) {
   // Activations so large that gradients of scales overflow half precision: "no step" for the reference.
   tiny_model m;

@@ -82,6 +82,7 @@ class GramRows : public testing::TestWithParam<bool> {
     l.grid.clamp = ar::clamp_gradient::closed;
     l.grid.scale_grad = ar::scale_gradient::f32;
     l.gram = &prepared_;
+    l.gram_matrix = gram_.data();
     l.cross = cross_.data();
     l.cross_inputs = of_inputs();
     return l;
@@ -183,6 +184,93 @@ TEST_P(GramRows, TheLastIterateIsAnotherOneThanTheBest) {
   const double ended = run(l, o, last).kept;
   EXPECT_LT(kept, ended);
   EXPECT_NEAR(ended, squared_error(last.weight), 1e-3 * std::fabs(ended));
+}
+
+// ---- coordinate descent behind the iterations ----
+
+TEST_P(GramRows, SweepsLowerTheLossWhichIsThatOfTheWeights) {
+  for (const bool sym : {true, false})
+    for (const int bits : {2, 4, 8}) {
+      const tune::gram_layer l = layer(bits, sym);
+      tune::quantized_layer out = output(l, bits, sym);
+      tune::gram_options o = options(20);
+      const double before = run(l, o, out).kept;
+      o.sweeps = 4;
+      const double after = run(l, o, out).kept;
+      EXPECT_LT(after, before - 0.1 * std::fabs(before)) << bits << sym;
+      EXPECT_NEAR(after, squared_error(out.weight), 1e-3 * std::fabs(before)) << bits << sym;
+      const float middle = static_cast<float>(1 << (bits - 1));
+      for (size_t i = 0; i < rows * cols; ++i) {
+        const float zero = sym ? middle : out.zero_point[i / 32];
+        ASSERT_EQ(out.weight[i], out.scale[i / 32] * (static_cast<float>(out.code[i]) - zero)) << i;
+      }
+    }
+}
+
+/// What sweeps converge to: no single code can move and lower the loss.
+TEST_P(GramRows, BehindManySweepsNoOtherCodeIsBetter) {
+  tune::gram_layer l = layer(3, true);
+  tune::quantized_layer out = output(l, 3, true);
+  tune::gram_options o = options(10);
+  o.sweeps = 60;
+  const double best = run(l, o, out).kept;
+  for (const size_t row : {size_t{0}, size_t{69}})
+    for (size_t i = row * cols; i < (row + 1) * cols; ++i)
+      for (const float by : {-1.0f, 1.0f}) {
+        const float code = static_cast<float>(out.code[i]) + by;
+        if (code < 0 || code > 7) continue;
+        std::vector<float> other = out.weight;
+        other[i] += by * out.scale[i / 32];
+        EXPECT_GT(squared_error(other), best - 1e-4 * std::fabs(best)) << i << by;
+      }
+}
+
+TEST_P(GramRows, SweepsOverOneColumnRoundToNearestWhereErrorsAreAbsent) {
+  tune::gram_layer l = layer(4, true);
+  std::vector<float> diagonal(cols * cols, 0.0f);
+  for (size_t i = 0; i < cols; ++i) diagonal[i * cols + i] = i % 3 == 0 ? 0.0f : 1.0f + static_cast<float>(i);  // every third input is always zero
+  prepared_.set(false, {diagonal.data(), cols, cols, cols, false}, tune::gram_rows::piece, rows);
+  l.gram_matrix = diagonal.data();
+  l.cross = nullptr;
+  tune::quantized_layer rounded = output(l, 4, true), swept = rounded;
+  tune::gram_options o = options(1);
+  run(l, o, rounded);
+  o.sweeps = 2;
+  run(l, o, swept);
+  EXPECT_EQ(swept.weight, rounded.weight);
+  EXPECT_EQ(swept.code, rounded.code);
+}
+
+TEST_P(GramRows, SweepsServeEveryGrid) {
+  for (const char* type : {"mx_fp4", "mx_fp6e3m2", "mx_fp8", "mx_int8", "nv_fp4", "int_sym_dq", "int_asym_dq"}) {
+    const std::string name = type;
+    ar::scheme_fields s = scheme(4, true, 32);
+    s.data_type = name;
+    if (name == "mx_fp6e3m2") s.bits = 6;
+    if (name == "mx_fp8" || name == "mx_int8") s.bits = 8;
+    if (name == "nv_fp4") s.group_size = 16;
+    if (name.ends_with("dq")) {
+      s.sym = name == "int_sym_dq";
+      s.bits = s.sym ? 3 : 2;
+      s.group_size = 16;
+      s.super_bits = s.sym ? 6 : 4;
+      s.super_group_size = 2;
+    }
+    auto grid = tune::grid_of(s, ar::real::f32);
+    ASSERT_TRUE(grid.has_value()) << name;
+    if (grid->facts != nullptr && grid->facts->two_level()) grid->global_scale = 448.0f * 6.0f / 0.5f;
+    tune::gram_layer l = layer(4, true);
+    l.grid = *grid;
+    l.group_size = static_cast<size_t>(s.group_size);
+    tune::quantized_layer out;
+    tune::size_output("layer", s, l.grid, rows, cols, l.group_size, out);
+    tune::gram_options o = options(10);
+    const double before = run(l, o, out).kept;
+    o.sweeps = 4;
+    const double after = run(l, o, out).kept;
+    EXPECT_LT(after, before) << name;
+    EXPECT_NEAR(after, squared_error(out.weight), 1e-3 * std::fabs(before)) << name;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(ErrorOf, GramRows, testing::Values(false, true), [](const auto& test) { return test.param ? "Inputs" : "Output"; });

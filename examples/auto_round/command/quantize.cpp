@@ -197,6 +197,7 @@ class quantize final : public command {
     o.text("dataset", "LIST", run_.dataset, "calibration text: .jsonl, .json or .txt files or names of data sets, separated by commas, each with options: FILE:num=64:concat:apply_chat_template (builtin, a small sample)");
     o.text("dataset_dir", "DIR", run_.dataset_dir, "folder of local copies of named data sets (`auto-round list datasets`): pile-10k.jsonl");
     o.integer("nblocks", run_.nblocks, "consecutive blocks tuned together (1)");
+    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent behind the iterations of a layer; for gram, and down of hybrid (DEF)");
     o.flag("enable_minmax_tuning", r.request.enable_minmax_tuning, true, "tune the ranges too (default)");
     o.flag("disable_minmax_tuning,no_enable_minmax_tuning", r.request.enable_minmax_tuning, false, "keep the ranges of the weights");
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");
@@ -215,7 +216,7 @@ class quantize final : public command {
     o.flag("enable_opt_rtn", opt_rtn_, true, "with --iters 0: search for better scales, weighted by importance from --dataset or --imatrix (default where there is one of them)");
     o.text("imatrix", "FILE", run_.imatrix, "importance matrix to search with (llama.cpp's .gguf or .dat) instead of collecting one from --dataset");
     o.text("save_imatrix", "FILE", run_.save_imatrix, "collect an importance matrix from --dataset and write it (.gguf, or llama.cpp's older .dat)");
-    o.flag("compat", run_.compat, true, "search exactly as the original does, where this program deviates for the better");
+    o.flag("compat", run_.compat, true, "do exactly what the original does, where this program deviates for the better: searches, and tuning by blocks");
     o.flag("restart", run_.restart, true, "forget what an interrupted run to this output folder has done, instead of going on from there");
     o.flag("model_free", run_.model_free, true, "round shard by shard without a model class: any architecture, FP8 sources, little memory; implies --iters 0");
     o.flag("disable_model_free", run_.regular_route, true, "with --iters 0: write the configuration of the tuning flow");

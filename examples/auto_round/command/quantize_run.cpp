@@ -121,7 +121,7 @@ class quantization {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
     const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
     const bool possible = by_rows && source_->spec().plain() && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
-    if (!possible || tunes_head() || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
+    if (!possible || tunes_head() || o_.compat || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
     return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
   }
   /// A head that is quantized is tuned on the output of the last block, by blocks only; gguf files have rounded ones, as the original's.
@@ -487,6 +487,7 @@ class quantization {
     t.clamp = o_.clamp.value_or(how() == tuning::gram ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
     t.scale_gradient = o_.scale_gradient.value_or(how() == tuning::block ? ar::scale_gradient::reference : ar::scale_gradient::f32);
     t.dynamic_max_gap = o_.dynamic_max_gap;
+    t.descent_sweeps = o_.descent_sweeps;
     const bool amp = o_.amp.value_or(linalg::fast_bf16());
     t.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
     t.bf16_activations = amp;

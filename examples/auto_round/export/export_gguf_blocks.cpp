@@ -51,7 +51,8 @@ result<std::vector<std::byte>> pack_gguf(const tune::quantized_layer& layer, io:
   if (source == io::dtype::bf16) std::transform(weight.begin(), weight.end(), weight.begin(), ar::round_to_bf16);
   if (source == io::dtype::f16) std::transform(weight.begin(), weight.end(), weight.begin(), ar::round_to_f16);
   std::vector<float> scale = permuted(layer.scale, layer.rows, heads), d_scale = permuted(layer.d_scale, layer.rows, heads);
-  std::vector<float> offset = permuted(layer.wmin, layer.rows, heads), d_offset = permuted(layer.d_wmin, layer.rows, heads);
+  // Q4_1 and Q5_1 have a zero point, whichever way it came about.
+  std::vector<float> offset = permuted(layer.wmin.empty() ? layer.zero_point : layer.wmin, layer.rows, heads), d_offset = permuted(layer.d_wmin, layer.rows, heads);
   const std::size_t row_bytes = layer.cols / k->block_elements * k->block_bytes;
   std::vector<std::byte> bytes(layer.rows * row_bytes);
   const std::size_t chunks = ar::ceil_div(layer.rows, rows_at_once);

@@ -553,6 +553,7 @@ class gram_tuner {
       job.grid = l.grid;
       job.start = l.choice->start;
       job.gram = &prepared_gram_;
+      job.gram_matrix = of.gram().data();
       job.bf16 = bf16_;
       job.cross = of.cross();
       job.cross_inputs = inputs;
@@ -562,6 +563,7 @@ class gram_tuner {
       options.minmax_lr = o_.minmax_lr.value_or(options.lr);
       options.factors = o_.enable_minmax_tuning;
       options.keep_best = !o_.not_use_best_mse;
+      options.sweeps = l.grid.whole_zero ? static_cast<int>(o_.descent_sweeps) : 0;  // else numbers are not evenly spaced
       const auto thread = static_cast<std::size_t>(omp_get_thread_num());
       const std::size_t n = std::min(gram_rows::piece, job.rows - first);
       // Every thread reports, one at a time, and between iterations as well: a piece may take long, and an interrupt is to be seen there.

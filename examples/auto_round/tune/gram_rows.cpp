@@ -20,11 +20,52 @@ const float* gram_rows::cross_rows(const gram_layer& layer, std::size_t first, s
   return cross_.data();
 }
 
-/// The product of the change of the weights and the Gram matrix.
-void gram_rows::multiply(const gram_layer& layer, std::size_t n) {
+/// The product of the change of the weights, which is made from wq_, and the Gram matrix.
+void gram_rows::multiply(const gram_layer& layer, std::size_t n, const float* w) {
   const std::size_t cols = layer.cols;
+  if (layer.bf16) kernels::subtract(wq_.data(), w, n * cols, change_bf16_.data());
+  else kernels::subtract(wq_.data(), w, n * cols, change_.data());
   const linalg::operand change{layer.bf16 ? static_cast<const void*>(change_bf16_.data()) : change_.data(), n, cols, cols, layer.bf16};
   layer.gram->multiply(change, gradient_.data(), cols, false);
+}
+
+/// One row of `weight` [cols], which is row r of the piece, with the parameters of a set.
+ar::tune_layer gram_rows::row(const gram_layer& layer, const float* weight, std::size_t r, std::size_t set) const {
+  const parameters& p = sets_[set];
+  const std::size_t cols = layer.cols, at = r * cols, g = r * ar::ceil_div(cols, layer.group_size);
+  return {1, cols, layer.group_size, weight, wmin_.data() + g, wmax_.data() + g, p.v.data() + at, p.min_scale.data() + g, p.max_scale.data() + g, nullptr};
+}
+
+/// Moves the weights of the best iterates to better numbers of their grids and leaves them in wq_; returns their loss. Rounding offsets are 0 from here on.
+double gram_rows::descend(const gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps) {
+  const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
+  const ar::tune_kernels& k = tune_kernels();
+  low_.resize(n * groups);
+  high_.resize(n * groups);
+  for (std::size_t r = 0; r < n; ++r) {
+    k.fake_quantize(layer.grid, row(layer, w + r * cols, r, best_[r]), 0, 1, wq_.data() + r * cols);
+    std::fill_n(sets_[best_[r]].v.data() + r * cols, cols, 0.0f);
+    // The ends of the grid are what far greater weights are rounded to; every group has them in its first column.
+    for (const bool up : {false, true}) {
+      float* const far = gradient_.data();
+      for (std::size_t i = 0; i < cols; ++i) {
+        const std::size_t g = r * groups + i / layer.group_size;
+        const float reach = 1024.0f * std::max(-wmin_[g], wmax_[g]);
+        far[i] = up ? reach : -reach;
+      }
+      float* const end = far + cols;
+      k.fake_quantize(layer.grid, row(layer, far, r, best_[r]), 0, 1, end);
+      for (std::size_t g = 0; g < groups; ++g) (up ? high_ : low_)[r * groups + g] = end[g * layer.group_size];
+    }
+  }
+  descent_.run(layer.grid, {n, cols, layer.group_size, w, low_.data(), high_.data(), cross, layer.gram_matrix}, sweeps, wq_.data());
+  multiply(layer, n, w);
+  double loss = 0;
+  for (std::size_t r = 0; r < n; ++r) {
+    const std::size_t at = r * cols;
+    loss += static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
+  }
+  return loss;
 }
 
 gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t n, const gram_options& o, quantized_layer& out) {
@@ -42,26 +83,19 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
   wmax_.resize(n * groups);
   find_ranges({w, n, cols}, layer.group_size, layer.start, first, wmin_.data(), wmax_.data());
   wq_.resize(size);
-  gradient_.resize(size);
+  gradient_.resize(std::max(size, 2 * cols));
   if (layer.bf16) change_bf16_.resize(size);
   else change_.resize(size);
   best_loss_.assign(n, 0.0);
 
   const float* const cross = cross_rows(layer, first, n);
 
-  const auto row = [&](std::size_t r, std::size_t set) -> ar::tune_layer {
-    const parameters& p = sets_[set];
-    const std::size_t at = r * cols, g = r * groups;
-    return {1, cols, layer.group_size, w + at, wmin_.data() + g, wmax_.data() + g, p.v.data() + at, p.min_scale.data() + g, p.max_scale.data() + g, nullptr};
-  };
   const int iters = static_cast<int>(o.iters);
   ar::linear_schedule lr(o.lr, iters), minmax_lr(o.minmax_lr, iters);
   gram_loss total;
   for (int t = 0; t < iters; ++t) {
-    for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(r, now_[r]), 0, 1, wq_.data() + r * cols);
-    if (layer.bf16) kernels::subtract(wq_.data(), w, size, change_bf16_.data());
-    else kernels::subtract(wq_.data(), w, size, change_.data());
-    multiply(layer, n);
+    for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(layer, w + r * cols, r, now_[r]), 0, 1, wq_.data() + r * cols);
+    multiply(layer, n, w);
     const bool last = t + 1 == iters;
     for (std::size_t r = 0; r < n; ++r) {
       const std::size_t at = r * cols;
@@ -75,7 +109,7 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
       // A step of the best iterate goes to the other set.
       const unsigned char from = now_[r], to = o.keep_best && best_[r] == from ? 1 - from : from;
       parameters& p = sets_[to];
-      k.step(layer.grid, row(r, from), 0, 1, gradient_.data() + at, o.factors, lr.lr(), minmax_lr.lr(),
+      k.step(layer.grid, row(layer, w + at, r, from), 0, 1, gradient_.data() + at, o.factors, lr.lr(), minmax_lr.lr(),
              {p.v.data() + at, p.min_scale.data() + r * groups, p.max_scale.data() + r * groups});
       now_[r] = to;
     }
@@ -85,7 +119,12 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
     minmax_lr.advance();
   }
   for (double loss : best_loss_) total.kept += loss;
-  for (std::size_t r = 0; r < n; ++r) k.quantize(layer.grid, row(r, best_[r]), 0, 1, output_at(out, layer.grid, layer.group_size, first + r));
+  const bool descended = o.sweeps > 0;
+  if (descended) total.kept = descend(layer, n, w, cross, o.sweeps);
+  // Numbers of the grid are their own rounding.
+  const float* const from = descended ? wq_.data() : w;
+  for (std::size_t r = 0; r < n; ++r)
+    k.quantize(layer.grid, row(layer, from + r * cols, r, best_[r]), 0, 1, output_at(out, layer.grid, layer.group_size, first + r));
   return total;
 }
 

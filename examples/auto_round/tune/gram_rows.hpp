@@ -11,6 +11,7 @@
 
 #include "ar/detail/tune_types.hpp"
 #include "model/linalg.hpp"
+#include "tune/gram_descent.hpp"
 #include "tune/layer.hpp"
 
 namespace auto_round::tune {
@@ -20,6 +21,7 @@ struct gram_options {
   double lr = 0, minmax_lr = 0;  ///< at the first iteration; both decay linearly to zero
   bool factors = true;           ///< tune min_scale and max_scale
   bool keep_best = true;         ///< of each row, the iterate with the lowest loss; else the last
+  int sweeps = 0;                ///< of coordinate descent behind the iterations (tune/gram_descent.hpp)
   std::function<bool(double kept)> go_on = {};  ///< may be empty; asked every 64 iterations, with the loss so far: false ends the run, and its output is of no use
 };
 
@@ -36,6 +38,7 @@ struct gram_layer {
   ar::tune_grid grid;
   range_start start = {};
   const linalg::prepared* gram = nullptr;     ///< H as the right operand, in the element type `bf16` says
+  const float* gram_matrix = nullptr;         ///< H in float; only sweeps read it
   bool bf16 = false;
   const float* cross = nullptr;               ///< null for none; [rows x cols], or, if `cross_inputs`, e^T x [cols x cols] for an error e of the
   bool cross_inputs = false;                  ///< layer's inputs, from which c = weight * (e^T x)
@@ -54,13 +57,16 @@ class gram_rows {
     std::vector<float> v, min_scale, max_scale;
   };
   const float* cross_rows(const gram_layer& layer, std::size_t first, std::size_t n);
-  void multiply(const gram_layer& layer, std::size_t n);
+  void multiply(const gram_layer& layer, std::size_t n, const float* w);
+  ar::tune_layer row(const gram_layer& layer, const float* weight, std::size_t r, std::size_t set) const;
+  double descend(const gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps);
 
   parameters sets_[2];  // of each row one set is current and one, maybe the same, the best so far
   std::vector<unsigned char> now_, best_;
-  std::vector<float> wmin_, wmax_, wq_, change_, gradient_, cross_;
+  std::vector<float> wmin_, wmax_, wq_, change_, gradient_, cross_, low_, high_;
   std::vector<std::uint16_t> change_bf16_;
   std::vector<double> best_loss_;
+  gram_descent descent_;
 };
 
 }  // namespace auto_round::tune

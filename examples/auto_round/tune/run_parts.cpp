@@ -62,6 +62,8 @@ result<layer_plan> plan_layer(const std::string& name, std::size_t rows, std::si
   p.grid = *grid;
   p.grid.clamp = options.clamp;
   p.grid.scale_grad = options.scale_gradient;
+  // The reference tunes Q4_1 and Q5_1 on zero points that are fractions, and codes that then are none in blocks, which hold whole ones.
+  p.grid.whole_zero = !options.compat || scheme.data_type == "int";
   p.group_size = resolve_group_size(scheme.group_size, p.cols);
   ar::tune_layer shape;
   shape.rows = p.rows;
