@@ -22,6 +22,7 @@ SCHEMES = {
     "W4G64": "--scheme W4A16 --group_size 64", "W3G64": "--scheme W3A16 --group_size 64", "W2G64": "--scheme W2A16 --group_size 64",
     "W2G32": "--scheme W2A16G32", "W4G64A": "--scheme W4A16 --group_size 64 --asym", "W3G64A": "--scheme W3A16 --group_size 64 --asym",
     "W2G64A": "--scheme W2A16 --group_size 64 --asym", "W2G32A": "--scheme W2A16G32 --asym", "MXFP4": "--scheme MXFP4", "NVFP4": "--scheme NVFP4",
+    "MXFP4W": "--scheme MXFP4 --act_bits 16", "NVFP4W": "--scheme NVFP4 --act_bits 16",  # weights alone
     "Q2_K_S": "--format gguf:q2_k_s", "Q4_K_S": "--format gguf:q4_k_s",
 }
 DATA = "--dataset {calib} --nsamples {nsamples} --seqlen {seqlen} --seed {seed}"
@@ -32,7 +33,8 @@ POLICIES = {
     "opt_rtn": "--iters 0 --enable_opt_rtn " + DATA,           # weighted by importance
     "opt_rtn_compat": "--iters 0 --enable_opt_rtn --compat " + DATA,
     "auto": TUNE,
-    "gram": TUNE + " --tuning gram",
+    "gram": TUNE + " --tuning gram",                            # with coordinate descent
+    "gram_plain": TUNE + " --tuning gram --descent_sweeps 0",   # SignRound alone
     "hybrid": TUNE + " --tuning hybrid",
     "block": TUNE + " --tuning block",                         # the original's policies
     "block_closed": TUNE + " --tuning block --clamp_gradient closed",

@@ -21,7 +21,7 @@ TEST(RunReport, HoldsLossesAndDistortionsOfARun) {
     a.insert(a.end(), more.begin(), more.end());
     return support::run(a);
   };
-  const auto o = quantize("out", {"--dataset", model + "/calib.jsonl", "--nsamples", "8", "--seqlen", "64", "--iters", "3"});
+  const auto o = quantize("out", {"--dataset", model + "/calib.jsonl", "--nsamples", "32", "--seqlen", "128", "--iters", "3"});
   ASSERT_EQ(0, o.status) << o.err;
   const auto report = golden::read_json(dir / "report/report.json");
   ASSERT_EQ(4u, report["blocks"].size());

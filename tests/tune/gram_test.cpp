@@ -338,7 +338,9 @@ TEST_P(GramModel, HandsOutEveryLayerOnceInTheOrderOfTheModel) {
 TEST_P(GramModel, NearerToTheFloatModelThanRounding) {
   for (const bool sym : {true, false}) {
     const auto choices = all_layers(model_.spec(), {scheme(2, sym)});
-    const outcome rounded = must(choices, quick(1)), tuned = must(choices, quick(40));
+    tune::signround_options rounding = quick(1);
+    rounding.descent_sweeps = 0;
+    const outcome rounded = must(choices, rounding), tuned = must(choices, quick(40));
     for (size_t b = 0; b < 2; ++b) {
       EXPECT_LT(tuned.result.blocks[b].best_loss, 0.8 * rounded.result.blocks[b].best_loss) << b;
       EXPECT_LE(tuned.result.blocks[b].best_loss, tuned.result.blocks[b].first_loss) << b;
@@ -488,16 +490,17 @@ TEST(Hybrid, TheSeedChoosesTheBatches) {
   EXPECT_NE(first.at(q).weight, second.at(q).weight);
 }
 
-TEST(GramRule, IsPreferredForFewTokensOrIterations) {
+TEST(GramRule, IsPreferredFromThreeBitsOnAndForFewTokensOrIterations) {
   const random_model model;
   text::calibration_set many;
   many.seqlen = 256;
   many.ids.assign(32 * 256, 1);
   many.valid.assign(32 * 256, 1);
-  EXPECT_FALSE(tune::prefer_gram(model.spec(), many, 50));
-  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 49));
+  EXPECT_FALSE(tune::prefer_gram(model.spec(), many, 50, 2));
+  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 50, 3));
+  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 49, 2));
   many.valid[3] = 0;
-  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 50));
+  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 50, 2));
 }
 
 }  // namespace

@@ -186,7 +186,7 @@ class quantize final : public command {
     run_options& r = run_;
     o.group("Tuning");
     o.integer("iters,iter", iters_, "iterations for each block; 0: round to nearest (200)");
-    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; hybrid: whole blocks on small batches, then down by gram; block: whole blocks, as the original; auto: gram or hybrid by the calibration set's size (auto)");
+    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; hybrid: whole blocks on small batches, then down by gram; block: whole blocks, as the original; auto: gram, or hybrid at 2 bits with much calibration text (auto)");
     o.real("lr", lr_, "learning rate of the rounding (1 / iters)");
     o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr; half of it by hybrid)");
     o.real("momentum", momentum_, "momentum of the sign steps (0)");
@@ -197,7 +197,7 @@ class quantize final : public command {
     o.text("dataset", "LIST", run_.dataset, "calibration text: .jsonl, .json or .txt files or names of data sets, separated by commas, each with options: FILE:num=64:concat:apply_chat_template (builtin, a small sample)");
     o.text("dataset_dir", "DIR", run_.dataset_dir, "folder of local copies of named data sets (`auto-round list datasets`): pile-10k.jsonl");
     o.integer("nblocks", run_.nblocks, "consecutive blocks tuned together (1)");
-    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent behind the iterations of a layer; for gram, and down of hybrid (DEF)");
+    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent behind a quarter of the iterations; 0: all iterations instead; gram, and down of hybrid (6)");
     o.flag("enable_minmax_tuning", r.request.enable_minmax_tuning, true, "tune the ranges too (default)");
     o.flag("disable_minmax_tuning,no_enable_minmax_tuning", r.request.enable_minmax_tuning, false, "keep the ranges of the weights");
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");

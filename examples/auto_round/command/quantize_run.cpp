@@ -122,7 +122,10 @@ class quantization {
     const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
     const bool possible = by_rows && source_->spec().plain() && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
     if (!possible || tunes_head() || o_.compat || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
-    return tune::prefer_gram(source_->spec(), calibration_, request_.iters) ? tuning::gram : tuning::hybrid;
+    int bits = 16;
+    for (const layer_decision& l : plan_.layers())
+      if (l.block >= 0 && l.quantize) bits = std::min(bits, l.scheme.bits);
+    return tune::prefer_gram(source_->spec(), calibration_, request_.iters, bits) ? tuning::gram : tuning::hybrid;
   }
   /// A head that is quantized is tuned on the output of the last block, by blocks only; gguf files have rounded ones, as the original's.
   bool tunes_head(const layer_decision& l) const { return l.block < 0 && l.quantize && tuned() && !gguf() && tune::tunes_by_rows(l.scheme); }

@@ -38,7 +38,7 @@ struct gram_layer {
   ar::tune_grid grid;
   range_start start = {};
   const linalg::prepared* gram = nullptr;     ///< H as the right operand, in the element type `bf16` says
-  const float* gram_matrix = nullptr;         ///< H in float; only sweeps read it
+  const float* gram_matrix = nullptr;         ///< H in float, maybe damped; only sweeps read it
   bool bf16 = false;
   const float* cross = nullptr;               ///< null for none; [rows x cols], or, if `cross_inputs`, e^T x [cols x cols] for an error e of the
   bool cross_inputs = false;                  ///< layer's inputs, from which c = weight * (e^T x)
