@@ -21,14 +21,14 @@ TEST(RunReport, HoldsLossesAndDistortionsOfARun) {
     a.insert(a.end(), more.begin(), more.end());
     return support::run(a);
   };
-  const auto o = quantize("out", {"--dataset", model + "/calib.jsonl", "--nsamples", "32", "--seqlen", "128", "--iters", "3"});
+  const auto o = quantize("out", {"--dataset", model + "/calib.jsonl", "--nsamples", "8", "--seqlen", "64", "--iters", "3", "--descent_sweeps", "0"});
   ASSERT_EQ(0, o.status) << o.err;
   const auto report = golden::read_json(dir / "report/report.json");
   ASSERT_EQ(4u, report["blocks"].size());
   for (const auto& b : report["blocks"]) EXPECT_GE(b["first_loss"].get<double>(), b["best_loss"].get<double>());
   ASSERT_EQ(28u, report["layers"].size());
   for (const auto& l : report["layers"]) {
-    // A uniform grid of 16 steps over +-3 standard deviations is off by some tenth of the weight's size.
+    // A uniform grid of 16 steps over +-3 standard deviations is off by some tenth of the weight's size (sweeps may go further).
     EXPECT_GT(l["relative_error"].get<double>(), 0.02) << l["name"];
     EXPECT_LT(l["relative_error"].get<double>(), 0.3) << l["name"];
   }
