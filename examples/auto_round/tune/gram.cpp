@@ -595,10 +595,11 @@ class gram_tuner {
     return {};
   }
 
-  /// The Gram matrix for sweeps: its diagonal grows by the number of inputs for each token, because where tokens are few there are always weights that fit them
-  /// and nothing else, and by a hundredth of its mean, as GPTQ's, so that inputs that were hardly ever seen do not carry the repair of others (tiny-stories: without it
-  /// some weights of `down` went 0.9 of their size away; KL the same up to ten times as much). Measured for the former, KL with this, a third, three times and none of it: two blocks of SmolLM2-135M, W2 in groups of 64, 3 tokens for each input of
-  /// the widest layer 0.179, -, 0.188, 0.222; tiny-stories, 256 tokens (less than 1) W4A16 1.1e-4, -, 1.3e-4, 2.3e-4, 2,048 tokens 6.3e-5, 6.6e-5, 5.5e-5, 6.3e-5.
+  /// The Gram matrix for sweeps, with a greater diagonal: by the number of inputs for each token, because where tokens are few there are always weights that
+  /// fit them and nothing else; and by a hundredth of its mean, as GPTQ's, so that inputs that were hardly ever seen do not carry the repair of others
+  /// (tiny-stories: without it some weights of `down` went 0.9 of their size away; KL is the same for up to ten times as much). KL with the former, three
+  /// times it, and none: two blocks of SmolLM2-135M, W2 in groups of 64, 3 tokens for each input of the widest layer 0.179, 0.188, 0.222; tiny-stories
+  /// W4A16, 256 tokens (less than 1) 1.1e-4, 1.3e-4, 2.3e-4, 2,048 tokens 6.3e-5, 5.5e-5, 6.3e-5.
   void damp(const std::vector<float>& gram, std::size_t cols) {
     const auto tokens = static_cast<float>(std::max<std::ptrdiff_t>(1, std::ranges::count_if(set_.valid, [](auto v) { return v != 0; })));
     damped_ = gram;
