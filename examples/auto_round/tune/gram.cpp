@@ -141,6 +141,10 @@ signround_options small_batches(signround_options o) {
   return o;
 }
 
+std::int64_t valid_tokens(const text::calibration_set& set) {
+  return std::ranges::count_if(set.valid, [](auto v) { return v != 0; });
+}
+
 class gram_tuner {
  public:
   gram_tuner(method how, const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
@@ -162,7 +166,8 @@ class gram_tuner {
         h_(step_ * sample_size()),
         e_(step_ * sample_size()),
         kept_(options.kept_bytes),
-        loop_options_(small_batches(options)) {}
+        loop_options_(small_batches(options)),
+        tokens_(std::max<std::int64_t>(1, valid_tokens(calibration))) {}
 
   result<tuning_result> run() {
     stopwatch watch;
@@ -259,7 +264,7 @@ class gram_tuner {
     watch.lap(seconds.forward);
     if (auto r = tune(down, false); !r) return r;
     watch = {};
-    const double scale = 1.0 / std::max(1.0, static_cast<double>(std::ranges::count_if(set_.valid, [](auto v) { return v != 0; })) * static_cast<double>(hidden_));
+    const double scale = 1.0 / (static_cast<double>(tokens_) * static_cast<double>(hidden_));
     block_.first_loss = (remaining + last_stage_.first) * scale;
     block_.best_loss = (remaining + last_stage_.kept) * scale;
     block_.best_iteration = block_.iterations = o_.iters;
@@ -601,12 +606,11 @@ class gram_tuner {
   /// times it, and none: two blocks of SmolLM2-135M, W2 in groups of 64, 3 tokens for each input of the widest layer 0.179, 0.188, 0.222; tiny-stories
   /// W4A16, 256 tokens (less than 1) 1.1e-4, 1.3e-4, 2.3e-4, 2,048 tokens 6.3e-5, 5.5e-5, 6.3e-5.
   void damp(const std::vector<float>& gram, std::size_t cols) {
-    const auto tokens = static_cast<float>(std::max<std::ptrdiff_t>(1, std::ranges::count_if(set_.valid, [](auto v) { return v != 0; })));
     damped_ = gram;
     double sum = 0;
     for (std::size_t i = 0; i < cols; ++i) sum += static_cast<double>(gram[i * cols + i]);
     const auto share = static_cast<float>(0.01 * sum / static_cast<double>(cols));
-    for (std::size_t i = 0; i < cols; ++i) damped_[i * cols + i] = damped_[i * cols + i] * (1.0f + static_cast<float>(cols) / tokens) + share;
+    for (std::size_t i = 0; i < cols; ++i) damped_[i * cols + i] = damped_[i * cols + i] * (1.0f + static_cast<float>(cols) / static_cast<float>(tokens_)) + share;
   }
 
   std::int64_t block_rows() const {
@@ -639,6 +643,7 @@ class gram_tuner {
   std::vector<float> damped_;  // Gram matrix for sweeps
   std::vector<gram_rows> tuners_;
   signround_options loop_options_;
+  std::int64_t tokens_;  // valid ones, at least 1
 
   model::block_weights floats_, quantized_;
   std::vector<layer_plan> layers_;
@@ -655,7 +660,7 @@ bool prefer_gram(const model::model_spec& spec, const text::calibration_set& cal
   if (bits > 2) return true;
   std::int64_t widest = 1;
   for (const model::linear_desc& d : spec.linears) widest = std::max(widest, d.in_features);
-  return iters < 50 || std::ranges::count_if(calibration.valid, [](auto v) { return v != 0; }) < 32 * widest;
+  return iters < 50 || valid_tokens(calibration) < 32 * widest;
 }
 
 namespace {
