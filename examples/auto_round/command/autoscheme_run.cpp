@@ -206,7 +206,7 @@ class choosing {
     io::json::array batches;
     for (const std::int64_t rows : set.batch_rows) batches.emplace_back(rows);
     io::json c = io::json::object{};
-    c.set("model", config_hash(source_)).set("files", files_of(source_));
+    c.set("model", config_hash(source_)).set("files", files_of(*source_.directory()));
     c.set("text", hash_of(set.ids)).set("valid", hash_of(set.valid));
     c.set("seqlen", set.seqlen).set("batch_rows", std::move(batches));
     c.set("gradient", at_quantized() ? "quantized" : "float").set("activations", !compat_);

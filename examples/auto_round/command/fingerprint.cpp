@@ -12,9 +12,9 @@ namespace {
 constexpr int whole_bits = 16;
 }
 
-io::json files_of(const exporting::stored_model& source) {
+io::json files_of(const io::checkpoint_dir& source) {
   io::json files = io::json::object{};
-  for (const std::string& file : source.directory()->files()) {
+  for (const std::string& file : source.files()) {
     std::error_code ec;
     const auto bytes = std::filesystem::file_size(file, ec);
     const auto when = std::filesystem::last_write_time(file, ec).time_since_epoch();

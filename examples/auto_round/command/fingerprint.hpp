@@ -17,8 +17,8 @@ std::string hash_of(const Container& values) {
   return exporting::sha256_hex(std::as_bytes(std::span(values)));
 }
 
-/// The model's files by name, size and time of change. The source must be a folder.
-io::json files_of(const exporting::stored_model& source);
+/// The model's files by name, size and time of change.
+io::json files_of(const io::checkpoint_dir& source);
 /// SHA-256 of the model's config.json, whatever the order of its keys.
 std::string config_hash(const exporting::stored_model& source);
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <filesystem>
 #include <system_error>
 
@@ -17,19 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* journal_name = "journal.json";
 
-/// Everything that the bytes of the output depend on: the files of the source by name, size and time, and the plan.
-result<std::string> describe_run(const io::checkpoint_dir& source, const plan::model_free_plan& plan) {
-  std::string text = plan.config_text + plan.format + (plan.search ? " searched" : "");
-  for (const std::string& file : source.files()) {
-    std::error_code ec;
-    const auto bytes = fs::file_size(file, ec);
-    const auto time = fs::last_write_time(file, ec);
-    if (ec) return fail(error_kind::input, "the file cannot be looked at: " + ec.message(), file);
-    text += fmt::format("\n{} {} {}", fs::path(file).filename().string(), bytes, std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count());
-  }
-  for (const exporting::layer_decision& l : plan.layers) {
-    text += fmt::format("\n{} {} {} {} {} {}", l.name, l.quantize, l.scheme.bits, l.scheme.group_size, l.scheme.sym, l.scheme.data_type);
-  }
+/// Everything that the bytes of the output depend on: the files of the source and the plan.
+std::string describe_run(const io::checkpoint_dir& source, const plan::model_free_plan& plan) {
+  std::string text = plan.config_text + plan.format + (plan.search ? " searched" : "") + io::dump(files_of(source));
+  for (const exporting::layer_decision& l : plan.layers) text += fmt::format("\n{} {} {}", l.name, l.quantize, describe(l.scheme));
   return hash_of(text);
 }
 
@@ -45,9 +35,7 @@ result<model_free_journal> model_free_journal::open(const std::string& folder, c
                                                      std::string& note) {
   model_free_journal j;
   j.folder_ = folder;
-  auto run = describe_run(source, plan);
-  if (!run) return forward_error(run);
-  j.run_ = std::move(*run);
+  j.run_ = describe_run(source, plan);
   std::error_code ec;
   if (!fs::exists(folder, ec)) {
     if (auto r = io::create_folder(folder); !r) return forward_error(r);

@@ -55,11 +55,9 @@ class run {
   explicit run(const run_options& options) : o_(options), bar_(options.progress) {}
 
   result<void> go() {
-    if (!o_.log_json.empty()) {
-      auto log = report::event_log::create(o_.log_json);
-      if (!log) return forward_error(log);
-      log_ = std::move(*log);
-    }
+    auto log = report::event_log::create(o_.log_json);
+    if (!log) return forward_error(log);
+    log_ = std::move(*log);
     result<void> outcome = prepare_and_run();
     if (!outcome && journal_ && journal_->empty()) journal_->remove();
     if (!outcome) log_.write("error", {{"message", describe(outcome.error())}, {"status", static_cast<int>(outcome.error().kind)}});

@@ -40,11 +40,9 @@ class quantization {
   explicit quantization(const run_options& options) : o_(options), bar_(options.progress), report_(options.report_dir) {}
 
   result<void> run() {
-    if (!o_.log_json.empty()) {
-      auto log = report::event_log::create(o_.log_json);
-      if (!log) return forward_error(log);
-      log_ = std::move(*log);
-    }
+    auto log = report::event_log::create(o_.log_json);
+    if (!log) return forward_error(log);
+    log_ = std::move(*log);
     result<void> outcome = prepare_and_run();
     if (!outcome) outcome = keep_journal(std::move(outcome.error()));
     if (!outcome) log_.write("error", {{"message", exporting_message(outcome.error())}, {"status", static_cast<int>(outcome.error().kind)}});

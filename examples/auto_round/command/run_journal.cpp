@@ -36,7 +36,7 @@ result<void> run_journal::open(const std::string& output, bool restart, const gi
   io::json::array given;
   for (const auto& [name, value] : options) given.push_back(io::json::array{io::json(name), io::json(value)});
   key_.set("version", AR_VERSION_STRING).set("arithmetic", linalg::description()).set("options", std::move(given));
-  if (source.directory() != nullptr) key_.set("model files", files_of(source)).set("config.json", config_hash(source));
+  if (source.directory() != nullptr) key_.set("model files", files_of(*source.directory())).set("config.json", config_hash(source));
   key_.set("schemes of layers", hash_of(lines_of(choices)));
   key_.set("calibration text", fmt::format("{} samples of {}: {} {}", calibration.rows(), calibration.seqlen, hash_of(calibration.ids), hash_of(calibration.valid)));
   std::error_code ec;

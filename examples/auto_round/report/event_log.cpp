@@ -27,6 +27,7 @@ event_log::~event_log() {
 }
 
 result<event_log> event_log::create(const std::string& path) {
+  if (path.empty()) return event_log();
   auto file = io::output_file::create(path);
   if (!file) return fail(error_kind::output, "the event log cannot be written (a file of that name is never replaced): " + file.error().message, path);
   event_log log;

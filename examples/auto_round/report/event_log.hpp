@@ -14,7 +14,7 @@ namespace auto_round::report {
 class event_log {
  public:
   event_log();  ///< a log that goes nowhere
-  static result<event_log> create(const std::string& path);
+  static result<event_log> create(const std::string& path);  ///< an empty path: one that goes nowhere
   event_log(event_log&&) noexcept;
   event_log& operator=(event_log&&) noexcept;
   ~event_log();
