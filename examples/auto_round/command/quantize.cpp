@@ -186,9 +186,9 @@ class quantize final : public command {
     run_options& r = run_;
     o.group("Tuning");
     o.integer("iters,iter", iters_, "iterations for each block; 0: round to nearest (200)");
-    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; hybrid: whole blocks on small batches, then down by gram; block: whole blocks, as the original; auto: gram, or hybrid at 2 bits with much calibration text (auto)");
+    o.text("tuning", "HOW", tuning_, "gram: layer by layer on Gram matrices of the calibration set; hybrid: gram, then whole blocks for a few steps; block: whole blocks, as the original; auto: gram, or hybrid at 2 bits with much calibration text (auto)");
     o.real("lr", lr_, "learning rate of the rounding (1 / iters)");
-    o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr; half of it by hybrid)");
+    o.real("minmax_lr", minmax_lr_, "learning rate of the ranges (as lr)");
     o.real("momentum", momentum_, "momentum of the sign steps (0)");
     o.integer("batch_size,train_bs,bs", batch_size_, "samples of a step (8)");
     o.integer("gradient_accumulate_steps", r.request.gradient_accumulate_steps, "batches of a step (1)");
@@ -197,7 +197,7 @@ class quantize final : public command {
     o.text("dataset", "LIST", run_.dataset, "calibration text: .jsonl, .json or .txt files or names of data sets, separated by commas, each with options: FILE:num=64:concat:apply_chat_template (builtin, a small sample)");
     o.text("dataset_dir", "DIR", run_.dataset_dir, "folder of local copies of named data sets (`auto-round list datasets`): pile-10k.jsonl");
     o.integer("nblocks", run_.nblocks, "consecutive blocks tuned together (1)");
-    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent behind a quarter of the iterations; 0: all iterations instead; gram, and down of hybrid (6)");
+    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent behind a tenth of the iterations; 0: all iterations instead; gram and hybrid (8)");
     o.flag("enable_minmax_tuning", r.request.enable_minmax_tuning, true, "tune the ranges too (default)");
     o.flag("disable_minmax_tuning,no_enable_minmax_tuning", r.request.enable_minmax_tuning, false, "keep the ranges of the weights");
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");
@@ -208,7 +208,7 @@ class quantize final : public command {
     o.flag("enable_adam,adam", run_.enable_adam, true, "steps of Adam instead of the signs of gradients, by blocks");
     o.flag("no_enable_adam", run_.enable_adam, false, "do not (default)");
     o.integer("dynamic_max_gap", run_.dynamic_max_gap, "end a block after N iterations without a better loss; below 1: never (-1)");
-    o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (closed by gram, else strict)");
+    o.text("clamp_gradient", "WHERE", clamp_gradient_, "strict: weights on the outermost codes are not tuned, as in the original; closed: they are (strict by block, else closed)");
     o.text("scale_gradient", "TYPE", scale_gradient_, "reference: rounded to the type of the scales, as in the original; f32: not rounded (f32 by layers, reference by blocks)");
     o.flag("amp", amp_, true, "bfloat16 matrix products while tuning (default where the CPU is faster with them)");
     o.flag("disable_amp,no_amp", amp_, false, "float matrix products while tuning");

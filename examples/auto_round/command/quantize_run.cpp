@@ -485,7 +485,7 @@ class quantization {
     t.enable_norm_bias_tuning = o_.enable_norm_bias_tuning;
     t.compat = o_.compat;
     // What was better for each (docs/design.md); the reference's loop has the reference's.
-    t.clamp = o_.clamp.value_or(how() == tuning::gram ? ar::clamp_gradient::closed : ar::clamp_gradient::strict);
+    t.clamp = o_.clamp.value_or(how() == tuning::block ? ar::clamp_gradient::strict : ar::clamp_gradient::closed);
     t.scale_gradient = o_.scale_gradient.value_or(how() == tuning::block ? ar::scale_gradient::reference : ar::scale_gradient::f32);
     t.dynamic_max_gap = o_.dynamic_max_gap;
     t.descent_sweeps = o_.descent_sweeps;

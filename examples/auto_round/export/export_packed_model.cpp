@@ -53,12 +53,17 @@ class folder_model final : public stored_model {
   const model::model_spec& spec() const override { return spec_; }
   bool has(const std::string& name) const override { return packed_.contains(name) || (dir_.find(name) != nullptr && !part_of_.contains(name)); }
 
-  result<void> read(const std::string& name, std::span<float> out) const override {
-    if (const auto at = packed_.find(name); at != packed_.end()) return read_packed(name, at->second, out);
+  result<void> read(const std::string& name, std::span<float> out) const override { return read_part(name, out.size(), 0, out); }
+  result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override {
+    if (const auto at = packed_.find(name); at != packed_.end()) {
+      if (first == 0 && out.size() == elements) return read_packed(name, at->second, out);
+      return stored_model::read_part(name, elements, first, out);
+    }
     const io::tensor_ref* t = dir_.find(name);
     if (t == nullptr) return fail(error_kind::input, "the checkpoint has no such tensor", dir_.path(), name);
-    if (t->elements() != out.size()) return fail(error_kind::input, "the tensor has an unexpected number of values", file_of(*t), name);
-    if (auto r = io::read_f32(*t, 0, out); !r) return r;
+    if (t->elements() != elements || first > elements || out.size() > elements - first)
+      return fail(error_kind::input, "the tensor has an unexpected number of values", file_of(*t), name);
+    if (auto r = io::read_f32(*t, first, out); !r) return r;
     if (auto r = check_finite(out, *t); !r) return r;
     dir_.release(*t);
     return {};

@@ -37,6 +37,9 @@ class unpacked_model final : public stored_model {
 
   const model::model_spec& spec() const override { return packed_->spec(); }
   result<void> read(const std::string& name, std::span<float> out) const override { return packed_->read(name, out); }
+  result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override {
+    return packed_->read_part(name, elements, first, out);
+  }
   bool has(const std::string& name) const override { return dir_.find(name) != nullptr; }
   bool changed(const std::string& name) const override { return computed_.contains(name); }
   void done_with_block(std::int64_t layer) const override { packed_->done_with_block(layer); }

@@ -23,7 +23,7 @@ struct block_runner::impl {
   virtual void set_heads_filter(attention_filter filter) = 0;
   virtual void use_weights(const block_weights& w, std::size_t total_tokens) = 0;
   virtual linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, attention_sensitivity* sensitivity) = 0;
-  virtual linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens) = 0;
+  virtual linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens, mlp_sensitivity* sensitivity) = 0;
   virtual void add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y) = 0;
   virtual void attention_output(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* out) = 0;
   virtual void mlp_input(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* out) = 0;
@@ -195,7 +195,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     return matrix(attention.output(w), tokens, attention.o_width(), attention.o_width());
   }
 
-  linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens_) override {
+  linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens_, mlp_sensitivity* sensitivity) override {
     tokens = tokens_;
     normed2.get(tokens * hidden), inverse2.get(tokens);
     mlp.make_room(tokens);
@@ -210,6 +210,7 @@ struct block_runner::typed_impl final : block_runner::impl {
         mlp.forward(w, normed2.data(), first, count, who);
       });
     }
+    if (sensitivity != nullptr) mlp.measure(w, tokens, *sensitivity);
     return matrix(static_cast<const T*>(mlp.product()), tokens, mlp.unit().inner, mlp.unit().inner);
   }
 
@@ -244,7 +245,7 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   void mlp_output(const block_weights& w, const float* x, std::size_t tokens_, float* out) override {
     if (!mixes(w)) {
-      const linalg::operand rows = gate_rows(w, x, tokens_);
+      const linalg::operand rows = gate_rows(w, x, tokens_, nullptr);
       layers.use_weight(w, spec.down, tokens);
       linalg::gemm_nt(rows, layers.weight(spec.down), out, hidden);
       return;
@@ -425,7 +426,9 @@ linalg::operand block_runner::attend(const block_weights& w, const float* x, std
   return impl_->attend(w, x, sequences, seqlen, sensitivity);
 }
 
-linalg::operand block_runner::gate(const block_weights& w, const float* x, std::size_t tokens) { return impl_->gate_rows(w, x, tokens); }
+linalg::operand block_runner::gate(const block_weights& w, const float* x, std::size_t tokens, mlp_sensitivity* sensitivity) {
+  return impl_->gate_rows(w, x, tokens, sensitivity);
+}
 
 void block_runner::add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y) {
   impl_->add_linear(w, linear, rows, residual, y);

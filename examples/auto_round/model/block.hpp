@@ -59,6 +59,12 @@ struct attention_sensitivity {
   std::vector<float> query, key;         ///< out
 };
 
+/// The same for rows of gate and up: by how much an error of one of a token's values, of mean weight among the rows, disturbs what the MLP adds to the
+/// stream, to first order. [tokens] each.
+struct mlp_sensitivity {
+  std::vector<float> gate, up;
+};
+
 /// Gradients of a block's vectors, where a backward pass is asked for them; it sizes them. Norms: RMSNorm only.
 struct vector_gradients {
   std::vector<float> input_norm, post_attention_norm;
@@ -133,7 +139,7 @@ class block_runner {
   /// `sensitivity`, unless null, is filled in; that reads the float weight of o too.
   linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, attention_sensitivity* sensitivity = nullptr);
   /// What down reads, from gate and up: the gated product of rms_norm(x), [tokens x intermediate_size].
-  linalg::operand gate(const block_weights& w, const float* x, std::size_t tokens);
+  linalg::operand gate(const block_weights& w, const float* x, std::size_t tokens, mlp_sensitivity* sensitivity = nullptr);
   /// y = residual + linear(x), bias included; `rows` come from a step above. y may be residual.
   void add_linear(const block_weights& w, int linear, const linalg::operand& rows, const float* residual, float* y);
 

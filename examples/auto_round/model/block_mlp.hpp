@@ -1,7 +1,9 @@
 // The MLP of a decoder block, between the norm before it and what it adds to the stream, forward and backward; the same for one expert of a mixture.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
+#include <vector>
 
 #include "model/block_layers.hpp"
 
@@ -56,6 +58,11 @@ class mlp_math {
     kernels::gated_backward(activation_, gate, up, d, rows * u.inner, d_gate, d_up);
   }
 
+  /// The same for one row of a unit with separate gate and up, in float.
+  void row_gradient(const float* gate, const float* up, const float* d, std::size_t inner, float* d_gate, float* d_up) const {
+    kernels::gated_backward(activation_, gate, up, d, inner, d_gate, d_up);
+  }
+
   /// dx [rows x hidden] from the gradients of gate and up.
   void input_gradient(const mlp_unit& u, const T* d_gate, const T* d_up, std::size_t rows, float* dx, linalg::work who) const {
     if (u.fused() || u.gate < 0) return l_.input_gradient(u.up, d_gate, rows, dx, false, who);
@@ -104,6 +111,29 @@ class block_mlp {
   }
 
   T* product() { return product_.data(); }
+
+  /// After forward, of a unit with separate gate and up; reads the float weight of down.
+  void measure(const block_weights& w, std::size_t tokens, mlp_sensitivity& out) {
+    const std::size_t inner = unit_.inner, wide = unit_.gate_width();
+    std::vector<float> down = w.linears[static_cast<std::size_t>(unit_.down)];
+    if (const row_rotation* by = l_.rotation(w, &block_rotations::down_input)) by->rows(down.data(), l_.hidden, inner, true);
+    std::vector<float> norms(inner, 0.0f);  // of what a value adds to the stream
+    for (std::size_t r = 0; r < l_.hidden; ++r)
+      for (std::size_t i = 0; i < inner; ++i) norms[i] += down[r * inner + i] * down[r * inner + i];
+    for (float& n : norms) n = std::sqrt(n);
+    out.gate.resize(tokens);
+    out.up.resize(tokens);
+#pragma omp parallel
+    {
+      std::vector<float> d_gate(wide), d_up(inner);
+#pragma omp for schedule(static)
+      for (std::size_t t = 0; t < tokens; ++t) {
+        math_.row_gradient(gate_.data() + t * wide, up_.data() + t * inner, norms.data(), inner, d_gate.data(), d_up.data());
+        out.gate[t] = kernels::dot(d_gate.data(), d_gate.data(), inner);
+        out.up[t] = kernels::dot(d_up.data(), d_up.data(), inner);
+      }
+    }
+  }
 
   void prepare_backward(std::size_t tokens) {
     l_.use_backward({unit_.down, unit_.gate, unit_.up}, tokens);

@@ -16,8 +16,8 @@ struct extents {
   std::size_t m = 0, n = 0, k = 0;
 };
 
-/// c[m x n] (+)= op(a) op(b) on the calling thread. Every element is one chain of fused multiply-adds per 256 values of k, in order, so its
-/// bits do not depend on m, n or the position in the matrix.
+/// c[m x n] (+)= op(a) op(b) on the calling thread. Every element is one chain of fused multiply-adds for each of the equal parts (of at most
+/// 320) that k is cut into, in order, so its bits do not depend on m, n or the position in the matrix.
 void gemm_highway(product p, extents e, const operand& a, const operand& b, float* c, std::size_t c_stride, bool accumulate);
 
 /// "AVX3", "AVX2", ...: the instruction set that gemm_highway uses here.

@@ -86,7 +86,7 @@ tuned_layer::storage block_loop::storage() const {
 }
 
 result<void> block_loop::prepare(std::vector<layer_plan>& layers, tuned_block& block, std::int64_t block_index,
-                                 const std::vector<column_importance>& importance) {
+                                 const std::vector<column_importance>& importance, std::vector<initial_values> given) {
   const bool narrow = o_.precision == linalg::precision::bf16;
   const std::size_t count = layers.size();
   block.layers.resize(count);
@@ -102,7 +102,9 @@ result<void> block_loop::prepare(std::vector<layer_plan>& layers, tuned_block& b
       continue;
     }
     initial_values initial;
-    if (o_.enable_alg_ext) {
+    if (i < given.size()) {
+      initial = std::move(given[i]);
+    } else if (o_.enable_alg_ext) {
       auto found = search_initial(l, block.floats.linears[i].data(), i < importance.size() ? importance[i].sum : std::vector<float>(), o_.compat);
       if (!found) return forward_error(found);
       initial = std::move(*found);
@@ -169,7 +171,7 @@ result<void> block_loop::run(std::vector<tuned_block>& unit, const activations& 
     if (std::ranges::find(steps, bits, &layer_step::bits) != steps.end()) return;
     const int iters = static_cast<int>(o_.iters);
     const double lr = o_.lr.value_or(ar::default_learning_rate(iters, bits));
-    steps.push_back({bits, {0, 0, static_cast<float>(o_.momentum), o_.enable_minmax_tuning}, {lr, iters}, {o_.minmax_lr.value_or(lr * o_.minmax_lr_share), iters}});
+    steps.push_back({bits, {0, 0, static_cast<float>(o_.momentum), o_.enable_minmax_tuning}, {lr, iters}, {o_.minmax_lr.value_or(lr), iters}});
   };
   for (const tuned_block& block : unit) {
     for (const auto& layer : block.layers)

@@ -61,8 +61,9 @@ class block_loop {
   block_loop(const model::model_spec& spec, const text::calibration_set& calibration, const signround_options& options, const tuning_events& events);
 
   /// Makes the layers, weights and gradients that a run works with from the float weights, which must be there. `block_index` names its vectors.
-  /// `importance`: by layer, or empty; used by searched initial scales.
-  result<void> prepare(std::vector<layer_plan>& layers, tuned_block& block, std::int64_t block_index, const std::vector<column_importance>& importance = {});
+  /// `importance`: by layer, or empty; used by searched initial scales. `given`: initial values by layer, or empty.
+  result<void> prepare(std::vector<layer_plan>& layers, tuned_block& block, std::int64_t block_index, const std::vector<column_importance>& importance = {},
+                       std::vector<initial_values> given = {});
 
   /// Tunes the layers of `unit` on the first `samples` samples of `input`, the blocks' input, towards `target`, the float model's output. Fills in losses
   /// and iterations of `summary` and adds to `seconds`. error_kind::interrupted if an event says so.

@@ -3,9 +3,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -23,7 +25,11 @@
 namespace auto_round::tune {
 namespace {
 
-constexpr std::size_t piece_tokens = 2048;  // worked on at once
+constexpr std::size_t piece_tokens = 1024;  // worked on at once
+// Statistics are made of so many tokens for each input of the widest layer, or all if there are not as many: what a layer learns from more is little, and
+// each costs as much as the first. Two blocks of SmolLM2-135M, 64 x 512 tokens, W4 (seeds 42, 43) and W2 in groups of 64: all (21) 0.0061, 0.0063 and 0.112;
+// 10 of them 0.0067, 0.0061 and 0.118 for a quarter less time.
+constexpr std::size_t tokens_per_input = 16;
 constexpr std::size_t gram_step = 256;      // rows of the Gram matrix in a product: only what is right of the diagonal is computed
 
 /// Rows of floats as an operand of products.
@@ -47,31 +53,26 @@ class kept_rows {
   void clear() {
     pieces_.clear();
     bytes_ = 0;
-    full_ = false;
   }
-  /// Pieces are kept and asked for in one order; once one does not fit, no later one is kept.
-  void keep(const linalg::operand& rows) {
+  void keep(std::size_t piece, const linalg::operand& rows) {
     const std::size_t n = rows.rows * rows.cols * (rows.bf16 ? 2 : 4);
-    if (full_ || n > limit_ - bytes_) {
-      full_ = true;
-      return;
-    }
+    if (n > limit_ - bytes_) return;
     const char* const from = static_cast<const char*>(rows.data);
-    pieces_.emplace_back(rows, std::vector<char>(from, from + n));
+    pieces_.emplace(piece, std::pair{rows, std::vector<char>(from, from + n)});
     bytes_ += n;
   }
   /// Empty if that piece was not kept.
   std::optional<linalg::operand> get(std::size_t piece) const {
-    if (piece >= pieces_.size()) return std::nullopt;
-    linalg::operand rows = pieces_[piece].first;
-    rows.data = pieces_[piece].second.data();
+    const auto at = pieces_.find(piece);
+    if (at == pieces_.end()) return std::nullopt;
+    linalg::operand rows = at->second.first;
+    rows.data = at->second.second.data();
     return rows;
   }
 
  private:
-  std::vector<std::pair<linalg::operand, std::vector<char>>> pieces_;
+  std::map<std::size_t, std::pair<linalg::operand, std::vector<char>>> pieces_;
   std::size_t limit_, bytes_ = 0;
-  bool full_ = false;
 };
 
 /// x^T x of the inputs of a stage, and e^T x.
@@ -98,8 +99,8 @@ class statistics {
     empty_ = false;
   }
 
-  /// Fills in what follows from symmetry.
-  void finish() {
+  /// Fills in what follows from symmetry. weight: errors were those of weight 0; theirs become those of this weight [errors x inputs], float.
+  void finish(const std::vector<float>* weight) {
     if (empty_) {
       std::ranges::fill(gram_, 0.0f);
       std::ranges::fill(cross_, 0.0f);
@@ -107,6 +108,8 @@ class statistics {
 #pragma omp parallel for schedule(static)
     for (std::size_t i = 0; i < inputs_; ++i)
       for (std::size_t j = 0; j < i / gram_step * gram_step; ++j) gram_[i * inputs_ + j] = gram_[j * inputs_ + i];
+    if (weight != nullptr)
+      linalg::gemm_nn({weight->data(), errors_, inputs_, inputs_, false}, {gram_.data(), inputs_, inputs_, inputs_, false}, cross_.data(), inputs_, true);
   }
 
   const std::vector<float>& gram() const { return gram_; }
@@ -125,20 +128,36 @@ class statistics {
   bool empty_ = true;
 };
 
-/// Tokens count alike, or by how much an error of their query or key disturbs the output of attention.
-enum weighting : std::size_t { plain, by_query, by_key };
+/// Tokens count alike, or by how much an error of the first or the second of a pair of layers disturbs the stream: query and key, or gate and up.
+enum weighting : std::size_t { plain, by_first, by_second };
 
-/// gram: layer by layer. hybrid: all layers of a block by its loop on small batches, then `down` once more.
+/// gram: layer by layer. hybrid: and then all layers of a block together, by a short block loop.
 enum class method { gram, hybrid };
 
-/// Options of the hybrid's loop. Measured on tiny-stories (docs/design.md): an eighth of the batch is enough if each step also remembers the batches before
-/// it, and ranges want smaller steps than rounding offsets. Losses of so small batches do not tell iterates apart, so the last one counts.
-signround_options small_batches(signround_options o) {
+/// Options of the hybrid's loop. Steps are so short that only weights whose gradients mostly agree reach the other side of a border: with steps of 0.01 that
+/// began at the border, or momentum 0.9, noise flipped weights and KL rose. tiny-stories W2A16G32 (means of two seeds; gram alone 9.3e-4 in 7.5 CPU s): an eighth
+/// of the iterations and half the way 8.6e-4 in 11 s, a quarter 7.6e-4 in 15, half 7.1e-4 in 19, half and twice the way 8.0e-4. Two blocks of SmolLM2-135M, W2
+/// in groups of 64 (gram alone 0.116): 0.106 in 50 CPU s, 0.108 in 67, 0.104 in 90.
+signround_options finishing(signround_options o) {
+  o.iters = std::max<std::int64_t>(1, o.iters / 2);
   o.batch_size = std::max<std::int64_t>(1, o.batch_size / 8);
+  o.lr = 0.25 / static_cast<double>(o.iters);
   o.momentum = 0.5;
-  o.minmax_lr_share = 0.5;
   o.not_use_best_mse = true;
+  o.clamp = ar::clamp_gradient::closed;
   return o;
+}
+constexpr float cell = 0.45f;  // of a step, to either side of a number, where a weight may lie when the loop begins
+
+/// A grid whose scales are what they are.
+ar::tune_family fixed(ar::tune_family f) {
+  switch (f) {
+    case ar::tune_family::symmetric:
+    case ar::tune_family::superblock_symmetric: return ar::tune_family::fixed_symmetric;
+    case ar::tune_family::asymmetric:
+    case ar::tune_family::superblock_asymmetric: return ar::tune_family::fixed_asymmetric;
+    default: return f;
+  }
 }
 
 std::int64_t valid_tokens(const text::calibration_set& set) {
@@ -166,13 +185,15 @@ class gram_tuner {
         h_(step_ * sample_size()),
         e_(step_ * sample_size()),
         kept_(options.kept_bytes),
-        loop_options_(small_batches(options)),
-        tokens_(std::max<std::int64_t>(1, valid_tokens(calibration))) {}
+        loop_options_(finishing(options)),
+        tokens_(std::max<std::int64_t>(1, valid_tokens(calibration))),
+        used_pieces_(used_pieces()),
+        used_tokens_(used_tokens()) {}
 
   result<tuning_result> run() {
     stopwatch watch;
     if (auto r = embed_calibration(source_, set_, o_.bf16_activations, float_stream_); !r) return forward_error(r);
-    if (how_ == method::gram) middle_.reset(samples_, sample_size(), o_.bf16_activations);
+    middle_.reset(std::min(samples_, used_pieces_ * step_), sample_size(), o_.bf16_activations);
     stream_.reset(samples_, sample_size(), o_.bf16_activations);
     watch.lap(out_.seconds.collect);
     for (std::int64_t b = 0; b < spec_.num_layers; ++b)
@@ -238,37 +259,35 @@ class gram_tuner {
       if (!known) return forward_error(known);
       if (*known) return take_over(index, same_input, std::move(**known));
     }
-    run_float_block(how_ == method::gram && tuned(qkv), same_input);
+    run_float_block(tuned(qkv), same_input);
     watch.lap(seconds.reference);
-    if (how_ == method::hybrid) {
-      if (auto r = tune_together(); !r) return r;
-      watch = {};
-      finish_attention(false);
-      watch.lap(seconds.forward);
-    } else {
-      // Behind a norm of each head a row's error counts by what the norm makes of it, which the weights of tokens do not know.
-      const bool normed = spec_.has_part(model::block_part::query_norm);
-      for (const auto& [linear, weighted] : {std::pair{spec_.q, by_query}, {spec_.k, by_key}, {spec_.v, plain}})
-        if (auto r = tune({linear}, true, normed ? plain : weighted); !r) return r;
-      watch = {};
-      if (tuned(o)) collect_attended();
-      watch.lap(seconds.forward);
-      if (auto r = tune(o, false); !r) return r;
-      watch = {};
-      finish_attention(tuned(gate_up));
-      watch.lap(seconds.forward);
-      if (auto r = tune(gate_up, true); !r) return r;
-      watch = {};
-    }
-    const double remaining = collect_gated(tuned(down));
+    // Behind a norm of each head a row's error counts by what the norm makes of it, which the weights of tokens do not know.
+    const bool normed = spec_.has_part(model::block_part::query_norm);
+    for (const auto& [linear, weighted] : {std::pair{spec_.q, by_first}, {spec_.k, by_second}, {spec_.v, plain}})
+      if (auto r = tune({linear}, true, normed ? plain : weighted); !r) return r;
+    watch = {};
+    if (tuned(o)) collect_attended();
+    watch.lap(seconds.forward);
+    if (auto r = tune(o, false); !r) return r;
+    watch = {};
+    const bool attended = tuned(gate_up) || tuned(down);
+    if (attended) finish_attention(tuned(gate_up));
+    watch.lap(seconds.forward);
+    for (const auto& [linear, weighted] : {std::pair{spec_.gate, by_first}, {spec_.up, by_second}})
+      if (auto r = tune({linear}, true, weighted); !r) return r;
+    watch = {};
+    if (tuned(down)) collect_gated();
     watch.lap(seconds.forward);
     if (auto r = tune(down, false); !r) return r;
+    if (how_ == method::hybrid) {
+      if (auto r = finish_together(); !r) return r;
+    }
     watch = {};
-    const double scale = 1.0 / (static_cast<double>(tokens_) * static_cast<double>(hidden_));
-    block_.first_loss = (remaining + last_stage_.first) * scale;
-    block_.best_loss = (remaining + last_stage_.kept) * scale;
+    const bool needed = o_.enable_quanted_input && index + 1 < spec_.num_layers;
+    block_.best_loss = propagate(needed, attended && how_ == method::gram);
+    const double gained = tuned(down) ? (last_stage_.first - last_stage_.kept) / static_cast<double>(used_tokens_) : 0.0;
+    block_.first_loss = block_.best_loss + gained / static_cast<double>(hidden_);
     block_.best_iteration = block_.iterations = o_.iters;
-    if (o_.enable_quanted_input && index + 1 < spec_.num_layers) finish_block();
     watch.lap(seconds.propagate);
 
     std::vector<quantized_layer> done;
@@ -289,11 +308,7 @@ class gram_tuner {
     }
     run_float_block(false, same_input);
     watch.lap(out_.seconds.reference);
-    if (o_.enable_quanted_input && index + 1 < spec_.num_layers) {
-      finish_attention(false);
-      kept_.clear();
-      finish_block();
-    }
+    if (o_.enable_quanted_input && index + 1 < spec_.num_layers) propagate(true, false);
     watch.lap(out_.seconds.propagate);
     block_ = known.result;
     return hand_over(std::move(known.layers));
@@ -311,33 +326,92 @@ class gram_tuner {
     return {};
   }
 
-  /// All layers of the block by the block loop. Every block begins with a new generator, so blocks do not depend on how many came before.
-  result<void> tune_together() {
-    if (block_.quantized == 0) return {};
-    block_loop loop(spec_, set_, loop_options_, events_);
+  /// All layers of the block by a short block loop, which sees what they do to each other. It begins with the numbers that the layers have: each weight
+  /// is moved to where it is rounded to its number, near the border if it came from beyond, so that a small rounding offset takes it back. Numbers that are
+  /// not evenly spaced (MX, NVFP4, FP8) stay as they are.
+  result<void> finish_together() {
+    kept_.clear();
+    const auto in_steps = [](const layer_plan& l) { return l.choice == nullptr || (l.grid.family != ar::tune_family::scaled && l.grid.whole_zero); };
+    if (block_.quantized == 0 || !std::ranges::all_of(layers_, in_steps)) return {};
+    stopwatch watch;
+    std::vector<layer_plan> plans = layers_;
+    std::vector<initial_values> initial(plans.size());
     std::vector<tuned_block> unit(1);
     tuned_block& block = unit.front();
     block.floats = std::move(floats_);
-    if (auto r = loop.prepare(layers_, block, block_.first_block); !r) return r;
-    block_result loop_result;
-    loop_result.first_block = block_.first_block;
-    if (auto r = loop.run(unit, stream_, float_stream_, samples_, loop_result, out_.seconds); !r) return r;
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      layer_plan& l = plans[i];
+      if (l.choice == nullptr) continue;
+      l.grid.family = fixed(l.grid.family);
+      l.grid.clamp = loop_options_.clamp;
+      const quantized_layer& q = outputs_[i];
+      initial[i].scale = q.scale;
+      initial[i].minimum = q.wmin;
+      const std::size_t groups = ar::ceil_div(l.cols, l.group_size);
+      if (!q.zero_point.empty()) {
+        initial[i].minimum.resize(q.scale.size());
+        for (std::size_t g = 0; g < q.scale.size(); ++g) initial[i].minimum[g] = q.scale[g] * q.zero_point[g];
+      }
+      float* const w = block.floats.linears[i].data();
+#pragma omp parallel for schedule(static)
+      for (std::size_t r = 0; r < l.rows; ++r)
+        for (std::size_t c = 0; c < l.cols; ++c) {
+          const float reach = cell * std::abs(q.scale[r * groups + c / l.group_size]), to = q.weight[r * l.cols + c];
+          w[r * l.cols + c] = std::clamp(w[r * l.cols + c], to - reach, to + reach);
+        }
+      outputs_[i].weight = {};
+    }
+    quantized_ = {};
+    tuning_events events = events_;
+    if (events_.on_iteration) events.on_iteration = [this](std::int64_t b, std::int64_t, double loss) { return events_.on_iteration(b, o_.iters, loss); };
+    block_loop loop(spec_, set_, loop_options_, events);
+    if (auto r = loop.prepare(plans, block, block_.first_block, {}, std::move(initial)); !r) return r;
+    watch.lap(out_.seconds.step);
+    block_result ignored;
+    ignored.first_block = block_.first_block;
+    if (auto r = loop.run(unit, stream_, float_stream_, samples_, ignored, out_.seconds); !r) return r;
+    watch = {};
     std::vector<quantized_layer> done = loop.quantize(unit);
     auto next = done.begin();
-    for (std::size_t i = 0; i < layers_.size(); ++i)
-      if (layers_[i].choice != nullptr) outputs_[i] = std::move(*next++);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (layers_[i].choice == nullptr) continue;
+      outputs_[i].code = std::move(next->code);
+      outputs_[i].weight = std::move(next->weight);
+      ++next;
+    }
     quantized_ = std::move(block.quantized);
-    floats_ = std::move(block.floats);
-    const auto down = static_cast<std::size_t>(spec_.down);
-    rows_done_ = block_rows() - (layers_[down].choice == nullptr ? 0 : spec_.linears[down].out_features);
+    watch.lap(out_.seconds.step);
     return {};
   }
 
   // ---- passes over the calibration set ----
 
+  std::size_t pieces() const { return (samples_ + step_ - 1) / step_; }
+
+  /// How many pieces the statistics are made of.
+  std::size_t used_pieces() const {
+    const auto tokens = static_cast<std::size_t>(tokens_);
+    std::size_t widest = 1;
+    for (const model::linear_desc& d : spec_.linears) widest = std::max(widest, static_cast<std::size_t>(d.in_features));
+    return std::clamp<std::size_t>((tokens_per_input * widest * pieces() + tokens - 1) / tokens, 1, pieces());
+  }
+  /// How many of those are among the first `piece` pieces: they are evenly spread.
+  std::size_t used_before(std::size_t piece) const { return piece * used_pieces_ / pieces(); }
+  bool used(std::size_t first_sample) const { return used_before(first_sample / step_ + 1) > used_before(first_sample / step_); }
+  std::int64_t valid_tokens_of(std::size_t first_sample, std::size_t tokens) const {
+    const auto from = set_.valid.begin() + static_cast<std::ptrdiff_t>(first_sample * seqlen_);
+    return std::count_if(from, from + static_cast<std::ptrdiff_t>(tokens), [](auto v) { return v != 0; });
+  }
+  /// Valid tokens of the pieces that are used, at least 1.
+  std::int64_t used_tokens() const {
+    std::int64_t n = 0;
+    for_pieces([&](std::size_t first, std::size_t, std::size_t tokens) { n += used(first) ? valid_tokens_of(first, tokens) : 0; });
+    return std::max<std::int64_t>(1, n);
+  }
+
   /// f(first sample, samples, tokens), piece by piece.
   template <class F>
-  void for_pieces(const F& f) {
+  void for_pieces(const F& f) const {
     for (std::size_t first = 0; first < samples_; first += step_) {
       const std::size_t n = std::min(step_, samples_ - first);
       f(first, n, n * seqlen_);
@@ -356,19 +430,12 @@ class gram_tuner {
     return to;
   }
 
-  /// Adds rows of inputs and errors (null for none; [tokens x errors]) to the statistics, those of valid tokens, which are moved to the front.
-  /// Returns their number.
-  std::size_t collect(std::size_t first_sample, std::size_t tokens, float* x, std::size_t inputs, float* e, std::size_t errors) {
-    const std::size_t n = keep_valid(first_sample, tokens, inputs, x);
-    if (e != nullptr) keep_valid(first_sample, tokens, errors, e);
-    add(statistics_[plain], x, n, inputs, e, errors);
-    return n;
-  }
+  /// Adds rows of inputs and, unless null, of errors [n x errors].
   void add(statistics& to, const float* x, std::size_t n, std::size_t inputs, const float* e, std::size_t errors) {
     const linalg::operand left = e == nullptr ? linalg::operand{} : error_rows_.set(e, n, errors, bf16_);
     to.add(input_rows_.set(x, n, inputs, bf16_), left);
   }
-  /// The same for inputs that are an operand already.
+  /// Adds rows of inputs and errors [tokens x errors] to the statistics, those of valid tokens, to the front of which errors are moved.
   void collect(std::size_t first_sample, std::size_t tokens, linalg::operand x, float* e, std::size_t errors) {
     const std::size_t n = keep_valid(first_sample, tokens, errors, e);
     if (n != tokens) {
@@ -400,7 +467,7 @@ class gram_tuner {
 
   /// Statistics of a stage that reads a norm: `quantized` is the quantized model's stream, `floating` the float model's (the same: no error).
   void collect_normed(std::size_t first, std::size_t tokens, bool attention, const float* quantized, const float* floating,
-                      model::attention_sensitivity* sensitivity = nullptr) {
+                      std::array<std::vector<float>*, 2> weights) {
     const std::vector<float>& weight = attention ? floats_.input_norm : floats_.post_attention_norm;
     const model::row_rotation* by = nullptr;
     if (floats_.rotations != nullptr) by = (attention ? floats_.rotations->attention_input : floats_.rotations->mlp_input).get();
@@ -411,12 +478,13 @@ class gram_tuner {
       subtract(normed_.data(), normed_float_.data(), tokens, normed_float_.data());
       error = normed_float_.data();
     }
-    const std::size_t n = collect(first, tokens, normed_.data(), hidden_, error, hidden_);
-    if (sensitivity == nullptr) return;
-    keep_valid(first, tokens, 1, sensitivity->query.data());
-    keep_valid(first, tokens, 1, sensitivity->key.data());
-    add_weighted(statistics_[by_query], n, error, sensitivity->query);
-    add_weighted(statistics_[by_key], n, error, sensitivity->key);
+    const std::size_t n = keep_valid(first, tokens, hidden_, normed_.data());
+    if (error != nullptr) keep_valid(first, tokens, hidden_, error);
+    if (attention) add(statistics_[plain], normed_.data(), n, hidden_, error, hidden_);
+    for (const std::size_t i : {0u, 1u}) {
+      keep_valid(first, tokens, 1, weights[i]->data());
+      add_weighted(statistics_[by_first + i], n, error, *weights[i]);
+    }
   }
 
   /// Adds the rows that collect_normed has made, each token with its weight.
@@ -435,88 +503,117 @@ class gram_tuner {
   }
 
   /// The float model's stream goes from before the block to behind it, and leaves what it is behind attention; statistics of q, k, v.
-  void run_float_block(bool statistics, bool same_input) {
-    if (statistics)
+  void run_float_block(bool wanted, bool same_input) {
+    mlp_weights_.resize(pieces());
+    if (wanted)
       for (auto& s : statistics_) s.reset(hidden_, same_input ? 0 : hidden_);
     model::attention_sensitivity sensitivity;
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      const bool statistics = wanted && used(first);
       sensitivity.counts = set_.valid.data() + first * seqlen_;
       float_stream_.load(first, n, x_.data());
       if (same_input) stream_.store(first, n, x_.data());
       const linalg::operand attended = runner_.attend(floats_, x_.data(), n, seqlen_, statistics ? &sensitivity : nullptr);
       runner_.add_linear(floats_, spec_.o, attended, x_.data(), h_.data());
-      if (how_ == method::gram) middle_.store(first, n, h_.data());
-      if (statistics && same_input) collect_normed(first, tokens, true, x_.data(), x_.data(), &sensitivity);
+      if (used(first)) middle_.store(middle_at(first), n, h_.data());
+      if (statistics && same_input) collect_normed(first, tokens, true, x_.data(), x_.data(), {&sensitivity.query, &sensitivity.key});
       if (statistics && !same_input) {
         stream_.load(first, n, e_.data());
-        collect_normed(first, tokens, true, e_.data(), x_.data(), &sensitivity);
+        collect_normed(first, tokens, true, e_.data(), x_.data(), {&sensitivity.query, &sensitivity.key});
       }
-      runner_.add_linear(floats_, spec_.down, runner_.gate(floats_, h_.data(), tokens), h_.data(), h_.data());
+      runner_.add_linear(floats_, spec_.down, runner_.gate(floats_, h_.data(), tokens, used(first) ? &mlp_weights_[first / step_] : nullptr), h_.data(), h_.data());
       float_stream_.store(first, n, h_.data());
     });
+  }
+
+  /// Where middle_ has a used piece.
+  std::size_t middle_at(std::size_t first_sample) const { return used_before(first_sample / step_) * step_; }
+
+  /// Statistics of a layer that writes to the residual stream: rows of its inputs, the stream before it (changed), the stream that is wanted behind it.
+  /// An error is what is missing without the layer, which is what the float weight leaves less that weight's product; `tune` adds that from the Gram matrix.
+  /// Rows of bfloat16 would round the difference of what is nearly alike, so there the product is computed.
+  void collect_residual(std::size_t first, std::size_t tokens, int linear, const linalg::operand& rows, float* stream, const float* wanted) {
+    const auto index = static_cast<std::size_t>(linear);
+    if (bf16_) {
+      runner_.add_linear(floats_, linear, rows, stream, stream);
+    } else if (index < floats_.bias.size() && !floats_.bias[index].empty()) {
+      for (std::size_t t = 0; t < tokens; ++t) kernels::axpy(1.0f, floats_.bias[index].data(), hidden_, stream + t * hidden_);
+    }
+    subtract(stream, wanted, tokens, stream);
+    collect(first, tokens, rows, stream, hidden_);
   }
 
   /// Statistics of o.
   void collect_attended() {
     statistics_[plain].reset(plan_of(spec_.o).cols, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      if (!used(first)) return;
       stream_.load(first, n, x_.data());
       const linalg::operand attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
-      kept_.keep(attended);
-      runner_.add_linear(floats_, spec_.o, attended, x_.data(), h_.data());
-      middle_.load(first, n, e_.data());
-      subtract(h_.data(), e_.data(), tokens, e_.data());
-      collect(first, tokens, attended, e_.data(), hidden_);
+      kept_.keep(first / step_, attended);
+      middle_.load(middle_at(first), n, e_.data());
+      collect_residual(first, tokens, spec_.o, attended, x_.data(), e_.data());
     });
   }
 
-  /// The quantized model's stream goes behind attention; statistics of gate and up.
+  /// middle_ becomes the quantized model's stream; statistics of gate and up.
   void finish_attention(bool statistics) {
-    if (statistics) statistics_[plain].reset(hidden_, hidden_);
+    if (statistics)
+      for (const auto by : {by_first, by_second}) statistics_[by].reset(hidden_, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      if (!used(first)) return;
       stream_.load(first, n, x_.data());
       auto attended = kept_.get(first / step_);
       if (!attended) attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
       runner_.add_linear(quantized_, spec_.o, *attended, x_.data(), h_.data());
-      stream_.store(first, n, h_.data());
-      if (!statistics) return;
-      middle_.load(first, n, e_.data());
-      collect_normed(first, tokens, false, h_.data(), e_.data());
+      if (statistics) {
+        middle_.load(middle_at(first), n, e_.data());
+        model::mlp_sensitivity& weights = mlp_weights_[first / step_];
+        collect_normed(first, tokens, false, h_.data(), e_.data(), {&weights.gate, &weights.up});
+      }
+      middle_.store(middle_at(first), n, h_.data());
+    });
+    kept_.clear();
+  }
+
+  /// Statistics of down.
+  void collect_gated() {
+    statistics_[plain].reset(plan_of(spec_.down).cols, hidden_);
+    for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      if (!used(first)) return;
+      middle_.load(middle_at(first), n, x_.data());
+      const linalg::operand gated = runner_.gate(quantized_, x_.data(), tokens);
+      float_stream_.load(first, n, e_.data());
+      collect_residual(first, tokens, spec_.down, gated, x_.data(), e_.data());
     });
   }
 
-  /// Statistics of down; the squared error of the block's output that its float weight would leave.
-  double collect_gated(bool statistics) {
-    if (statistics) statistics_[plain].reset(plan_of(spec_.down).cols, hidden_);
-    double remaining = 0;
+  /// The quantized model's stream goes behind the block, from middle_ where that has it; the mean squared error there, of a part of the samples if the
+  /// stream is not needed.
+  double propagate(bool needed, bool from_middle) {
+    double error = 0;
+    std::int64_t counted = 0;
     std::vector<double> errors;
-    kept_.clear();
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
-      stream_.load(first, n, x_.data());
-      const linalg::operand gated = runner_.gate(quantized_, x_.data(), tokens);
-      kept_.keep(gated);
-      runner_.add_linear(floats_, spec_.down, gated, x_.data(), h_.data());
+      if (!needed && first / step_ % 8 != 0) return;
+      if (from_middle && used(first)) {
+        middle_.load(middle_at(first), n, x_.data());
+      } else {
+        stream_.load(first, n, x_.data());
+        runner_.add_linear(quantized_, spec_.o, runner_.attend(quantized_, x_.data(), n, seqlen_), x_.data(), x_.data());
+      }
+      runner_.add_linear(quantized_, spec_.down, runner_.gate(quantized_, x_.data(), tokens), x_.data(), x_.data());
+      if (needed) stream_.store(first, n, x_.data());
       float_stream_.load(first, n, e_.data());
-      subtract(h_.data(), e_.data(), tokens, e_.data());
+      subtract(x_.data(), e_.data(), tokens, e_.data());
       errors.assign(tokens, 0.0);
 #pragma omp parallel for schedule(static)
       for (std::size_t t = 0; t < tokens; ++t)
         if (set_.valid[first * seqlen_ + t] != 0) errors[t] = static_cast<double>(kernels::dot(e_.data() + t * hidden_, e_.data() + t * hidden_, hidden_));
-      for (double e : errors) remaining += e;
-      if (statistics) collect(first, tokens, gated, e_.data(), hidden_);
+      for (double e : errors) error += e;
+      counted += valid_tokens_of(first, tokens);
     });
-    return remaining;
-  }
-
-  /// The quantized model's stream goes behind the block.
-  void finish_block() {
-    for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
-      stream_.load(first, n, x_.data());
-      auto gated = kept_.get(first / step_);
-      if (!gated) gated = runner_.gate(quantized_, x_.data(), tokens);
-      runner_.add_linear(quantized_, spec_.down, *gated, x_.data(), h_.data());
-      stream_.store(first, n, h_.data());
-    });
+    return error / (static_cast<double>(std::max<std::int64_t>(1, counted)) * static_cast<double>(hidden_));
   }
 
   // ---- a stage ----
@@ -527,7 +624,7 @@ class gram_tuner {
     last_stage_ = {};
     if (!tuned(stage)) return {};
     stopwatch watch;
-    of.finish();
+    of.finish(inputs || bf16_ ? nullptr : &floats_.linears[static_cast<std::size_t>(*stage.begin())]);
     std::size_t rows = 0;
     std::vector<std::pair<std::size_t, std::size_t>> pieces;  // layer, first row
     for (const int i : stage) {
@@ -539,7 +636,7 @@ class gram_tuner {
     const std::size_t cols = layers_[pieces.front().first].cols;
     const linalg::operand gram = gram_operand_.set(of.gram().data(), cols, cols, bf16_);
     prepared_gram_.set(false, gram, gram_rows::piece, rows);
-    if (o_.descent_sweeps > 0) damp(of.gram(), cols);
+    if (o_.descent_sweeps > 0) damp(of.gram(), cols, static_cast<float>(used_tokens_));
 
     std::vector<gram_loss> losses(pieces.size());
     std::atomic<bool> stop{false};
@@ -565,7 +662,7 @@ class gram_tuner {
       job.cross_inputs = inputs;
       gram_options options;
       options.sweeps = l.grid.whole_zero ? static_cast<int>(o_.descent_sweeps) : 0;  // else numbers are not evenly spaced
-      options.iters = options.sweeps > 0 ? std::max<std::int64_t>(1, o_.iters / 4) : o_.iters;
+      options.iters = options.sweeps > 0 ? std::max<std::int64_t>(1, o_.iters / 10) : o_.iters;
       const double longer = static_cast<double>(o_.iters) / static_cast<double>(options.iters);  // steps, so that they reach as far
       options.lr = longer * o_.lr.value_or(ar::default_learning_rate(static_cast<int>(o_.iters), l.choice->scheme.bits));
       options.minmax_lr = o_.minmax_lr ? longer * *o_.minmax_lr : options.lr;
@@ -605,12 +702,12 @@ class gram_tuner {
   /// (tiny-stories: without it some weights of `down` went 0.9 of their size away; KL is the same for up to ten times as much). KL with the former, three
   /// times it, and none: two blocks of SmolLM2-135M, W2 in groups of 64, 3 tokens for each input of the widest layer 0.179, 0.188, 0.222; tiny-stories
   /// W4A16, 256 tokens (less than 1) 1.1e-4, 1.3e-4, 2.3e-4, 2,048 tokens 6.3e-5, 5.5e-5, 6.3e-5.
-  void damp(const std::vector<float>& gram, std::size_t cols) {
+  void damp(const std::vector<float>& gram, std::size_t cols, float tokens) {
     damped_ = gram;
     double sum = 0;
     for (std::size_t i = 0; i < cols; ++i) sum += static_cast<double>(gram[i * cols + i]);
     const auto share = static_cast<float>(0.01 * sum / static_cast<double>(cols));
-    for (std::size_t i = 0; i < cols; ++i) damped_[i * cols + i] = damped_[i * cols + i] * (1.0f + static_cast<float>(cols) / static_cast<float>(tokens_)) + share;
+    for (std::size_t i = 0; i < cols; ++i) damped_[i * cols + i] = damped_[i * cols + i] * (1.0f + static_cast<float>(cols) / tokens) + share;
   }
 
   std::int64_t block_rows() const {
@@ -636,6 +733,7 @@ class gram_tuner {
   std::vector<float> x_, h_, e_, normed_, normed_float_;
   std::vector<char> gathered_;
   operand_rows input_rows_, error_rows_, gram_operand_;
+  std::vector<model::mlp_sensitivity> mlp_weights_;  // of each piece, float model
   statistics statistics_[3];  // of a stage, by weighting of the tokens
   std::vector<float> scaled_, scaled_error_;
   kept_rows kept_;
@@ -643,7 +741,9 @@ class gram_tuner {
   std::vector<float> damped_;  // Gram matrix for sweeps
   std::vector<gram_rows> tuners_;
   signround_options loop_options_;
-  std::int64_t tokens_;  // valid ones, at least 1
+  std::int64_t tokens_;      // valid ones, at least 1
+  std::size_t used_pieces_;  // for statistics
+  std::int64_t used_tokens_; // valid ones of those, at least 1
 
   model::block_weights floats_, quantized_;
   std::vector<layer_plan> layers_;

@@ -29,7 +29,7 @@ struct descent_block {
   const float* gram;       // [cols x cols], `stride` apart
   std::size_t stride;
   float *gradient, *value, *change;  // [cols x lanes]
-  const float *const *low, *const *high;  // of each column's group, [lanes]
+  float *const *low, *const *high;  // of each column's group, [lanes]
 };
 
 }  // namespace auto_round::tune
@@ -81,6 +81,43 @@ void descend_impl(const descent_nodes& nodes, const descent_block& b) {
   }
 }
 
+/// The scale of the group of columns first .. first + n - 1 goes to its best: along value v the loss changes by 2 a g.v + a^2 v.Hv.
+/// image: [cols x lanes], overwritten.
+void rescale_impl(const descent_block& b, std::size_t first, std::size_t n, float* factor, float* image) {
+  const hn::ScalableTag<float> d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t i = 0; i < descent_lanes; i += lanes) {
+    const float* const value = b.value + first * descent_lanes + i;
+    for (std::size_t k = 0; k < b.cols; ++k) {
+      const float* const h = b.gram + k * b.stride + first;
+      auto sum = hn::Zero(d);
+      for (std::size_t j = 0; j < n; ++j) sum = hn::MulAdd(hn::Set(d, h[j]), hn::LoadU(d, value + j * descent_lanes), sum);
+      hn::StoreU(sum, d, image + k * descent_lanes + i);
+    }
+    auto slope = hn::Zero(d), curve = hn::Zero(d);
+    for (std::size_t j = 0; j < n; ++j) {
+      const auto v = hn::LoadU(d, value + j * descent_lanes);
+      slope = hn::MulAdd(v, hn::LoadU(d, b.gradient + (first + j) * descent_lanes + i), slope);
+      curve = hn::MulAdd(v, hn::LoadU(d, image + (first + j) * descent_lanes + i), curve);
+    }
+    const auto limit = hn::Set(d, 0.25f);
+    const auto by = hn::IfThenElseZero(hn::Gt(curve, hn::Zero(d)), hn::Min(hn::Max(hn::Neg(hn::Div(slope, curve)), hn::Neg(limit)), limit));
+    const auto scaled = [&](float* x) { hn::StoreU(hn::MulAdd(by, hn::LoadU(d, x), hn::LoadU(d, x)), d, x); };
+    for (std::size_t j = 0; j < n; ++j) {
+      float *const v = b.value + (first + j) * descent_lanes + i, *const change = b.change + (first + j) * descent_lanes + i;
+      hn::StoreU(hn::MulAdd(by, hn::LoadU(d, v), hn::LoadU(d, change)), d, change);
+      scaled(v);
+    }
+    for (std::size_t k = 0; k < b.cols; ++k) {
+      float* const g = b.gradient + k * descent_lanes + i;
+      hn::StoreU(hn::MulAdd(by, hn::LoadU(d, image + k * descent_lanes + i), hn::LoadU(d, g)), d, g);
+    }
+    scaled(b.low[first] + i);
+    scaled(b.high[first] + i);
+    scaled(factor + i);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace auto_round::tune
 HWY_AFTER_NAMESPACE();
@@ -89,10 +126,17 @@ HWY_AFTER_NAMESPACE();
 namespace auto_round::tune {
 
 HWY_EXPORT(descend_impl);
+HWY_EXPORT(rescale_impl);
 
 namespace {
 
-constexpr std::size_t block_columns = 64;
+constexpr std::size_t least_columns = 64, most_columns = 256;  // of a block
+
+/// Columns of a block: whole groups, if they are not too large.
+std::size_t block_columns(std::size_t group_size) {
+  if (group_size > most_columns) return least_columns;
+  return std::max<std::size_t>(1, least_columns / group_size) * group_size;
+}
 
 void transpose(const float* from, std::size_t n, std::size_t cols, float* to) {
   for (std::size_t c = 0; c < cols; ++c) {
@@ -109,24 +153,26 @@ descent_nodes nodes_of(const ar::tune_grid& grid) {
 
 }  // namespace
 
-void gram_descent::run(const ar::tune_grid& grid, const descent_rows& rows, int sweeps, float* value) {
-  const std::size_t cols = rows.cols, groups = ar::ceil_div(cols, rows.group_size);
+void gram_descent::run(const ar::tune_grid& grid, const descent_rows& rows, int sweeps, float* value, float* factor) {
+  const std::size_t cols = rows.cols, groups = ar::ceil_div(cols, rows.group_size), width = block_columns(rows.group_size);
   const descent_nodes nodes = nodes_of(grid);
   value_.resize(cols * descent_lanes);
   change_.resize(cols * descent_lanes);
-  gradient_.resize(block_columns * descent_lanes);
+  gradient_.resize(width * descent_lanes);
+  image_.resize(width * descent_lanes);
   low_.resize(groups * descent_lanes);
   high_.resize(groups * descent_lanes);
+  factor_.assign(groups * descent_lanes, 1.0f);
   transpose(value, rows.n, cols, value_.data());
   transpose(rows.weight, rows.n, cols, change_.data());
   for (std::size_t i = 0; i < cols * descent_lanes; ++i) change_[i] = value_[i] - change_[i];
   transpose(rows.low, rows.n, groups, low_.data());
   transpose(rows.high, rows.n, groups, high_.data());
 
-  const float *low[block_columns], *high[block_columns];
+  float *low[most_columns], *high[most_columns];
   for (int sweep = 0; sweep < sweeps; ++sweep)
-    for (std::size_t first = 0; first < cols; first += block_columns) {
-      const std::size_t n = std::min(block_columns, cols - first);
+    for (std::size_t first = 0; first < cols; first += width) {
+      const std::size_t n = std::min(width, cols - first);
       const linalg::operand gram{rows.gram + first * cols, n, cols, cols, false}, change{change_.data(), cols, descent_lanes, descent_lanes, false};
       linalg::gemm_nn(gram, change, gradient_.data(), descent_lanes, false, linalg::work::own);
       for (std::size_t c = 0; c < n; ++c) {
@@ -135,11 +181,19 @@ void gram_descent::run(const ar::tune_grid& grid, const descent_rows& rows, int 
         low[c] = low_.data() + (first + c) / rows.group_size * descent_lanes;
         high[c] = high_.data() + (first + c) / rows.group_size * descent_lanes;
       }
-      HWY_DYNAMIC_DISPATCH(descend_impl)(nodes, {n, rows.gram + first * cols + first, cols, gradient_.data(), value_.data() + first * descent_lanes,
-                                                 change_.data() + first * descent_lanes, low, high});
+      const descent_block block{n, rows.gram + first * cols + first, cols, gradient_.data(), value_.data() + first * descent_lanes,
+                                change_.data() + first * descent_lanes, low, high};
+      if (factor != nullptr && rows.group_size <= width)
+        for (std::size_t c = 0; c + rows.group_size <= n; c += rows.group_size)
+          HWY_DYNAMIC_DISPATCH(rescale_impl)(block, c, rows.group_size, factor_.data() + (first + c) / rows.group_size * descent_lanes, image_.data());
+      HWY_DYNAMIC_DISPATCH(descend_impl)(nodes, block);
     }
-  for (std::size_t c = 0; c < cols; ++c)
-    for (std::size_t r = 0; r < rows.n; ++r) value[r * cols + c] = value_[c * descent_lanes + r];
+  const auto back = [&](const std::vector<float>& from, std::size_t n, float* to) {
+    for (std::size_t c = 0; c < n; ++c)
+      for (std::size_t r = 0; r < rows.n; ++r) to[r * n + c] = from[c * descent_lanes + r];
+  };
+  back(value_, cols, value);
+  if (factor != nullptr) back(factor_, groups, factor);
 }
 
 }  // namespace auto_round::tune

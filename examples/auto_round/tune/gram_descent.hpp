@@ -1,7 +1,6 @@
 // Coordinate descent on the loss of tune/gram_rows.hpp: one weight after the other moves to the number of its grid that is best with all others as
-// they are, which no rounding offset of half a step could reach. The ranges stay as the iterations of SignRound left them. What a weight's column
-// still has to repair is known exactly from the Gram matrix, so a sweep over all columns costs what one iteration costs (Behdin et al., QuantEase,
-// arXiv:2309.01885; in blocks of columns as GPTQ, arXiv:2210.17323).
+// they are, which no rounding offset of half a step could reach. What a weight's column still has to repair is known exactly from the Gram matrix, so a
+// sweep over all columns costs what one iteration costs (Behdin et al., QuantEase, arXiv:2309.01885; in blocks of columns as GPTQ, arXiv:2210.17323).
 #pragma once
 
 #include <cstddef>
@@ -24,11 +23,13 @@ struct descent_rows {
 class gram_descent {
  public:
   /// Moves `value` [n x cols], numbers of the grid, in `sweeps` passes over the columns. Never raises the loss but by rounding errors. Results lie on
-  /// the grid within a few units in the last place. Single-threaded; buffers are kept.
-  void run(const ar::tune_grid& grid, const descent_rows& rows, int sweeps, float* value);
+  /// the grid within a few units in the last place. `factor`, if not null [n x groups]: before its columns a group's scale moves to its best as well, and
+  /// this is by what all sweeps together have multiplied it; the grid is then low * factor .. high * factor. Groups of more than 256 columns, and a last one
+  /// that is short, keep their scale. Single-threaded; buffers are kept.
+  void run(const ar::tune_grid& grid, const descent_rows& rows, int sweeps, float* value, float* factor = nullptr);
 
  private:
-  std::vector<float> value_, change_, gradient_, low_, high_;  // transposed: [columns or groups x lanes]
+  std::vector<float> value_, change_, gradient_, low_, high_, factor_, image_;  // transposed: [columns or groups x lanes]
 };
 
 }  // namespace auto_round::tune

@@ -8,6 +8,12 @@
 #include "tune/tuned_layer.hpp"
 
 namespace auto_round::tune {
+namespace {
+
+/// Grids whose groups have scales of their own, which may be any number.
+bool rescales(ar::tune_family f) { return f == ar::tune_family::symmetric || f == ar::tune_family::asymmetric; }
+
+}  // namespace
 
 /// The cross term of these rows; null for none.
 const float* gram_rows::cross_rows(const gram_layer& layer, std::size_t first, std::size_t n) {
@@ -29,6 +35,18 @@ void gram_rows::multiply(const gram_layer& layer, std::size_t n, const float* w)
   layer.gram->multiply(change, gradient_.data(), cols, false);
 }
 
+/// The loss of wq_.
+double gram_rows::loss(const gram_layer& layer, std::size_t n, const float* w, const float* cross) {
+  const std::size_t cols = layer.cols;
+  multiply(layer, n, w);
+  double sum = 0;
+  for (std::size_t r = 0; r < n; ++r) {
+    const std::size_t at = r * cols;
+    sum += static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
+  }
+  return sum;
+}
+
 /// One row of `weight` [cols], which is row r of the piece, with the parameters of a set.
 ar::tune_layer gram_rows::row(const gram_layer& layer, const float* weight, std::size_t r, std::size_t set) const {
   const parameters& p = sets_[set];
@@ -36,39 +54,83 @@ ar::tune_layer gram_rows::row(const gram_layer& layer, const float* weight, std:
   return {1, cols, layer.group_size, weight, wmin_.data() + g, wmax_.data() + g, p.v.data() + at, p.min_scale.data() + g, p.max_scale.data() + g, nullptr};
 }
 
-/// Moves the weights of the best iterates to better numbers of their grids and leaves them in wq_; returns their loss. Rounding offsets are 0 from here on.
-double gram_rows::descend(const gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps) {
+/// low_ and high_: the ends of each group's grid with the parameters of the best iterate, which are what far greater weights are rounded to.
+void gram_rows::find_ends(const gram_layer& layer, std::size_t n) {
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
-  const ar::tune_kernels& k = tune_kernels();
-  low_.resize(n * groups);
-  high_.resize(n * groups);
-  for (std::size_t r = 0; r < n; ++r) {
-    k.fake_quantize(layer.grid, row(layer, w + r * cols, r, best_[r]), 0, 1, wq_.data() + r * cols);
-    std::fill_n(sets_[best_[r]].v.data() + r * cols, cols, 0.0f);
-    // The ends of the grid are what far greater weights are rounded to; every group has them in its first column.
+  float *const far = gradient_.data(), *const end = far + cols;
+  for (std::size_t r = 0; r < n; ++r)
     for (const bool up : {false, true}) {
-      float* const far = gradient_.data();
       for (std::size_t i = 0; i < cols; ++i) {
         const std::size_t g = r * groups + i / layer.group_size;
         const float reach = 1024.0f * std::max(-wmin_[g], wmax_[g]);
         far[i] = up ? reach : -reach;
       }
-      float* const end = far + cols;
-      k.fake_quantize(layer.grid, row(layer, far, r, best_[r]), 0, 1, end);
+      tune_kernels().fake_quantize(layer.grid, row(layer, far, r, best_[r]), 0, 1, end);
       for (std::size_t g = 0; g < groups; ++g) (up ? high_ : low_)[r * groups + g] = end[g * layer.group_size];
     }
-  }
-  descent_.run(layer.grid, {n, cols, layer.group_size, w, low_.data(), high_.data(), cross, layer.gram_matrix}, sweeps, wq_.data());
-  multiply(layer, n, w);
-  double loss = 0;
-  for (std::size_t r = 0; r < n; ++r) {
-    const std::size_t at = r * cols;
-    loss += static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
-  }
-  return loss;
 }
 
-gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t n, const gram_options& o, quantized_layer& out) {
+/// Moves the weights of the best iterates to better numbers of their grids and leaves them in wq_; returns their loss. Rounding offsets are 0 from here on.
+double gram_rows::descend(gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps, bool factors) {
+  const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
+  low_.resize(n * groups);
+  high_.resize(n * groups);
+  for (std::size_t r = 0; r < n; ++r) {
+    tune_kernels().fake_quantize(layer.grid, row(layer, w + r * cols, r, best_[r]), 0, 1, wq_.data() + r * cols);
+    std::fill_n(sets_[best_[r]].v.data() + r * cols, cols, 0.0f);
+  }
+  find_ends(layer, n);
+  const descent_rows rows{n, cols, layer.group_size, w, low_.data(), high_.data(), cross, layer.gram_matrix};
+  constexpr int last_sweeps = 2;  // with scales as they are stored
+  if (sweeps > last_sweeps && factors && rescales(layer.grid.family)) {
+    layer.grid.factor_max = 2.0f;  // scales that come out of a sum may be greater than the range's
+    factor_.resize(n * groups);
+    descent_.run(layer.grid, rows, sweeps - last_sweeps, wq_.data(), factor_.data());
+    for (std::size_t r = 0; r < n; ++r)
+      for (std::size_t g = r * groups; g < (r + 1) * groups; ++g) {
+        sets_[best_[r]].min_scale[g] *= factor_[g];
+        sets_[best_[r]].max_scale[g] *= factor_[g];
+      }
+    find_ends(layer, n);
+    sweeps = last_sweeps;
+  }
+  descent_.run(layer.grid, rows, sweeps, wq_.data());
+  return loss(layer, n, w, cross);
+}
+
+/// Sets the factors of the first iterate to those of a few that give the least squared error, each input weighted by its own element of the Gram matrix.
+void gram_rows::search_factors(const gram_layer& layer, std::size_t n, const float* w) {
+  const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
+  std::vector<float> diagonal(cols);
+  for (std::size_t i = 0; i < cols; ++i) diagonal[i] = layer.gram_matrix[i * cols + i];
+  std::vector<float> best(n * groups), factor(n * groups, 1.0f);
+  parameters& p = sets_[0];
+  const float step = layer.grid.bits <= 3 ? 0.04f : 0.02f;
+  for (int k = 0; k < 16; ++k) {
+    const float f = 1.0f - static_cast<float>(k) * step;
+    std::ranges::fill(p.min_scale, f);
+    std::ranges::fill(p.max_scale, f);
+    for (std::size_t r = 0; r < n; ++r) {
+      float* const q = wq_.data() + r * cols;
+      tune_kernels().fake_quantize(layer.grid, row(layer, w + r * cols, r, 0), 0, 1, q);
+      for (std::size_t g = 0; g < groups; ++g) {
+        float error = 0;
+        for (std::size_t c = g * layer.group_size; c < std::min(cols, (g + 1) * layer.group_size); ++c) {
+          const float e = q[c] - w[r * cols + c];
+          error += diagonal[c] * e * e;
+        }
+        if (k != 0 && !(error < best[r * groups + g])) continue;
+        best[r * groups + g] = error;
+        factor[r * groups + g] = f;
+      }
+    }
+  }
+  p.min_scale = factor;
+  p.max_scale = factor;
+}
+
+gram_loss gram_rows::run(const gram_layer& asked, std::size_t first, std::size_t n, const gram_options& o, quantized_layer& out) {
+  gram_layer layer = asked;
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size), size = n * cols;
   const float* const w = layer.weight + first * cols;
   const ar::tune_kernels& k = tune_kernels();
@@ -90,9 +152,15 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
 
   const float* const cross = cross_rows(layer, first, n);
 
+  gram_loss total;
+  const bool searched = o.sweeps > 0 && o.factors && rescales(layer.grid.family);
+  if (searched) {
+    for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(layer, w + r * cols, r, 0), 0, 1, wq_.data() + r * cols);
+    total.first = loss(layer, n, w, cross);
+    search_factors(layer, n, w);
+  }
   const int iters = static_cast<int>(o.iters);
   ar::linear_schedule lr(o.lr, iters), minmax_lr(o.minmax_lr, iters);
-  gram_loss total;
   for (int t = 0; t < iters; ++t) {
     for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(layer, w + r * cols, r, now_[r]), 0, 1, wq_.data() + r * cols);
     multiply(layer, n, w);
@@ -100,7 +168,7 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
     for (std::size_t r = 0; r < n; ++r) {
       const std::size_t at = r * cols;
       const auto loss = static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
-      if (t == 0) total.first += loss;
+      if (t == 0 && !searched) total.first += loss;
       if (o.keep_best ? t == 0 || loss < best_loss_[r] : last) {
         best_loss_[r] = loss;
         best_[r] = now_[r];
@@ -120,7 +188,7 @@ gram_loss gram_rows::run(const gram_layer& layer, std::size_t first, std::size_t
   }
   for (double loss : best_loss_) total.kept += loss;
   const bool descended = o.sweeps > 0;
-  if (descended) total.kept = descend(layer, n, w, cross, o.sweeps);
+  if (descended) total.kept = descend(layer, n, w, cross, o.sweeps, o.factors);
   // Numbers of the grid are their own rounding.
   const float* const from = descended ? wq_.data() : w;
   for (std::size_t r = 0; r < n; ++r)

@@ -59,11 +59,14 @@ class gram_rows {
   const float* cross_rows(const gram_layer& layer, std::size_t first, std::size_t n);
   void multiply(const gram_layer& layer, std::size_t n, const float* w);
   ar::tune_layer row(const gram_layer& layer, const float* weight, std::size_t r, std::size_t set) const;
-  double descend(const gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps);
+  void search_factors(const gram_layer& layer, std::size_t n, const float* w);
+  void find_ends(const gram_layer& layer, std::size_t n);
+  double loss(const gram_layer& layer, std::size_t n, const float* w, const float* cross);
+  double descend(gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps, bool factors);
 
   parameters sets_[2];  // of each row one set is current and one, maybe the same, the best so far
   std::vector<unsigned char> now_, best_;
-  std::vector<float> wmin_, wmax_, wq_, change_, gradient_, cross_, low_, high_;
+  std::vector<float> wmin_, wmax_, wq_, change_, gradient_, cross_, low_, high_, factor_;
   std::vector<std::uint16_t> change_bf16_;
   std::vector<double> best_loss_;
   gram_descent descent_;

@@ -90,7 +90,7 @@ result<quantized_layer> tune_outside(const layer_plan& plan, const outside_data&
   outside_loop loop(plan, data, o);
   const int iters = static_cast<int>(o.iters);
   const double lr = o.lr.value_or(ar::default_learning_rate(iters, plan.choice->scheme.bits));
-  ar::linear_schedule schedule(lr, iters), minmax_schedule(o.minmax_lr.value_or(lr * o.minmax_lr_share), iters);
+  ar::linear_schedule schedule(lr, iters), minmax_schedule(o.minmax_lr.value_or(lr), iters);
   const auto valid = static_cast<double>(std::count_if(data.set->valid.begin(), data.set->valid.begin() + static_cast<std::ptrdiff_t>(drawn * seqlen),
                                                        [](auto v) { return v != 0; }));
   double best = std::numeric_limits<float>::max();

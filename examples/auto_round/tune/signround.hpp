@@ -27,7 +27,6 @@ struct signround_options {
   std::int64_t gradient_accumulate_steps = 1;
   std::int64_t nblocks = 1;                ///< consecutive blocks tuned together
   std::int64_t seed = 42;
-  double minmax_lr_share = 1;              ///< minmax_lr where it is not given, as a share of lr
   double momentum = 0;
   bool enable_alg_ext = false;             ///< the reference's V2: searched initial scales, outliers of the error left out at few bits; block loop only
   bool enable_adam = false;                ///< steps of Adam instead of signs of gradients; block loop only
@@ -40,8 +39,8 @@ struct signround_options {
   ar::clamp_gradient clamp = ar::clamp_gradient::strict;
   ar::scale_gradient scale_gradient = ar::scale_gradient::reference;
   linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
-  std::int64_t descent_sweeps = 6;         ///< of coordinate descent behind the iterations of a layer (gram, and `down` of hybrid)
-  std::size_t kept_bytes = std::size_t{32} << 20;  ///< memory for rows that are needed twice, by gram and hybrid; only their time depends on it
+  std::int64_t descent_sweeps = 8;         ///< of coordinate descent behind the iterations of a layer (gram, hybrid)
+  std::size_t kept_bytes = std::size_t{16} << 20;  ///< memory for rows that are needed twice, by gram and hybrid; only their time depends on it
   bool bf16_activations = false;           ///< keep the calibration set's activations in bfloat16: half the memory
 };
 
