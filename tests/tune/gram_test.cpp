@@ -455,8 +455,6 @@ TEST_P(GramModel, StopsWhenAnEventSaysSo) {
 
 INSTANTIATE_TEST_SUITE_P(By, GramModel, testing::Values(&tune::run_gram, &tune::run_hybrid), [](const auto& test) { return test.index == 0 ? "Gram" : "Hybrid"; });
 
-// ---- the hybrid ----
-
 std::map<std::string, tune::quantized_layer> layers_of(tuner how, const model::weight_source& model, const tune::layer_choices& choices, tune::signround_options options) {
   std::map<std::string, tune::quantized_layer> layers;
   tune::tuning_events events;
@@ -467,6 +465,38 @@ std::map<std::string, tune::quantized_layer> layers_of(tuner how, const model::w
   EXPECT_TRUE(how(model, calibration(), choices, options, events).has_value());
   return layers;
 }
+
+// ---- K types ----
+
+TEST(Gram, KTypesBeginWithSearchedScalesAndKeepThem) {
+  const random_model model;
+  for (const std::string_view name : {"GGUF:Q2_K_S", "GGUF:Q6_K"}) {
+    const auto preset = std::ranges::find(ar::presets, name, &ar::preset::name);
+    ASSERT_NE(preset, std::ranges::end(ar::presets)) << name;
+    const tune::layer_choices all = all_layers(model.spec(), {preset->fields});
+    tune::signround_options fewer = quick(20), more = fewer;
+    fewer.descent_sweeps = 1;
+    const auto one = layers_of(&tune::run_gram, model, all, fewer), eight = layers_of(&tune::run_gram, model, all, more);
+    const std::string q = model.spec().linear_name(0, model.spec().q);
+    EXPECT_EQ(one.at(q).scale, eight.at(q).scale) << name;  // sweeps leave scales alone
+    EXPECT_NE(one.at(q).code, eight.at(q).code) << name;
+    for (const auto& [layer, l] : eight) {
+      const std::size_t size = static_cast<std::size_t>(preset->fields.group_size), block = 256 / size;
+      ASSERT_EQ(l.d_scale.size() * block, l.scale.size()) << name;
+      const float zero = l.wmin.empty() ? static_cast<float>(1 << (preset->fields.bits - 1)) : 0.0f;
+      for (std::size_t i = 0; i < l.weight.size(); ++i) {
+        const float minimum = l.wmin.empty() ? 0.0f : l.wmin[i / size];
+        ASSERT_EQ(l.weight[i], l.scale[i / size] * (static_cast<float>(l.code[i]) - zero) - minimum) << name << layer << i;
+      }
+      for (std::size_t g = 0; g < l.scale.size(); ++g) {
+        const float steps = l.d_scale[g / block] == 0.0f ? 0.0f : l.scale[g] / l.d_scale[g / block];
+        ASSERT_NEAR(steps, std::round(steps), 1e-3f) << name << layer << g;
+      }
+    }
+  }
+}
+
+// ---- the hybrid ----
 
 TEST(Hybrid, GoesOnFromWhatGramFound) {
   // One iteration makes no step: weights that were moved to their numbers are rounded to them.

@@ -18,6 +18,7 @@
 #include "model/kernels.hpp"
 #include "tune/block_loop.hpp"
 #include "tune/gram_rows.hpp"
+#include "tune/initial_scales.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/stopwatch.hpp"
 #include "tune/tuned_layer.hpp"
@@ -627,9 +628,20 @@ class gram_tuner {
     of.finish(inputs || bf16_ ? nullptr : &floats_.linears[static_cast<std::size_t>(*stage.begin())]);
     std::size_t rows = 0;
     std::vector<std::pair<std::size_t, std::size_t>> pieces;  // layer, first row
+    std::vector<initial_values> initial(layers_.size());
     for (const int i : stage) {
       const auto at = static_cast<std::size_t>(i);
       if (layers_[at].choice == nullptr) continue;
+      if (layers_[at].grid.superblock_groups > 1 && o_.descent_sweeps > 0) {
+        // Scales that are themselves quantized do not move in sweeps, and at few bits the ranges of rounding are far from the best.
+        std::vector<float> importance(layers_[at].cols);
+        for (std::size_t c = 0; c < importance.size(); ++c) importance[c] = of.gram()[c * importance.size() + c];
+        auto found = search_initial(layers_[at], floats_.linears[at].data(), importance, false);
+        if (!found) return forward_error(found);
+        initial[at] = std::move(*found);
+        outputs_[at].d_scale = initial[at].d_scale;
+        outputs_[at].d_wmin = initial[at].d_minimum;
+      }
       for (std::size_t r = 0; r < layers_[at].rows; r += gram_rows::piece) pieces.emplace_back(at, r);
       rows += layers_[at].rows;
     }
@@ -655,6 +667,8 @@ class gram_tuner {
       job.group_size = l.group_size;
       job.grid = l.grid;
       job.start = l.choice->start;
+      if (!initial[at].scale.empty()) job.init_scale = initial[at].scale.data();
+      if (!initial[at].minimum.empty()) job.init_minimum = initial[at].minimum.data();
       job.gram = &prepared_gram_;
       job.gram_matrix = damped_.data();
       job.bf16 = bf16_;

@@ -51,7 +51,8 @@ double gram_rows::loss(const gram_layer& layer, std::size_t n, const float* w, c
 ar::tune_layer gram_rows::row(const gram_layer& layer, const float* weight, std::size_t r, std::size_t set) const {
   const parameters& p = sets_[set];
   const std::size_t cols = layer.cols, at = r * cols, g = r * ar::ceil_div(cols, layer.group_size);
-  return {1, cols, layer.group_size, weight, wmin_.data() + g, wmax_.data() + g, p.v.data() + at, p.min_scale.data() + g, p.max_scale.data() + g, nullptr};
+  return {1, cols, layer.group_size, weight, wmin_.data() + g, wmax_.data() + g, p.v.data() + at, p.min_scale.data() + g, p.max_scale.data() + g,
+          layer.init_scale == nullptr ? nullptr : layer.init_scale + g, layer.init_minimum == nullptr ? nullptr : layer.init_minimum + g};
 }
 
 /// low_ and high_: the ends of each group's grid with the parameters of the best iterate, which are what far greater weights are rounded to.
@@ -133,6 +134,8 @@ gram_loss gram_rows::run(const gram_layer& asked, std::size_t first, std::size_t
   gram_layer layer = asked;
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size), size = n * cols;
   const float* const w = layer.weight + first * cols;
+  if (layer.init_scale != nullptr) layer.init_scale += first * groups;
+  if (layer.init_minimum != nullptr) layer.init_minimum += first * groups;
   const ar::tune_kernels& k = tune_kernels();
   for (parameters& p : sets_) {
     p.v.assign(size, 0.0f);

@@ -37,6 +37,8 @@ struct gram_layer {
   std::size_t rows = 0, cols = 0, group_size = 0;
   ar::tune_grid grid;
   range_start start = {};
+  const float* init_scale = nullptr;          ///< fixed grids: [rows x groups], tune_layer::init_scale and init_minimum
+  const float* init_minimum = nullptr;
   const linalg::prepared* gram = nullptr;     ///< H as the right operand, in the element type `bf16` says
   const float* gram_matrix = nullptr;         ///< H in float, maybe damped; only sweeps read it
   bool bf16 = false;
