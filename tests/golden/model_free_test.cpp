@@ -108,7 +108,9 @@ void compare(const ordered_json& c, const fs::path& ours) {
       ASSERT_TRUE(got.contains(tensor_name)) << tensor_name;
       const bool expert = tensor_name.find(".experts.") != std::string::npos, packed = tensor_name.ends_with(".qweight");
       if (expert || !(packed || tensor_name.ends_with(".qzeros") || tensor_name.ends_with(".scales"))) expect_equal(tensor_name, t, got.at(tensor_name), false);
-      else if (packed) EXPECT_EQ(got.at(tensor_name).shape[0], 2 * t.shape[0]) << tensor_name << " has 8 bits";
+      else if (packed) {
+        EXPECT_EQ(got.at(tensor_name).shape[0], 2 * t.shape[0]) << tensor_name << " has 8 bits";
+      }
     }
     return;
   }

@@ -35,7 +35,7 @@ struct run_options {
   tuning how_tuned = tuning::automatic;
   std::int64_t dynamic_max_gap = -1;
   std::int64_t descent_sweeps = 8;
-  std::optional<ar::clamp_gradient> clamp;           ///< empty: closed for tuning by gram, else strict
+  std::optional<ar::clamp_gradient> clamp;           ///< empty: strict for tuning by block, else closed
   std::optional<ar::scale_gradient> scale_gradient;  ///< empty: reference for tuning by block, else f32
   std::optional<transform::rotation_options> rotation;  ///< before anything is quantized
   bool rotation_matrices = false;                    ///< random ones in full, as auto-round stores them

@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "ar/tune.hpp"
@@ -161,8 +162,15 @@ ar::tune_family fixed(ar::tune_family f) {
   }
 }
 
-std::int64_t valid_tokens(const text::calibration_set& set) {
-  return std::ranges::count_if(set.valid, [](auto v) { return v != 0; });
+template <class Flags>
+std::int64_t valid_tokens(const Flags& flags) {
+  return std::ranges::count_if(flags, [](auto v) { return v != 0; });
+}
+
+std::int64_t widest_input(const model::model_spec& spec) {
+  std::int64_t widest = 1;
+  for (const model::linear_desc& d : spec.linears) widest = std::max(widest, d.in_features);
+  return widest;
 }
 
 class gram_tuner {
@@ -187,7 +195,7 @@ class gram_tuner {
         e_(step_ * sample_size()),
         kept_(options.kept_bytes),
         loop_options_(finishing(options)),
-        tokens_(std::max<std::int64_t>(1, valid_tokens(calibration))),
+        tokens_(std::max<std::int64_t>(1, valid_tokens(calibration.valid))),
         used_pieces_(used_pieces()),
         used_tokens_(used_tokens()) {}
 
@@ -392,16 +400,13 @@ class gram_tuner {
   /// How many pieces the statistics are made of.
   std::size_t used_pieces() const {
     const auto tokens = static_cast<std::size_t>(tokens_);
-    std::size_t widest = 1;
-    for (const model::linear_desc& d : spec_.linears) widest = std::max(widest, static_cast<std::size_t>(d.in_features));
-    return std::clamp<std::size_t>((tokens_per_input * widest * pieces() + tokens - 1) / tokens, 1, pieces());
+    return std::clamp<std::size_t>(ar::ceil_div(tokens_per_input * static_cast<std::size_t>(widest_input(spec_)) * pieces(), tokens), 1, pieces());
   }
   /// How many of those are among the first `piece` pieces: they are evenly spread.
   std::size_t used_before(std::size_t piece) const { return piece * used_pieces_ / pieces(); }
   bool used(std::size_t first_sample) const { return used_before(first_sample / step_ + 1) > used_before(first_sample / step_); }
   std::int64_t valid_tokens_of(std::size_t first_sample, std::size_t tokens) const {
-    const auto from = set_.valid.begin() + static_cast<std::ptrdiff_t>(first_sample * seqlen_);
-    return std::count_if(from, from + static_cast<std::ptrdiff_t>(tokens), [](auto v) { return v != 0; });
+    return valid_tokens(std::span(set_.valid).subspan(first_sample * seqlen_, tokens));
   }
   /// Valid tokens of the pieces that are used, at least 1.
   std::int64_t used_tokens() const {
@@ -648,7 +653,7 @@ class gram_tuner {
     const std::size_t cols = layers_[pieces.front().first].cols;
     const linalg::operand gram = gram_operand_.set(of.gram().data(), cols, cols, bf16_);
     prepared_gram_.set(false, gram, gram_rows::piece, rows);
-    if (o_.descent_sweeps > 0) damp(of.gram(), cols, static_cast<float>(used_tokens_));
+    if (o_.descent_sweeps > 0) damp(of.gram(), cols);
 
     std::vector<gram_loss> losses(pieces.size());
     std::atomic<bool> stop{false};
@@ -716,12 +721,12 @@ class gram_tuner {
   /// (tiny-stories: without it some weights of `down` went 0.9 of their size away; KL is the same for up to ten times as much). KL with the former, three
   /// times it, and none: two blocks of SmolLM2-135M, W2 in groups of 64, 3 tokens for each input of the widest layer 0.179, 0.188, 0.222; tiny-stories
   /// W4A16, 256 tokens (less than 1) 1.1e-4, 1.3e-4, 2.3e-4, 2,048 tokens 6.3e-5, 5.5e-5, 6.3e-5.
-  void damp(const std::vector<float>& gram, std::size_t cols, float tokens) {
+  void damp(const std::vector<float>& gram, std::size_t cols) {
     damped_ = gram;
     double sum = 0;
     for (std::size_t i = 0; i < cols; ++i) sum += static_cast<double>(gram[i * cols + i]);
     const auto share = static_cast<float>(0.01 * sum / static_cast<double>(cols));
-    for (std::size_t i = 0; i < cols; ++i) damped_[i * cols + i] = damped_[i * cols + i] * (1.0f + static_cast<float>(cols) / tokens) + share;
+    for (std::size_t i = 0; i < cols; ++i) damped_[i * cols + i] = damped_[i * cols + i] * (1.0f + static_cast<float>(cols) / static_cast<float>(used_tokens_)) + share;
   }
 
   std::int64_t block_rows() const {
@@ -772,9 +777,7 @@ class gram_tuner {
 
 bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters, int bits) {
   if (bits > 2) return true;
-  std::int64_t widest = 1;
-  for (const model::linear_desc& d : spec.linears) widest = std::max(widest, d.in_features);
-  return iters < 50 || valid_tokens(calibration) < 32 * widest;
+  return iters < 50 || valid_tokens(calibration.valid) < 32 * widest_input(spec);
 }
 
 namespace {
