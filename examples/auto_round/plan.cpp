@@ -317,6 +317,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   if (auto r = check_experts(*base.spec, base.layers); !r) return forward_error(r);
   base.format = lead;
   if (auto r = leader.decide(base); !r) return forward_error(r);
+  apply_layer_schemes(wanted, base.layers);  // of layers that only this format quantizes
   const std::string obstacle = obstacle_to_model_free(wanted, plan.scheme, base.layers);
   if (wanted.way == route::model_free && !obstacle.empty()) {
     return fail(error_kind::unsupported, "--model_free does not apply here: " + obstacle);

@@ -2,6 +2,9 @@
 // AutoScheme through the program: mixed checkpoints that verify, bits that are really written, scores kept for the next target, data for others.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -175,6 +178,150 @@ TEST_F(AutoScheme, GgufTypesAreMixedWithTheirFallbacksCounted) {
   }
   EXPECT_NEAR(bits / weights, json["autoscheme"]["avg_bits"].get<double>(), 1e-9);
 }
+
+/// Everything that a gguf file quantizes is paid from one budget: the average is that of the file.
+TEST_F(AutoScheme, GgufHeadAndEmbeddingAreInTheBudget) {
+  for (const bool tied : {false, true}) {
+    fs::remove_all(model_);
+    tiny_model(1, tied, false, 256, 256).write(model_);
+    const ordered_json json = chosen(choose("GGUF:Q2_K_S,GGUF:Q4_K_S,GGUF:Q6_K", "4.6", {"--format", "gguf:q2_k_s", "--bits_accounting", "exact"}));
+    const double average = json["autoscheme"]["avg_bits"];
+    EXPECT_LE(average, 4.6);
+    EXPECT_GT(average, 4.2);
+    EXPECT_NEAR(json["formats"][0]["bits_per_quantized_weight"].get<double>(), average, 1e-9);
+    std::map<std::string, std::string> s = schemes_of(json);
+    EXPECT_EQ(s.count("lm_head"), tied ? 0u : 1u);
+    if (!tied) {
+      EXPECT_EQ(s["lm_head"], "GGUF:Q6_K");  // 6 bits or more, where there are
+    }
+    // An embedding that is the head, too, takes the option of least loss with at most 6 bits, else what its codes' share of the target is.
+    EXPECT_EQ(s["model.embed_tokens"], tied ? "GGUF:Q6_K" : "GGUF:Q4_K_S");
+    EXPECT_EQ(s.size(), tied ? 15u : 16u);
+    for (const ordered_json& l : json["autoscheme"]["layers"]) {
+      const bool embedding = l["name"] == "model.embed_tokens";
+      EXPECT_EQ(l["scores"][0] == 0.0, embedding) << l["name"];
+    }
+  }
+  // Rows of 64: an embedding falls back like any layer, for the original's rules, too.
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--compat"}}) {
+    fs::remove_all(model_);
+    tiny_model().write(model_);
+    std::vector<std::string> a = {"--format", "gguf:q2_k_s"};
+    a.insert(a.end(), more.begin(), more.end());
+    for (const ordered_json& l : chosen(choose("GGUF:Q2_K_S,GGUF:Q4_K_S,GGUF:Q6_K", "5.9", a))["autoscheme"]["layers"]) EXPECT_FALSE(l["scheme"].is_null()) << l["name"];
+  }
+}
+
+TEST_F(AutoScheme, AHeadThatIsQuantizedIsACandidate) {
+  EXPECT_FALSE(schemes_of(chosen(choose(integers, "5.0"))).contains("lm_head"));
+  const ordered_json wanted = chosen(choose(integers, "5.0", {"--quant_lm_head", "--bits_accounting", "exact"}));
+  EXPECT_EQ(schemes_of(wanted)["lm_head"], "W8A16G32");
+  EXPECT_NEAR(wanted["formats"][0]["bits_per_quantized_weight"].get<double>(), wanted["autoscheme"]["avg_bits"].get<double>(), 1e-9);
+  EXPECT_GT(wanted["autoscheme"]["layers"].back()["scores"][0], 0.0);
+  // What the user says of it is counted, but not chosen.
+  const ordered_json fixed = chosen(choose(integers, "5.0", {"--layer_config", "{lm_head:{bits:4,group_size:32}}", "--bits_accounting", "exact"}));
+  const ordered_json& head = fixed["autoscheme"]["layers"].back();
+  EXPECT_EQ(head["name"], "lm_head");
+  EXPECT_TRUE(head["scheme"].is_null());
+  EXPECT_EQ(head["stored_bits"], 4);
+  EXPECT_NEAR(fixed["formats"][0]["bits_per_quantized_weight"].get<double>(), fixed["autoscheme"]["avg_bits"].get<double>(), 1e-9);
+}
+
+/// The scores of an option in all layers, by its number.
+std::vector<double> scores_of(const ordered_json& result, std::size_t option) {
+  std::vector<double> all;
+  for (const ordered_json& l : result["autoscheme"]["layers"])
+    if (l.contains("scores")) all.push_back(l["scores"][option]);
+  return all;
+}
+
+TEST_F(AutoScheme, KTypesAreScoredWithTheImportanceThatTheyAreWrittenWith) {
+  fs::remove_all(model_);
+  tiny_model(1, false, false, 256, 256).write(model_);
+  const std::string cache = dir_ / "cache", matrix = dir_ / "importance.gguf";
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> a = choose("GGUF:Q2_K_S,GGUF:Q4_K_S", "4", {"--format", "gguf:q2_k_s", "--score_cache", cache, "--nsamples", "8", "--seqlen", "32"});
+    a.erase(std::find(a.begin(), a.end(), "--disable_opt_rtn"));
+    a.insert(a.end(), more.begin(), more.end());
+    return chosen(a);
+  };
+  const ordered_json plain = with({"--disable_opt_rtn"}), text = with({"--save_imatrix", matrix});
+  EXPECT_EQ(plain["autoscheme"]["importance"], "none");
+  EXPECT_EQ(text["autoscheme"]["importance"], "text");
+  EXPECT_EQ(text["autoscheme"]["options_from_cache"], 0);  // scores without importance are others
+  const std::vector<double> a = scores_of(plain, 0), b = scores_of(text, 0);
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i + 2 < a.size(); ++i) EXPECT_NE(a[i], b[i]) << i;
+  EXPECT_EQ(a[a.size() - 2], b[b.size() - 2]);  // of the head nobody knows an importance
+  EXPECT_EQ(with({})["autoscheme"]["options_from_cache"], 2);
+  EXPECT_EQ(with({"--nsamples", "4"})["autoscheme"]["options_from_cache"], 0);  // another importance
+
+  // The same matrix from a file weights alike; its numbers are means over tokens, which moves the search by nothing but rounding.
+  const ordered_json file = with({"--imatrix", matrix});
+  EXPECT_EQ(file["autoscheme"]["importance"], "file");
+  const std::vector<double> c = scores_of(file, 0);
+  for (std::size_t i = 0; i < b.size(); ++i) EXPECT_NEAR(c[i], b[i], 1e-3 * b[i]) << i;
+
+  // Tuning begins with searched scales; the original weights whatever it does with the K types.
+  EXPECT_EQ(with({"--iters", "1", "--batch_size", "2"})["autoscheme"]["importance"], "text");
+  EXPECT_EQ(with({"--disable_opt_rtn", "--compat"})["autoscheme"]["importance"], "text");
+}
+
+/// Folders of tests/data have no tokenizer; words with numbers are enough.
+void write_word_tokenizer(const fs::path& folder, int words) {
+  ordered_json vocab = {{"[UNK]", 0}};
+  for (int i = 1; i < words; ++i) vocab["word" + std::to_string(i)] = i;
+  const ordered_json tokenizer = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", ordered_json::array()}, {"normalizer", nullptr},
+                                  {"pre_tokenizer", {{"type", "WhitespaceSplit"}}}, {"post_processor", nullptr}, {"decoder", nullptr},
+                                  {"model", {{"type", "WordLevel"}, {"vocab", vocab}, {"unk_token", "[UNK]"}}}};
+  tiny_model::put(folder / "tokenizer.json", tokenizer.dump());
+  tiny_model::put(folder / "tokenizer_config.json", "{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}");
+}
+
+class AutoSchemeOfMixtures : public AutoScheme, public testing::WithParamInterface<std::string> {};
+
+TEST_P(AutoSchemeOfMixtures, ExpertsOfALayerGetOneSchemeAndRoutersNone) {
+  fs::remove_all(model_);
+  fs::copy(fs::path(AR_TEST_DATA) / "architectures" / GetParam(), model_);
+  fs::remove(fs::path(model_) / "expected.safetensors");
+  write_word_tokenizer(model_, 64);
+  std::set<std::string> all;
+  for (const std::string target : {"4.5", "5.5", "7"}) {
+    std::vector<std::string> a = choose("W2A16,W4A16,W8A16", target, {"--group_size", "32"});
+    const outcome o = run(a);
+    ASSERT_EQ(o.status, 0) << o.err;
+    EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0);
+    EXPECT_EQ(o.err.find("experts of"), std::string::npos) << o.err;  // no warning of experts that differ
+    const ordered_json json = golden::parse_json(o.out);
+    EXPECT_LE(json["autoscheme"]["avg_bits"], std::stod(target));
+    std::map<std::string, std::set<std::string>> of_experts;
+    for (const auto& [name, scheme] : schemes_of(json)) {
+      all.insert(scheme);
+      EXPECT_FALSE(name.ends_with(".gate")) << name;
+      const std::size_t at = name.find(".experts.");
+      if (at != std::string::npos) of_experts[name.substr(0, at)].insert(scheme);
+    }
+    EXPECT_FALSE(of_experts.empty());
+    for (const auto& [block, schemes] : of_experts) EXPECT_EQ(schemes.size(), 1u) << block;
+    // Routers are what they were.
+    const std::string before = golden::read_bytes(fs::path(model_) / "model.safetensors"), after = golden::read_bytes(fs::path(out_) / "model.safetensors");
+    const auto tensor = [](const std::string& bytes, const std::string& name) {
+      std::uint64_t header = 0;
+      std::memcpy(&header, bytes.data(), 8);
+      const ordered_json t = golden::parse_json(bytes.substr(8, header)).value(name, ordered_json());
+      if (t.is_null()) return std::string();
+      const std::size_t first = t["data_offsets"][0], last = t["data_offsets"][1];
+      return bytes.substr(8 + header + first, last - first);
+    };
+    const std::string router = GetParam() == "mixtral" ? "model.layers.1.block_sparse_moe.gate.weight" : "model.layers.1.mlp.gate.weight";
+    EXPECT_FALSE(tensor(before, router).empty());
+    EXPECT_EQ(tensor(before, router), tensor(after, router));
+    fs::remove_all(out_);
+  }
+  EXPECT_GE(all.size(), 3u);  // the targets did choose
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, AutoSchemeOfMixtures, testing::Values("qwen3_moe", "mixtral"), [](const auto& p) { return p.param; });
 
 TEST_F(AutoScheme, FakeTakesEveryMix) {
   const ordered_json json = chosen(choose("MXFP4,MXFP8,W4A16G32", "6.0", {"--format", "fake"}));

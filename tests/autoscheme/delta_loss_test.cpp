@@ -1,4 +1,4 @@
-// links: ar_autoscheme OpenMP::OpenMP_CXX
+// links: ar_autoscheme ar_tune OpenMP::OpenMP_CXX
 // Scores of one pass over the float model for all options, and what they have to do with those at the quantized points.
 #include "autoscheme/delta_loss.hpp"
 
@@ -10,6 +10,7 @@
 #include "model/head.hpp"
 #include "support/random_model.hpp"
 #include "support/scored_layers.hpp"
+#include "tune/quantizer.hpp"
 
 namespace {
 
@@ -62,14 +63,14 @@ TEST(DeltaLoss, OnePassScoresAllOptionsAsIfEachWereAlone) {
   }
 }
 
-TEST(DeltaLoss, AScoreIsGradientTimesDifference) {
-  // By hand, for `down` of the last block: everything behind it is final norm and head.
-  const tied_model m;
-  const std::vector<layer> layers = m.layers();
+struct last_gradient {
+  std::vector<float> g;
+  double loss = 0;
+};
+
+/// dL/dW of `down` of the last block, all samples as one batch: everything behind it is final norm and head.
+last_gradient gradient_of_last_down(const tied_model& m) {
   text::calibration_set set = support::calibration();
-  const std::vector<std::vector<ar::scheme_fields>> table = {std::vector<ar::scheme_fields>(layers.size(), preset("W4A16G64"))};
-  auto got = delta_loss(m, set, layers, table, {});  // no batch_rows: one batch
-  ASSERT_TRUE(got);
   auto x = model::embed(m, set.ids);
   model::block_runner runner(m.spec(), linalg::precision::f32);
   const auto first = model::read_block(m, 0), last = model::read_block(m, 1);
@@ -77,16 +78,71 @@ TEST(DeltaLoss, AScoreIsGradientTimesDifference) {
   const std::vector<float> input = *x;
   runner.forward_train(*last, input.data(), 6, 8, x->data());
   const auto head = model::read_head(m);
-  std::vector<float> d(x->size()), g(256 * 256);
-  const double loss = model::causal_loss(*head, x->data(), set.ids, set.valid, 8, d.data());
-  EXPECT_EQ(got->losses[0][0], loss);
+  std::vector<float> d(x->size());
+  last_gradient out{std::vector<float>(256 * 256)};
+  out.loss = model::causal_loss(*head, x->data(), set.ids, set.valid, 8, d.data());
   std::vector<float*> wanted(7, nullptr);
-  wanted[6] = g.data();
+  wanted[6] = out.g.data();
   runner.backward(*last, d.data(), wanted, false);
-  const auto rounded = fake_quantize_weight(last->linears[6].data(), "down", preset("W4A16G64"), 256, 256);
+  return out;
+}
+
+double by_hand(const last_gradient& of, const std::vector<float>& weight, const std::vector<float>& rounded) {
   double sum = 0;
-  for (std::size_t i = 0; i < g.size(); ++i) sum += std::abs(static_cast<double>(g[i]) * (static_cast<double>(last->linears[6][i]) - static_cast<double>((*rounded)[i])));
+  for (std::size_t i = 0; i < of.g.size(); ++i) sum += std::abs(static_cast<double>(of.g[i]) * (static_cast<double>(weight[i]) - static_cast<double>(rounded[i])));
+  return sum;
+}
+
+TEST(DeltaLoss, AScoreIsGradientTimesDifference) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<std::vector<ar::scheme_fields>> table = {std::vector<ar::scheme_fields>(layers.size(), preset("W4A16G64"))};
+  auto got = delta_loss(m, support::calibration(), layers, table, {});  // no batch_rows: one batch
+  ASSERT_TRUE(got);
+  const last_gradient expected = gradient_of_last_down(m);
+  EXPECT_EQ(got->losses[0][0], expected.loss);
+  const auto weight = model::read_tensor(m, "layers.1.down.weight", {256, 256});
+  const auto rounded = fake_quantize_weight(weight->data(), "down", preset("W4A16G64"), 256, 256);
+  const double sum = by_hand(expected, *weight, *rounded);
   EXPECT_NEAR(got->scores[0][13], sum, 1e-5 * sum);
+}
+
+TEST(DeltaLoss, SearchedSchemesAreScoredAsTheyAreWritten) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  const std::vector<ar::scheme_fields> schemes = {preset("GGUF:Q2_K_S"), preset("W2A16G64"), preset("W8A16G64")};
+  tune::importance_matrix importance;
+  for (const layer& l : layers) {
+    if (l.name == "layers.1.up") continue;  // an expert that no token chose has none, either
+    tune::column_importance& c = importance[l.name];
+    c.sequences = c.tokens = 1;
+    for (std::uint64_t i = 0; i < l.cols; ++i) c.sum.push_back(i % 16 == 0 ? 40.0f : 0.1f);
+  }
+  importance["layers.1.gate"].tokens = 0;
+  score_options options{.searched = [](const ar::scheme_fields& s) { return s.bits < 8; }, .importance = &importance};
+  const score_table plain = scores(m, layers, schemes, {}), searched = scores(m, layers, schemes, options);
+  options.importance = nullptr;
+  const score_table alike = scores(m, layers, schemes, options);
+  EXPECT_EQ(searched.scores[2], plain.scores[2]);  // not searched
+  EXPECT_EQ(alike.scores[0], plain.scores[0]);     // K types search always; what is added is the importance
+  EXPECT_NE(alike.scores[1], plain.scores[1]);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const bool unseen = layers[l].name == "layers.1.up" || layers[l].name == "layers.1.gate";
+    EXPECT_EQ(searched.scores[0][l] == alike.scores[0][l], unseen) << layers[l].name;
+    EXPECT_EQ(searched.scores[1][l] == alike.scores[1][l], unseen) << layers[l].name;
+  }
+
+  // `down` of the last block by hand, with the values that a run with this importance writes.
+  const auto weight = model::read_tensor(m, "layers.1.down.weight", {256, 256});
+  const std::vector<float> columns = tune::importance_of(importance, "layers.1.down");
+  const auto written = tune::quantize_layer(weight->data(), "layers.1.down", schemes[0], 256, 256, {.scale_type = ar::real::f32, .search = true, .importance = columns});
+  ASSERT_TRUE(written);
+  const std::vector<std::vector<ar::scheme_fields>> table = {std::vector<ar::scheme_fields>(layers.size(), schemes[0])};
+  options.importance = &importance;
+  const auto got = delta_loss(m, support::calibration(), layers, table, options);
+  ASSERT_TRUE(got);
+  const double sum = by_hand(gradient_of_last_down(m), *weight, written->weight);
+  EXPECT_NEAR(got->scores[0].back(), sum, 1e-5 * sum);
 }
 
 TEST(DeltaLoss, BothPointsAgreeWhereRoundingIsFine) {

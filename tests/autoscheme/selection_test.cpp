@@ -65,6 +65,8 @@ TEST(Fitting, EachTypeFallsBackToWhatTheShapeTakes) {
   EXPECT_EQ(name_of("NVFP4", 60, 80), "_04");
   EXPECT_EQ(name_of("NVFP4", 60, 88), "BF16");
   EXPECT_EQ(name_of("MXFP4", 60, 80), "BF16");
+  const option k = named("GGUF:Q4_K_S");
+  EXPECT_FALSE(fitting({"embedding", 512, 64, true}, k.scheme, true).super_bits);
 }
 
 request gguf_mix(std::uint64_t cols) {

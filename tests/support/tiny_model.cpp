@@ -8,7 +8,8 @@
 
 namespace support {
 
-tiny_model::tiny_model(std::uint64_t seed, bool tie, bool with_bias) : tied(tie), bias(with_bias), state_(seed * 0x9E3779B97F4A7C15u + 1) {
+tiny_model::tiny_model(std::uint64_t seed, bool tie, bool with_bias, std::int64_t width, std::int64_t mlp_width)
+    : hidden(width), intermediate(mlp_width), tied(tie), bias(with_bias), state_(seed * 0x9E3779B97F4A7C15u + 1) {
   const std::int64_t head_dim = hidden / heads;
   config = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}, {"hidden_size", hidden}, {"intermediate_size", intermediate},
             {"num_hidden_layers", layers}, {"num_attention_heads", heads}, {"num_key_value_heads", kv_heads}, {"head_dim", head_dim}, {"vocab_size", vocab},

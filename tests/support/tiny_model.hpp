@@ -23,7 +23,7 @@ struct tiny_model {
   std::map<std::string, tiny_tensor> tensors;
   nlohmann::ordered_json config, tokenizer, tokenizer_config;
 
-  explicit tiny_model(std::uint64_t seed = 1, bool tie = false, bool with_bias = false);
+  explicit tiny_model(std::uint64_t seed = 1, bool tie = false, bool with_bias = false, std::int64_t width = 64, std::int64_t mlp_width = 96);
 
   void add(const std::string& name, std::int64_t rows, std::int64_t cols);
   void add_norm(const std::string& name);

@@ -67,7 +67,7 @@ std::uint64_t bits_of(const layer& l, const ar::scheme_fields& s, bool gguf, con
 
 ar::scheme_fields fitting(const layer& l, const ar::scheme_fields& s, bool gguf) {
   const ar::scheme_fields whole = *ar::find_preset("BF16");
-  if (s.bits >= whole_bits || l.embedding) return s;
+  if (s.bits >= whole_bits) return s;
   if (s.super_bits) {
     if (l.cols % 256 == 0) return s;
     if (l.cols % 32 != 0) return whole;

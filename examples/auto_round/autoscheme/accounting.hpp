@@ -39,7 +39,7 @@ struct accounting {
 std::uint64_t bits_of(const layer& l, const ar::scheme_fields& scheme, bool gguf, const accounting& how);
 
 /// The scheme that the layer gets when it asks for `scheme`: K types need rows of whole super-blocks and fall back to a type with blocks of 32, or to 16
-/// bits, as in auto-round (embeddings are left alone there); MX and NVFP4 need whole groups and integers that are packed need rows and columns that
+/// bits, as in auto-round (which leaves embeddings alone); MX and NVFP4 need whole groups and integers that are packed need rows and columns that
 /// are multiples of 32, or the layer stays in 16 bits.
 ar::scheme_fields fitting(const layer& l, const ar::scheme_fields& scheme, bool gguf);
 

@@ -10,6 +10,7 @@
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "model/linalg.hpp"
+#include "tune/quantizer.hpp"
 
 namespace auto_round::autoscheme {
 namespace {
@@ -96,8 +97,13 @@ class scoring {
     return quantized(option, l) && quantizes_activations(schemes_[option][l]) ? &schemes_[option][l] : nullptr;
   }
   result<std::vector<float>> round(std::size_t option, std::size_t l, const std::vector<float>& weight) const {
-    return fake_quantize_weight(weight.data(), layers_[l].name, schemes_[option][l], static_cast<std::size_t>(layers_[l].rows),
-                                static_cast<std::size_t>(layers_[l].cols));
+    const ar::scheme_fields& scheme = schemes_[option][l];
+    const auto rows = static_cast<std::size_t>(layers_[l].rows), cols = static_cast<std::size_t>(layers_[l].cols);
+    if (!options_.searched || !options_.searched(scheme)) return fake_quantize_weight(weight.data(), layers_[l].name, scheme, rows, cols);
+    const std::vector<float> importance = options_.importance == nullptr ? std::vector<float>() : tune::importance_of(*options_.importance, layers_[l].name);
+    auto searched = tune::quantize_layer(weight.data(), layers_[l].name, scheme, rows, cols, {.scale_type = options_.scale_type, .search = true, .importance = importance});
+    if (!searched) return forward_error(searched);
+    return std::move(searched->weight);
   }
 
   result<void> step() {

@@ -10,6 +10,7 @@
 #include "error.hpp"
 #include "model/decoder.hpp"
 #include "text/calibration.hpp"
+#include "tune/importance.hpp"
 
 namespace auto_round::autoscheme {
 
@@ -19,6 +20,11 @@ struct score_options {
   bool gradient_at_quantized = false;
   /// Adds what rounding a layer's input costs, for options that quantize activations. auto-round 0.16.1 means to, but never does.
   bool activations = true;
+  /// How the run will search (OPT-RTN, scales that tuning begins with): schemes for which `searched` is true are scored with the values that this search
+  /// gives, others as the tuner sees weights before its first step. Empty: no scheme is searched.
+  std::function<bool(const ar::scheme_fields&)> searched = {};
+  ar::real scale_type = ar::real::f16;                   ///< of scales that are searched, as they are stored
+  const tune::importance_matrix* importance = nullptr;   ///< what searches are weighted with; layers that are missing, or that no token reached, have none
 };
 
 struct score_table {

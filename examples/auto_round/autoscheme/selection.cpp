@@ -53,8 +53,8 @@ result<selector> selector::make(request what) {
 ar::scheme_fields selector::scheme_of(std::size_t l, std::size_t o) const {
   if (o == what_.options.size()) return *what_.layers[l].fixed;
   const option& chosen = what_.options[o];
-  // auto-round knows only the fallback of the K types here; what else does not fit is a fixed layer there.
-  if (what_.reference && !chosen.scheme.super_bits) return chosen.scheme;
+  // auto-round knows only the fallback of the K types here, and not for embeddings; what else does not fit is a fixed layer there.
+  if (what_.reference && (!chosen.scheme.super_bits || what_.layers[l].embedding)) return chosen.scheme;
   return fitting(what_.layers[l], chosen.scheme, chosen.gguf);
 }
 

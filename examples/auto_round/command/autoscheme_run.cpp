@@ -42,8 +42,8 @@ bool is_gguf(const std::string& format) { return format.starts_with("gguf:"); }
 class choosing {
  public:
   choosing(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source, const model::weight_source& weights,
-           const text::calibration_options& text, std::int64_t seed, bool compat, report::progress& bar)
-      : o_(options), request_(request), source_(source), weights_(weights), text_(text), seed_(seed), compat_(compat), bar_(bar), cache_(options.cache) {}
+           const text::calibration_options& text, const scored_search& search, std::int64_t seed, bool compat, report::progress& bar)
+      : o_(options), request_(request), source_(source), weights_(weights), text_(text), search_(search), seed_(seed), compat_(compat), bar_(bar), cache_(options.cache) {}
 
   result<autoscheme_result> run() {
     if (auto r = read_options(); !r) return forward_error(r);
@@ -56,8 +56,13 @@ class choosing {
     auto chosen = selector->select(o_.avg_bits);
     if (!chosen) return forward_error(chosen);
     const double seconds = clock.seconds();
-    for (std::size_t l = 0; l < what_.layers.size(); ++l)
-      if (!what_.layers[l].fixed) request_.layer_schemes[what_.layers[l].name] = chosen->schemes[l];
+    for (std::size_t l = 0; l < what_.layers.size(); ++l) {
+      const autoscheme::layer& layer = what_.layers[l];
+      if (layer.fixed) continue;
+      // The original chooses types for embeddings that their rows may not fit.
+      const bool gguf = what_.options[chosen->choice[l]].gguf;
+      request_.layer_schemes[layer.name] = layer.embedding ? autoscheme::fitting(layer, chosen->schemes[l], gguf) : chosen->schemes[l];
+    }
     autoscheme_result r;
     r.data = data_of(*selector, *chosen, seconds);
     r.summary = summary_of(*chosen, seconds);
@@ -73,7 +78,7 @@ class choosing {
     if (!o_.report_file.empty() && std::filesystem::exists(o_.report_file, ec)) {
       return fail(error_kind::output, "--autoscheme_json never replaces a file; remove it or choose another name", o_.report_file);
     }
-    const bool gguf_format = std::any_of(request_.formats.begin(), request_.formats.end(), is_gguf);
+    const bool gguf_format = gguf_ = std::any_of(request_.formats.begin(), request_.formats.end(), is_gguf);
     std::vector<autoscheme::option> options;
     for (const std::string& name : names_in(o_.schemes)) {
       const bool gguf = name.starts_with("GGUF:");
@@ -101,14 +106,17 @@ class choosing {
     return {};
   }
 
+  /// Head and embedding count where the run quantizes them, or where a rule of the user decides about them.
+  bool counts(const exporting::layer_decision& d) const { return d.block >= 0 || d.quantize || d.chosen || (gguf_ && !d.kept_type.empty()); }
+
   /// The layers that the run would quantize, from its plan under the first option.
   result<void> find_layers() {
     auto plan = plan::make_plan(request_, source_);
     if (!plan) return forward_error(plan);
-    const model::model_spec& spec = source_.spec();
+    const model::model_spec& spec = weights_.spec();
     for (const exporting::layer_decision& d : plan->layers()) {
-      if (d.block < 0) continue;
-      autoscheme::layer l{d.name, d.rows, d.cols};
+      if (!counts(d)) continue;
+      autoscheme::layer l{d.name, d.rows, d.cols, d.name + ".weight" == spec.embed_name};
       // What the user wants; what does not fit a scheme's shape is counted option by option.
       if (d.kept_type == "float" || (d.chosen && !d.quantize)) l.fixed = *ar::find_preset("BF16");
       else if (d.chosen) l.fixed = d.scheme;
@@ -160,32 +168,46 @@ class choosing {
     if (!configured) return forward_error(configured);
     const io::json& run = *configured;
     what_.scores.resize(what_.options.size());
+    bool searches = false;
     for (std::size_t o = 0; o < what_.options.size(); ++o) {
       std::vector<ar::scheme_fields> own;
       for (std::size_t l = 0; l < what_.layers.size(); ++l) own.push_back(scheme_of(o, l));
+      if (searched(own) && !search_key_) {
+        auto key = search_.key();
+        if (!key) return forward_error(key);
+        search_key_ = std::move(*key);
+      }
       if (auto known = cache_.find(option_config(run, own), names)) {
         what_.scores[o] = std::move(*known);
         ++cached_;
         continue;
       }
       missing.push_back(o);
+      searches |= searched(own);
       schemes.push_back(std::move(own));
     }
     if (missing.empty()) {
       bar_.message("AutoScheme: all scores are in the cache");
       return {};
     }
+    autoscheme::score_options scoring{.gradient_at_quantized = at_quantized(), .activations = !compat_};
+    if (searches) {
+      auto importance = search_.importance();
+      if (!importance) return forward_error(importance);
+      scoring.searched = search_.searches;
+      scoring.importance = *importance;
+      scoring.scale_type = gguf_ ? ar::real::f32 : ar::real::f16;
+    }
     bar_.message(fmt::format("AutoScheme: scoring {} of {} options on {} samples of {} tokens, gradients of {}", missing.size(), what_.options.size(), set->rows(),
                              set->seqlen, at_quantized() ? "each quantized model" : "the float model, one pass for all"));
     const io::interrupt_watch watch;
     const report::stopwatch clock;
     bar_.start("step", 1);
-    auto table = autoscheme::delta_loss(weights_, *set, what_.layers, schemes, {.gradient_at_quantized = at_quantized(), .activations = !compat_},
-                                        [&](std::int64_t done, std::int64_t all) -> result<void> {
-                                          if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while scoring");
-                                          bar_.step(done, all, fmt::format("{} of {}", done, all));
-                                          return {};
-                                        });
+    auto table = autoscheme::delta_loss(weights_, *set, what_.layers, schemes, scoring, [&](std::int64_t done, std::int64_t all) -> result<void> {
+      if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while scoring");
+      bar_.step(done, all, fmt::format("{} of {}", done, all));
+      return {};
+    });
     if (!table) return forward_error(table);
     scoring_seconds_ = clock.seconds();
     bar_.finish_unit(fmt::format("scored in {}", report::human_seconds(scoring_seconds_)));
@@ -196,6 +218,14 @@ class choosing {
       if (auto r = cache_.keep(option_config(run, schemes[i]), names, what_.scores[missing[i]]); !r) return r;
     }
     return {};
+  }
+
+  /// True if the run searches the scales of any of these layers.
+  bool searched(const std::vector<ar::scheme_fields>& schemes) const {
+    if (!search_.searches) return false;
+    for (std::size_t l = 0; l < schemes.size(); ++l)
+      if (!what_.layers[l].fixed && ar::quantizes(schemes[l]) && search_.searches(schemes[l])) return true;
+    return false;
   }
 
   bool at_quantized() const { return o_.gradient_at_quantized || compat_; }
@@ -226,6 +256,7 @@ class choosing {
       text += fmt::format("{} {} {}\n", what_.layers[l].name, what_.layers[l].fixed.has_value(), describe(schemes[l]));
     }
     run.set("schemes", hash_of(text));
+    if (searched(schemes)) run.set("search", *search_key_);
     return run;
   }
 
@@ -246,6 +277,7 @@ class choosing {
     j.set("target_avg_bits", o_.avg_bits).set("avg_bits", chosen.avg_bits()).set("bits", number(chosen.bits)).set("weights", number(chosen.weights)).set("loss", chosen.loss);
     j.set("accounting", o_.exact_bits ? "exact" : "peer").set("ignore_scale_zp_bits", o_.ignore_scale_zp_bits);
     j.set("gradient", at_quantized() ? "quantized" : "float").set("options_from_cache", cached_);
+    j.set("importance", search_key_ ? search_.source : "none");
     j.set("scoring_seconds", scoring_seconds_).set("choice_seconds", seconds).set("knapsack_sums", number(chosen.states));
     io::json::array options;
     for (std::size_t o = 0; o < what_.options.size(); ++o) {
@@ -291,21 +323,23 @@ class choosing {
   const exporting::stored_model& source_;
   const model::weight_source& weights_;
   const text::calibration_options& text_;
+  const scored_search& search_;
   std::int64_t seed_;
-  bool compat_;
+  bool compat_, gguf_ = false;
   report::progress& bar_;
   score_cache cache_;
   autoscheme::request what_;
   std::size_t cached_ = 0;
+  std::optional<std::string> search_key_;  // if any option is searched
   double scoring_seconds_ = 0;
 };
 
 }  // namespace
 
 result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
-                                         const model::weight_source& weights, const text::calibration_options& text, std::int64_t seed, bool compat,
-                                         report::progress& bar) {
-  return choosing(options, request, source, weights, text, seed, compat, bar).run();
+                                         const model::weight_source& weights, const text::calibration_options& text, const scored_search& search,
+                                         std::int64_t seed, bool compat, report::progress& bar) {
+  return choosing(options, request, source, weights, text, search, seed, compat, bar).run();
 }
 
 }  // namespace auto_round::command

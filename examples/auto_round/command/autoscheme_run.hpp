@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "plan.hpp"
 #include "report/progress.hpp"
 #include "text/calibration.hpp"
+#include "tune/importance.hpp"
 
 namespace auto_round::command {
 
@@ -28,14 +30,24 @@ struct autoscheme_options {
   bool wanted() const { return !schemes.empty(); }
 };
 
+/// How the run will search scales; options are scored with what these searches give.
+struct scored_search {
+  std::function<bool(const ar::scheme_fields&)> searches = {};  ///< schemes whose scales are searched; empty: none
+  std::string source = "none";                                  ///< of the importance, for people: "none", "file", "text"
+  /// What the importance depends on, in few words, for the cache of scores; and the importance, which may take a pass over calibration text. Null: none.
+  std::function<result<std::string>()> key = {};
+  std::function<result<const tune::importance_matrix*>()> importance = {};
+};
+
 struct autoscheme_result {
   std::string summary;      ///< one line
   io::json data;            ///< options, layers with scores and choice, frontier
 };
 
 /// Chooses a scheme for each layer of `request` and writes it into `request` (scheme, layer_schemes). `compat`: as auto-round 0.16.1 in every respect.
-/// `text` says where from; how much of it is in `options`. `weights` are what is quantized: the source's, or transformed ones. error_kind::usage for options and targets that do not fit together.
+/// `text` says where from; how much of it is in `options`. `search` is asked only where an option is searched. `weights` are what is quantized: the source's, or transformed ones. error_kind::usage for options and targets that do not fit together.
 result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
-                                         const model::weight_source& weights, const text::calibration_options& text, std::int64_t seed, bool compat, report::progress& bar);
+                                         const model::weight_source& weights, const text::calibration_options& text, const scored_search& search, std::int64_t seed, bool compat,
+                                         report::progress& bar);
 
 }  // namespace auto_round::command

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "command/calibration_text.hpp"
+#include "command/fingerprint.hpp"
 #include "command/run_report.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
@@ -170,7 +171,7 @@ class quantization {
       if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
         if (auto dir = io::output_dir::begin(o_.output_dir); !dir) return forward_error(dir);
       }
-      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, o_.seed, o_.compat, bar_);
+      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat, bar_);
       if (!chosen) return forward_error(chosen);
       autoscheme_ = std::move(*chosen);
       bar_.message(autoscheme_.summary);
@@ -217,12 +218,70 @@ class quantization {
     return t->type == io::dtype::bf16 ? ar::real::bf16 : t->type == io::dtype::f16 ? ar::real::f16 : ar::real::f32;
   }
 
-  result<void> load_calibration() {
-    if (!reads_text()) return {};
-    if (o_.dataset.empty() && collects_maxima()) {
-      return fail(error_kind::usage, fmt::format("{} of {} come from calibration text: write --dataset FILE (.jsonl, .json or .txt)",
-                                                 request_.attention.wanted() ? "static scales of attention" : "static scales of activations", plan_.scheme_name));
+  /// How options of AutoScheme are searched when they are scored: as the run will search them, weighted as there. K types also where they are tuned,
+  /// since tuning begins with what their search finds. With --compat only they are, by the original's rule.
+  scored_search search_to_score() {
+    scored_search s;
+    const bool tuned_from_search = tuned() && (o_.how_tuned != tuning::block || o_.enable_alg_ext);
+    if (!o_.compat && !searched() && !tuned_from_search) return s;
+    s.searches = [whole = searched() && !o_.compat](const ar::scheme_fields& f) { return whole ? tune::searches_by_default(f, false) : f.super_bits.has_value(); };
+    if (!o_.imatrix.empty()) {
+      s.source = "file";
+      s.key = [this]() -> result<std::string> {
+        if (auto r = read_importance_file(); !r) return forward_error(r);
+        std::string all;
+        for (const auto& [layer, c] : importance_) all += layer + " " + hash_of(c.sum) + "\n";
+        return "file " + hash_of(all);
+      };
+      s.importance = [this]() -> result<const tune::importance_matrix*> { return &importance_; };
+      return s;
     }
+    if (searched() && o_.dataset.empty() && !o_.compat) {
+      s.key = []() -> result<std::string> { return "none"; };
+      s.importance = []() -> result<const tune::importance_matrix*> { return nullptr; };
+      return s;
+    }
+    s.source = "text";
+    s.key = [this]() -> result<std::string> {
+      auto set = text_of_importance();
+      if (!set) return forward_error(set);
+      return fmt::format("text {} {}", (*set)->seqlen, hash_of((*set)->ids));
+    };
+    s.importance = [this]() -> result<const tune::importance_matrix*> {
+      auto set = text_of_importance();
+      if (!set) return forward_error(set);
+      const io::interrupt_watch watch;
+      auto collected = collect(**set, true, nullptr);
+      bar_.finish();
+      if (!collected) return forward_error(collected);
+      scored_with_ = std::move(*collected);
+      if (!o_.compat) scored_weights_ = weights_;
+      return &scored_with_;
+    };
+    return s;
+  }
+
+  /// The text that weights scores: the run's own; the original reads longer and fewer samples.
+  result<const text::calibration_set*> text_of_importance() {
+    if (!o_.compat) {
+      if (auto r = read_text(); !r) return forward_error(r);
+      return &calibration_;
+    }
+    if (compat_text_.rows() > 0) return &compat_text_;
+    text::calibration_options c{.dataset = o_.dataset, .dataset_dir = o_.dataset_dir};
+    c.nsamples = std::min<std::int64_t>(o_.autoscheme.nsamples, 128);
+    c.seqlen = std::max<std::int64_t>(2 * o_.autoscheme.seqlen, 2048);
+    if (const std::int64_t most = source_->spec().max_position_embeddings; most > 0) c.seqlen = std::min(c.seqlen, most);
+    c.seed = o_.seed;
+    auto set = read_calibration_text(*source_, c);
+    if (!set) return forward_error(set);
+    compat_text_ = std::move(*set);
+    return &compat_text_;
+  }
+
+  /// The run's calibration text, read once.
+  result<void> read_text() {
+    if (calibration_.rows() > 0) return {};
     text::calibration_options c;
     c.dataset = o_.dataset;
     c.dataset_dir = o_.dataset_dir;
@@ -233,8 +292,18 @@ class quantization {
     auto set = read_calibration_text(*source_, c);
     if (!set) return forward_error(set);
     calibration_ = std::move(*set);
-    request_.seqlen = calibration_.seqlen;
     for (const std::string& w : calibration_.warnings) bar_.message("warning: " + w);
+    return {};
+  }
+
+  result<void> load_calibration() {
+    if (!reads_text()) return {};
+    if (o_.dataset.empty() && collects_maxima()) {
+      return fail(error_kind::usage, fmt::format("{} of {} come from calibration text: write --dataset FILE (.jsonl, .json or .txt)",
+                                                 request_.attention.wanted() ? "static scales of attention" : "static scales of activations", plan_.scheme_name));
+    }
+    if (auto r = read_text(); !r) return r;
+    request_.seqlen = calibration_.seqlen;
     return {};
   }
 
@@ -354,28 +423,39 @@ class quantization {
     return {};
   }
 
+  result<void> read_importance_file() {
+    if (o_.imatrix.empty() || !importance_.empty()) return {};
+    auto read = exporting::read_importance(o_.imatrix, source_->spec());
+    if (!read) return forward_error(read);
+    importance_ = std::move(*read);
+    return {};
+  }
+
+  /// A pass of the float model over `set`.
+  result<tune::importance_matrix> collect(const text::calibration_set& set, bool sums, tune::maxima_collector* maxima) {
+    tune::importance_options c;
+    c.sums = sums;
+    c.maxima = maxima;
+    c.batch_size = request_.batch_size;
+    const bool amp = o_.amp.value_or(linalg::fast_bf16());
+    c.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
+    c.bf16_activations = amp;
+    bar_.start("block", source_->spec().num_layers);
+    c.on_block = [&](std::int64_t) {
+      bar_.finish_unit(sums ? "importance collected" : "static scales collected");
+      return !io::interrupt_watch::requested();
+    };
+    return tune::collect_importance(*weights_, set, c);
+  }
+
   result<void> find_importance() {
-    if (!o_.imatrix.empty()) {
-      auto read = exporting::read_importance(o_.imatrix, source_->spec());
-      if (!read) return forward_error(read);
-      importance_ = std::move(*read);
-    }
+    if (auto r = read_importance_file(); !r) return r;
     const bool sums = o_.imatrix.empty() && collects_importance(), maxima = collects_maxima();
-    if (sums || maxima) {
+    if (sums && !maxima && scored_weights_ == weights_ && !trains_rotation()) {
+      importance_ = std::move(scored_with_);  // of the same weights and text
+    } else if (sums || maxima) {
       tune::maxima_collector collector(source_->spec(), layers_to_calibrate(), request_.attention);
-      tune::importance_options c;
-      c.sums = sums;
-      c.maxima = maxima ? &collector : nullptr;
-      c.batch_size = request_.batch_size;
-      const bool amp = o_.amp.value_or(linalg::fast_bf16());
-      c.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
-      c.bf16_activations = amp;
-      bar_.start("block", source_->spec().num_layers);
-      c.on_block = [&](std::int64_t) {
-        bar_.finish_unit(sums ? "importance collected" : "static scales collected");
-        return !io::interrupt_watch::requested();
-      };
-      auto collected = tune::collect_importance(*weights_, calibration_, c);
+      auto collected = collect(calibration_, sums, maxima ? &collector : nullptr);
       if (!collected) return forward_error(collected);
       if (sums) importance_ = std::move(*collected);
       maxima_ = collector.maxima();
@@ -408,10 +488,7 @@ class quantization {
 
   result<void> round_layer(const layer_decision& layer) {
     if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
-    const auto known = importance_.find(layer.name);
-    // An expert that no token chose: all of its columns count alike.
-    const bool seen = known != importance_.end() && known->second.tokens > 0;
-    const std::vector<float> importance = seen ? known->second.per_sequence() : std::vector<float>();
+    const std::vector<float> importance = tune::importance_of(importance_, layer.name);
     auto quantized = tune::quantize_layer(*weights_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
                                           rounding_of(layer, importance));
     if (!quantized) return forward_error(quantized);
@@ -616,7 +693,9 @@ class quantization {
   plan::run_plan plan_;
   text::calibration_set calibration_;
   autoscheme_result autoscheme_;
-  tune::importance_matrix importance_;
+  tune::importance_matrix importance_, scored_with_;
+  const model::weight_source* scored_weights_ = nullptr;  // of which `scored_with_` is the run's own importance
+  text::calibration_set compat_text_;
   tune::static_maxima maxima_;
   std::map<std::string, float> global_scales_;
   tune::tuning_result tuning_;

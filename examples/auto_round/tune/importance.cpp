@@ -103,6 +103,11 @@ std::vector<float> column_importance::per_sequence() const {
   return mean;
 }
 
+std::vector<float> importance_of(const importance_matrix& matrix, const std::string& layer) {
+  const auto known = matrix.find(layer);
+  return known != matrix.end() && known->second.tokens > 0 ? known->second.per_sequence() : std::vector<float>();
+}
+
 result<importance_matrix> collect_importance(const model::weight_source& source, const text::calibration_set& set, const importance_options& options) {
   if (set.rows() < 1) return fail(error_kind::usage, "the calibration set is empty");
   try {

@@ -29,6 +29,9 @@ struct column_importance {
 };
 using importance_matrix = std::map<std::string, column_importance>;  ///< by checkpoint name without ".weight"
 
+/// What a search of `layer` weights its columns with; empty, which is all alike, for layers that are missing and for experts that no token chose.
+std::vector<float> importance_of(const importance_matrix& matrix, const std::string& layer);
+
 class maxima_collector;
 
 struct importance_options {
