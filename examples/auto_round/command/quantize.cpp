@@ -197,7 +197,7 @@ class quantize final : public command {
     o.text("dataset", "LIST", run_.dataset, "calibration text: .jsonl, .json or .txt files or names of data sets, separated by commas, each with options: FILE:num=64:concat:apply_chat_template (builtin, a small sample)");
     o.text("dataset_dir", "DIR", run_.dataset_dir, "folder of local copies of named data sets (`auto-round list datasets`): pile-10k.jsonl");
     o.integer("nblocks", run_.nblocks, "consecutive blocks tuned together (1)");
-    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent behind a tenth of the iterations; 0: all iterations instead; gram and hybrid (8)");
+    o.integer("descent_sweeps", run_.descent_sweeps, "passes of coordinate descent; 0: iterations of SignRound instead; gram and hybrid (14)");
     o.flag("enable_minmax_tuning", r.request.enable_minmax_tuning, true, "tune the ranges too (default)");
     o.flag("disable_minmax_tuning,no_enable_minmax_tuning", r.request.enable_minmax_tuning, false, "keep the ranges of the weights");
     o.flag("enable_quanted_input", r.request.enable_quanted_input, true, "feed each block with the output of the quantized ones before it (default)");

@@ -34,7 +34,7 @@ struct run_options {
   bool enable_alg_ext = false, enable_adam = false, enable_norm_bias_tuning = false;  ///< tuning by blocks only
   tuning how_tuned = tuning::automatic;
   std::int64_t dynamic_max_gap = -1;
-  std::int64_t descent_sweeps = 8;
+  std::int64_t descent_sweeps = 14;
   std::optional<ar::clamp_gradient> clamp;           ///< empty: strict for tuning by block, else closed
   std::optional<ar::scale_gradient> scale_gradient;  ///< empty: reference for tuning by block, else f32
   std::optional<transform::rotation_options> rotation;  ///< before anything is quantized

@@ -681,10 +681,9 @@ class gram_tuner {
       job.cross_inputs = inputs;
       gram_options options;
       options.sweeps = l.grid.whole_zero ? static_cast<int>(o_.descent_sweeps) : 0;  // else numbers are not evenly spaced
-      options.iters = options.sweeps > 0 ? std::max<std::int64_t>(1, o_.iters / 10) : o_.iters;
-      const double longer = static_cast<double>(o_.iters) / static_cast<double>(options.iters);  // steps, so that they reach as far
-      options.lr = longer * o_.lr.value_or(ar::default_learning_rate(static_cast<int>(o_.iters), l.choice->scheme.bits));
-      options.minmax_lr = o_.minmax_lr ? longer * *o_.minmax_lr : options.lr;
+      options.iters = o_.iters;
+      options.lr = o_.lr.value_or(ar::default_learning_rate(static_cast<int>(o_.iters), l.choice->scheme.bits));
+      options.minmax_lr = o_.minmax_lr.value_or(options.lr);
       options.factors = o_.enable_minmax_tuning;
       options.keep_best = !o_.not_use_best_mse;
       const auto thread = static_cast<std::size_t>(omp_get_thread_num());

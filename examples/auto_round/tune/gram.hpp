@@ -1,8 +1,7 @@
-// SignRound over a whole model, layer by layer: blocks one after the other as in tune/signround.hpp, and inside a block the layers in the order in
+// A whole model tuned layer by layer: blocks one after the other as in tune/signround.hpp, and inside a block the layers in the order in
 // which data flows, q k v, then o, then gate up, then down. For each of these stages a part of the calibration set, as much as teaches anything, runs through
-// what is quantized so far and leaves two matrices (tune/gram_rows.hpp); the iterations then do not depend on the number of tokens. Ranges are searched and a
-// tenth of the iterations of SignRound go on from there; sweeps of coordinate descent (tune/gram_descent.hpp) then move single weights further than half a
-// step, and scales with them.
+// what is quantized so far and leaves two matrices (tune/gram_rows.hpp); what follows does not depend on the number of tokens. Ranges are searched, and sweeps of
+// coordinate descent (tune/gram_descent.hpp) move single weights, further than half a step where that is better, and scales with them; or SignRound iterates.
 //
 // What a layer is tuned for: q, k, v, gate and up give what the float layer gives on the float model's activations, on those of the quantized model.
 // o and down write to the residual stream, and repair it: stream + layer(x) shall be the float model's stream, with all errors made before.
@@ -19,7 +18,8 @@ namespace auto_round::tune {
 bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters, int bits);
 
 /// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have
-/// their defaults (error_kind::usage). With descent_sweeps a tenth of `iters` is run before them, with ten times the learning rates. In block_result,
+/// their defaults (error_kind::usage). `iters` and the learning rates only mean something without descent_sweeps, and for layers whose numbers are not evenly
+/// spaced because their zero points are fractions (Q4_1 and Q5_1 with `compat`), which have no sweeps. In block_result,
 /// best_loss is the mean squared error of the block's output, that of the last block over an eighth of the samples; first_loss is what it would be with
 /// `down` rounded to nearest.
 result<tuning_result> run_gram(const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,

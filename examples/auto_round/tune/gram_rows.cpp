@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 
 #include "ar/tune.hpp"
 #include "model/kernels.hpp"
@@ -55,7 +56,13 @@ ar::tune_layer gram_rows::row(const gram_layer& layer, const float* weight, std:
           layer.init_scale == nullptr ? nullptr : layer.init_scale + g, layer.init_minimum == nullptr ? nullptr : layer.init_minimum + g};
 }
 
-/// low_ and high_: the ends of each group's grid with the parameters of the best iterate, which are what far greater weights are rounded to.
+/// wq_ of the current parameters.
+void gram_rows::round(const gram_layer& layer, std::size_t n, const float* w) {
+  const std::size_t cols = layer.cols;
+  for (std::size_t r = 0; r < n; ++r) tune_kernels().fake_quantize(layer.grid, row(layer, w + r * cols, r, now_[r]), 0, 1, wq_.data() + r * cols);
+}
+
+/// low_ and high_: the ends of each group's grid, which are what far greater weights are rounded to.
 void gram_rows::find_ends(const gram_layer& layer, std::size_t n) {
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
   float *const far = gradient_.data(), *const end = far + cols;
@@ -66,32 +73,32 @@ void gram_rows::find_ends(const gram_layer& layer, std::size_t n) {
         const float reach = 1024.0f * std::max(-wmin_[g], wmax_[g]);
         far[i] = up ? reach : -reach;
       }
-      tune_kernels().fake_quantize(layer.grid, row(layer, far, r, best_[r]), 0, 1, end);
+      tune_kernels().fake_quantize(layer.grid, row(layer, far, r, 0), 0, 1, end);
       for (std::size_t g = 0; g < groups; ++g) (up ? high_ : low_)[r * groups + g] = end[g * layer.group_size];
     }
 }
 
-/// Moves the weights of the best iterates to better numbers of their grids and leaves them in wq_; returns their loss. Rounding offsets are 0 from here on.
-double gram_rows::descend(gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps, bool factors) {
+/// Moves rounded weights to better numbers of their grids, and scales with them, and leaves them in wq_; returns their loss.
+double gram_rows::descend(gram_layer& layer, std::size_t n, const float* w, const float* cross, const gram_options& o) {
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
   low_.resize(n * groups);
   high_.resize(n * groups);
-  for (std::size_t r = 0; r < n; ++r) {
-    tune_kernels().fake_quantize(layer.grid, row(layer, w + r * cols, r, best_[r]), 0, 1, wq_.data() + r * cols);
-    std::fill_n(sets_[best_[r]].v.data() + r * cols, cols, 0.0f);
-  }
+  const bool factors = o.factors && rescales(layer.grid.family);
+  if (factors) search_factors(layer, n, w);
+  round(layer, n, w);
   find_ends(layer, n);
   const descent_rows rows{n, cols, layer.group_size, w, low_.data(), high_.data(), cross, layer.gram_matrix};
   constexpr int last_sweeps = 2;  // with scales as they are stored
-  if (sweeps > last_sweeps && factors && rescales(layer.grid.family)) {
+  int sweeps = o.sweeps;
+  if (sweeps > last_sweeps && factors) {
     layer.grid.factor_max = 2.0f;  // scales that come out of a sum may be greater than the range's
     factor_.resize(n * groups);
     descent_.run(layer.grid, rows, sweeps - last_sweeps, wq_.data(), factor_.data());
-    for (std::size_t r = 0; r < n; ++r)
-      for (std::size_t g = r * groups; g < (r + 1) * groups; ++g) {
-        sets_[best_[r]].min_scale[g] *= factor_[g];
-        sets_[best_[r]].max_scale[g] *= factor_[g];
-      }
+    parameters& p = sets_[0];
+    for (std::size_t g = 0; g < n * groups; ++g) {
+      p.min_scale[g] *= factor_[g];
+      p.max_scale[g] *= factor_[g];
+    }
     find_ends(layer, n);
     sweeps = last_sweeps;
   }
@@ -130,14 +137,46 @@ void gram_rows::search_factors(const gram_layer& layer, std::size_t n, const flo
   p.max_scale = factor;
 }
 
+/// SignRound from the current parameters on; `best_` becomes the set of parameters to keep of each row. Returns their loss.
+double gram_rows::iterate(const gram_layer& layer, std::size_t n, const float* w, const float* cross, const gram_options& o) {
+  const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size);
+  const int iters = static_cast<int>(o.iters);
+  ar::linear_schedule lr(o.lr, iters), minmax_lr(o.minmax_lr, iters);
+  best_loss_.assign(n, 0.0);
+  for (int t = 0; t < iters; ++t) {
+    round(layer, n, w);
+    multiply(layer, n, w);
+    const bool last = t + 1 == iters;
+    for (std::size_t r = 0; r < n; ++r) {
+      const std::size_t at = r * cols;
+      const auto loss = static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
+      if (o.keep_best ? t == 0 || loss < best_loss_[r] : last) {
+        best_loss_[r] = loss;
+        best_[r] = now_[r];
+      }
+      if (last) continue;
+      // A step of the best iterate goes to the other set.
+      const unsigned char from = now_[r], to = o.keep_best && best_[r] == from ? 1 - from : from;
+      parameters& p = sets_[to];
+      tune_kernels().step(layer.grid, row(layer, w + at, r, from), 0, 1, gradient_.data() + at, o.factors, lr.lr(), minmax_lr.lr(),
+                          {p.v.data() + at, p.min_scale.data() + r * groups, p.max_scale.data() + r * groups});
+      now_[r] = to;
+    }
+    if (last || (o.go_on && t % 64 == 63 && !o.go_on(std::accumulate(best_loss_.begin(), best_loss_.end(), 0.0)))) break;
+    lr.advance();
+    minmax_lr.advance();
+  }
+  return std::accumulate(best_loss_.begin(), best_loss_.end(), 0.0);
+}
+
 gram_loss gram_rows::run(const gram_layer& asked, std::size_t first, std::size_t n, const gram_options& o, quantized_layer& out) {
   gram_layer layer = asked;
   const std::size_t cols = layer.cols, groups = ar::ceil_div(cols, layer.group_size), size = n * cols;
   const float* const w = layer.weight + first * cols;
   if (layer.init_scale != nullptr) layer.init_scale += first * groups;
   if (layer.init_minimum != nullptr) layer.init_minimum += first * groups;
-  const ar::tune_kernels& k = tune_kernels();
-  for (parameters& p : sets_) {
+  const bool descends = o.sweeps > 0;
+  for (parameters& p : std::span(sets_, descends ? 1 : 2)) {
     p.v.assign(size, 0.0f);
     p.min_scale.assign(n * groups, 1.0f);
     p.max_scale.assign(n * groups, 1.0f);
@@ -151,51 +190,17 @@ gram_loss gram_rows::run(const gram_layer& asked, std::size_t first, std::size_t
   gradient_.resize(std::max(size, 2 * cols));
   if (layer.bf16) change_bf16_.resize(size);
   else change_.resize(size);
-  best_loss_.assign(n, 0.0);
-
   const float* const cross = cross_rows(layer, first, n);
 
   gram_loss total;
-  const bool searched = o.sweeps > 0 && o.factors && rescales(layer.grid.family);
-  if (searched) {
-    for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(layer, w + r * cols, r, 0), 0, 1, wq_.data() + r * cols);
-    total.first = loss(layer, n, w, cross);
-    search_factors(layer, n, w);
-  }
-  const int iters = static_cast<int>(o.iters);
-  ar::linear_schedule lr(o.lr, iters), minmax_lr(o.minmax_lr, iters);
-  for (int t = 0; t < iters; ++t) {
-    for (std::size_t r = 0; r < n; ++r) k.fake_quantize(layer.grid, row(layer, w + r * cols, r, now_[r]), 0, 1, wq_.data() + r * cols);
-    multiply(layer, n, w);
-    const bool last = t + 1 == iters;
-    for (std::size_t r = 0; r < n; ++r) {
-      const std::size_t at = r * cols;
-      const auto loss = static_cast<double>(kernels::quadratic_loss(wq_.data() + at, w + at, cross == nullptr ? nullptr : cross + at, cols, gradient_.data() + at));
-      if (t == 0 && !searched) total.first += loss;
-      if (o.keep_best ? t == 0 || loss < best_loss_[r] : last) {
-        best_loss_[r] = loss;
-        best_[r] = now_[r];
-      }
-      if (last) continue;
-      // A step of the best iterate goes to the other set.
-      const unsigned char from = now_[r], to = o.keep_best && best_[r] == from ? 1 - from : from;
-      parameters& p = sets_[to];
-      k.step(layer.grid, row(layer, w + at, r, from), 0, 1, gradient_.data() + at, o.factors, lr.lr(), minmax_lr.lr(),
-             {p.v.data() + at, p.min_scale.data() + r * groups, p.max_scale.data() + r * groups});
-      now_[r] = to;
-    }
-    if (last) break;
-    if (o.go_on && t % 64 == 63 && !o.go_on(std::accumulate(best_loss_.begin(), best_loss_.end(), 0.0))) break;
-    lr.advance();
-    minmax_lr.advance();
-  }
-  for (double loss : best_loss_) total.kept += loss;
-  const bool descended = o.sweeps > 0;
-  if (descended) total.kept = descend(layer, n, w, cross, o.sweeps, o.factors);
+  round(layer, n, w);
+  total.first = loss(layer, n, w, cross);
+  if (descends && o.go_on && !o.go_on(total.first)) return total;
+  total.kept = descends ? descend(layer, n, w, cross, o) : iterate(layer, n, w, cross, o);
   // Numbers of the grid are their own rounding.
-  const float* const from = descended ? wq_.data() : w;
+  const float* const from = descends ? wq_.data() : w;
   for (std::size_t r = 0; r < n; ++r)
-    k.quantize(layer.grid, row(layer, from + r * cols, r, best_[r]), 0, 1, output_at(out, layer.grid, layer.group_size, first + r));
+    tune_kernels().quantize(layer.grid, row(layer, from + r * cols, r, best_[r]), 0, 1, output_at(out, layer.grid, layer.group_size, first + r));
   return total;
 }
 

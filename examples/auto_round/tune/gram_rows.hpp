@@ -1,4 +1,4 @@
-// SignRound of one linear layer against a quadratic loss. With d = wq - w for a row of the weight, the squared error of the layer's output over
+// One linear layer against a quadratic loss: by coordinate descent, or by SignRound. With d = wq - w for a row of the weight, the squared error of the layer's output over
 // the calibration set is d H d^T + 2 d . c + const, H = x^T x being the Gram matrix of its inputs and c the row of the cross term between the
 // error that the float weight leaves and the inputs. The gradient 2 (d H + c) is exact and costs the same for any number of tokens, and rows do not
 // depend on each other: a piece of rows runs through all its iterations while it is in cache.
@@ -17,12 +17,12 @@
 namespace auto_round::tune {
 
 struct gram_options {
-  std::int64_t iters = 200;
+  std::int64_t iters = 200;      ///< of SignRound, where there are no sweeps
   double lr = 0, minmax_lr = 0;  ///< at the first iteration; both decay linearly to zero
-  bool factors = true;           ///< tune min_scale and max_scale
+  bool factors = true;           ///< tune min_scale and max_scale; sweeps: search for ranges and move them
   bool keep_best = true;         ///< of each row, the iterate with the lowest loss; else the last
-  int sweeps = 0;                ///< of coordinate descent behind the iterations (tune/gram_descent.hpp)
-  std::function<bool(double kept)> go_on = {};  ///< may be empty; asked every 64 iterations, with the loss so far: false ends the run, and its output is of no use
+  int sweeps = 0;                ///< of coordinate descent (tune/gram_descent.hpp), instead of iterations
+  std::function<bool(double kept)> go_on = {};  ///< may be empty; asked every 64 iterations and before sweeps, with the loss so far: false ends the run, and its output is of no use
 };
 
 /// The loss of a layer [rows x cols], summed over its rows and without its constant.
@@ -61,10 +61,12 @@ class gram_rows {
   const float* cross_rows(const gram_layer& layer, std::size_t first, std::size_t n);
   void multiply(const gram_layer& layer, std::size_t n, const float* w);
   ar::tune_layer row(const gram_layer& layer, const float* weight, std::size_t r, std::size_t set) const;
+  void round(const gram_layer& layer, std::size_t n, const float* w);
+  double iterate(const gram_layer& layer, std::size_t n, const float* w, const float* cross, const gram_options& o);
   void search_factors(const gram_layer& layer, std::size_t n, const float* w);
   void find_ends(const gram_layer& layer, std::size_t n);
   double loss(const gram_layer& layer, std::size_t n, const float* w, const float* cross);
-  double descend(gram_layer& layer, std::size_t n, const float* w, const float* cross, int sweeps, bool factors);
+  double descend(gram_layer& layer, std::size_t n, const float* w, const float* cross, const gram_options& o);
 
   parameters sets_[2];  // of each row one set is current and one, maybe the same, the best so far
   std::vector<unsigned char> now_, best_;

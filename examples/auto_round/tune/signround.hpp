@@ -39,7 +39,7 @@ struct signround_options {
   ar::clamp_gradient clamp = ar::clamp_gradient::strict;
   ar::scale_gradient scale_gradient = ar::scale_gradient::reference;
   linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
-  std::int64_t descent_sweeps = 8;         ///< of coordinate descent behind the iterations of a layer (gram, hybrid)
+  std::int64_t descent_sweeps = 14;        ///< of coordinate descent (gram, hybrid); 0: iterations of SignRound
   std::size_t kept_bytes = std::size_t{16} << 20;  ///< memory for rows that are needed twice, by gram and hybrid; only their time depends on it
   bool bf16_activations = false;           ///< keep the calibration set's activations in bfloat16: half the memory
 };
