@@ -14,7 +14,9 @@
 #include "model/block.hpp"
 #include "support/random_model.hpp"
 #include "tune/gram_rows.hpp"
+#include "tune/input_quantizer.hpp"
 #include "tune/quantizer.hpp"
+#include "tune/run_parts.hpp"
 #include "tune/tuned_layer.hpp"
 
 namespace {
@@ -389,6 +391,46 @@ TEST_P(GramModel, TheLossIsThatOfTheBlocksOutput) {
     for (size_t i = t * 256; i < (t + 1) * 256; ++i) sum += std::pow(static_cast<double>(got[i] - want[i]), 2.0), ++count;
   }
   EXPECT_NEAR(o.result.blocks[0].best_loss, sum / count, 1e-3 * sum / count);
+}
+
+TEST_P(GramModel, QuantizedInputsAreThoseThatTheLossIsMadeOf) {
+  for (const std::string_view name : {"MXFP4", "NVFP4", "FP8_STATIC", "INT8"}) {
+    const auto preset = std::ranges::find(ar::presets, name, &ar::preset::name);
+    ASSERT_NE(preset, std::ranges::end(ar::presets)) << name;
+    ar::scheme_fields fields = preset->fields;
+    if (name == "INT8") fields.bits = 2, fields.group_size = 32;  // W2A8, which the hybrid's loop is for
+    const tune::layer_choices all = all_layers(model_.spec(), {fields});
+    tune::signround_options options = quick(100), rounding = quick(1);
+    rounding.descent_sweeps = 0;
+    const outcome o = must(all, options), rounded = must(all, rounding);
+    EXPECT_LT(o.result.blocks[0].best_loss, rounded.result.blocks[0].best_loss) << name;
+
+    auto weights = model::read_block(model_, 0);
+    auto plans = tune::plan_layers(model_.spec(), 0, all, options);
+    ASSERT_TRUE(weights.has_value() && plans.has_value());
+    auto inputs = tune::input_quantizer::make(model_.spec(), *plans);
+    ASSERT_TRUE(inputs.has_value() && *inputs != nullptr) << name;
+    model::block_weights quantized = *weights;
+    for (int i = 0; i < 7; ++i) {
+      const tune::quantized_layer& l = o.layers.at(model_.spec().linear_name(0, i));
+      EXPECT_EQ(l.act_max >= 0, (*inputs)->needs_maximum(i)) << name << i;
+      (*inputs)->restore(i, l.act_max);
+      quantized.linears[static_cast<size_t>(i)] = l.weight;
+    }
+    const auto x = model::embed(model_, set_.ids);
+    ASSERT_TRUE(x.has_value());
+    std::vector<float> want(x->size()), got(x->size());
+    model::block_runner runner(model_.spec(), linalg::precision::f32);
+    runner.forward(*weights, x->data(), 6, 8, want.data());
+    runner.set_input_filter([&](int linear, float* rows, size_t tokens) { (*inputs)->forward(linear, rows, tokens); });
+    runner.forward(quantized, x->data(), 6, 8, got.data());
+    double sum = 0, count = 0;
+    for (size_t t = 0; t < set_.valid.size(); ++t) {
+      if (set_.valid[t] == 0) continue;
+      for (size_t i = t * 256; i < (t + 1) * 256; ++i) sum += std::pow(static_cast<double>(got[i] - want[i]), 2.0), ++count;
+    }
+    EXPECT_NEAR(o.result.blocks[0].best_loss, sum / count, 1e-3 * sum / count) << name;
+  }
 }
 
 TEST_P(GramModel, TheNumberOfThreadsChangesNothing) {

@@ -118,7 +118,7 @@ class quantization {
   bool smoothed() const { return o_.awq.has_value(); }
   tuning how() const {
     if (o_.how_tuned != tuning::automatic) return o_.how_tuned;
-    const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::tunes_by_rows(l.scheme); });
+    const bool by_rows = std::ranges::all_of(plan_.layers(), [](const layer_decision& l) { return l.block < 0 || !l.quantize || tune::groups_lie_in_rows(l.scheme); });
     const bool possible = by_rows && source_->spec().plain() && o_.nblocks == 1 && request_.gradient_accumulate_steps == 1 && o_.momentum == 0 && o_.dynamic_max_gap <= 0;
     if (!possible || tunes_head() || o_.compat || o_.enable_alg_ext || o_.enable_adam || o_.enable_norm_bias_tuning) return tuning::block;
     int bits = 16;

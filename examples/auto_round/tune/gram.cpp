@@ -20,6 +20,7 @@
 #include "tune/block_loop.hpp"
 #include "tune/gram_rows.hpp"
 #include "tune/initial_scales.hpp"
+#include "tune/input_quantizer.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/stopwatch.hpp"
 #include "tune/tuned_layer.hpp"
@@ -222,6 +223,9 @@ class gram_tuner {
     if (!plan) return forward_error(plan);
     layers_ = std::move(*plan);
     set_global_scales(spec_, floats_, o_.compat, layers_);
+    auto inputs = input_quantizer::make(spec_, layers_);
+    if (!inputs) return forward_error(inputs);
+    inputs_ = std::move(*inputs);
     outputs_.assign(count, {});
     quantized_ = floats_.without_linears();
     quantized_.linears_bf16.resize(count);
@@ -244,6 +248,18 @@ class gram_tuner {
     quantized_.linears_bf16[i].resize(weight.size());
     linalg::to_bf16(weight.data(), weight.size(), quantized_.linears_bf16[i].data());
   }
+
+  // What the runner's layers read: float rows in the float model; in the quantized one rows that are quantized as an engine does.
+  void read_floats() { runner_.set_input_filter({}); }
+  /// Rows that `observed` reads are looked at for its static scale instead; -1: none.
+  void read_quantized(int observed = -1) {
+    if (inputs_ == nullptr) return read_floats();
+    runner_.set_input_filter([this, observed](int linear, float* x, std::size_t tokens) {
+      if (linear == observed) inputs_->observe(linear, x, tokens);
+      else inputs_->forward(linear, x, tokens);
+    });
+  }
+  bool observes(int linear) const { return inputs_ != nullptr && inputs_->needs_maximum(linear); }
 
   bool tuned(std::initializer_list<int> stage) const {
     return std::ranges::any_of(stage, [&](int i) { return plan_of(i).choice != nullptr; });
@@ -268,8 +284,10 @@ class gram_tuner {
       if (!known) return forward_error(known);
       if (*known) return take_over(index, same_input, std::move(**known));
     }
+    if (tuned(qkv) && observes(spec_.q)) observe_attention_input(same_input);
     run_float_block(tuned(qkv), same_input);
     watch.lap(seconds.reference);
+    read_quantized();
     // Behind a norm of each head a row's error counts by what the norm makes of it, which the weights of tokens do not know.
     const bool normed = spec_.has_part(model::block_part::query_norm);
     for (const auto& [linear, weighted] : {std::pair{spec_.q, by_first}, {spec_.k, by_second}, {spec_.v, plain}})
@@ -300,8 +318,11 @@ class gram_tuner {
     watch.lap(seconds.propagate);
 
     std::vector<quantized_layer> done;
-    for (std::size_t i = 0; i < layers_.size(); ++i)
-      if (layers_[i].choice != nullptr) done.push_back(std::move(outputs_[i]));
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      if (layers_[i].choice == nullptr) continue;
+      if (inputs_ != nullptr) outputs_[i].act_max = inputs_->maximum(static_cast<int>(i));
+      done.push_back(std::move(outputs_[i]));
+    }
     return hand_over(std::move(done));
   }
 
@@ -314,9 +335,11 @@ class gram_tuner {
       auto layer = recorded.next(layers_[i]);
       if (!layer) return forward_error(layer);
       use_weight(i, (*layer)->weight);
+      if (inputs_ != nullptr) inputs_->restore(static_cast<int>(i), (*layer)->act_max);
     }
     run_float_block(false, same_input);
     watch.lap(out_.seconds.reference);
+    read_quantized();
     if (o_.enable_quanted_input && index + 1 < spec_.num_layers) propagate(true, false);
     watch.lap(out_.seconds.propagate);
     block_ = known.result;
@@ -348,6 +371,7 @@ class gram_tuner {
     std::vector<tuned_block> unit(1);
     tuned_block& block = unit.front();
     block.floats = std::move(floats_);
+    block.inputs = std::move(inputs_);
     for (std::size_t i = 0; i < plans.size(); ++i) {
       layer_plan& l = plans[i];
       if (l.choice == nullptr) continue;
@@ -389,6 +413,7 @@ class gram_tuner {
       ++next;
     }
     quantized_ = std::move(block.quantized);
+    inputs_ = std::move(block.inputs);
     watch.lap(out_.seconds.step);
     return {};
   }
@@ -478,8 +503,9 @@ class gram_tuner {
     const model::row_rotation* by = nullptr;
     if (floats_.rotations != nullptr) by = (attention ? floats_.rotations->attention_input : floats_.rotations->mlp_input).get();
     norm(weight, by, quantized, tokens, normed_);
+    if (inputs_ != nullptr) inputs_->forward(spec_.reader(attention ? spec_.q : spec_.gate), normed_.data(), tokens);
     float* error = nullptr;
-    if (quantized != floating) {
+    if (quantized != floating || inputs_ != nullptr) {
       norm(weight, by, floating, tokens, normed_float_);
       subtract(normed_.data(), normed_float_.data(), tokens, normed_float_.data());
       error = normed_float_.data();
@@ -508,11 +534,24 @@ class gram_tuner {
     add(to, scaled_.data(), n, hidden_, error == nullptr ? nullptr : scaled_error_.data(), hidden_);
   }
 
+  /// What q, k and v read, for their static scale.
+  void observe_attention_input(bool same_input) {
+    const model::row_rotation* const by = floats_.rotations != nullptr ? floats_.rotations->attention_input.get() : nullptr;
+    for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      if (!used(first)) return;
+      (same_input ? float_stream_ : stream_).load(first, n, x_.data());
+      norm(floats_.input_norm, by, x_.data(), tokens, normed_);
+      inputs_->observe(spec_.q, normed_.data(), tokens);
+    });
+  }
+
   /// The float model's stream goes from before the block to behind it, and leaves what it is behind attention; statistics of q, k, v.
   void run_float_block(bool wanted, bool same_input) {
     mlp_weights_.resize(pieces());
+    const bool same_rows = same_input && inputs_ == nullptr;
     if (wanted)
-      for (auto& s : statistics_) s.reset(hidden_, same_input ? 0 : hidden_);
+      for (auto& s : statistics_) s.reset(hidden_, same_rows ? 0 : hidden_);
+    read_floats();
     model::attention_sensitivity sensitivity;
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       const bool statistics = wanted && used(first);
@@ -551,6 +590,15 @@ class gram_tuner {
 
   /// Statistics of o.
   void collect_attended() {
+    if (observes(spec_.o)) {
+      read_quantized(spec_.o);
+      for_pieces([&](std::size_t first, std::size_t n, std::size_t) {
+        if (!used(first)) return;
+        stream_.load(first, n, x_.data());
+        runner_.attend(quantized_, x_.data(), n, seqlen_);
+      });
+      read_quantized();
+    }
     statistics_[plain].reset(plan_of(spec_.o).cols, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       if (!used(first)) return;
@@ -562,16 +610,34 @@ class gram_tuner {
     });
   }
 
+  /// The quantized model's stream behind attention, of a piece that is in x_, goes to h_.
+  void attended_stream(std::size_t first, std::size_t n) {
+    auto attended = kept_.get(first / step_);
+    if (!attended) attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
+    runner_.add_linear(quantized_, spec_.o, *attended, x_.data(), h_.data());
+  }
+
+  /// What gate and up read, for their static scale.
+  void observe_mlp_input() {
+    const model::row_rotation* const by = floats_.rotations != nullptr ? floats_.rotations->mlp_input.get() : nullptr;
+    for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+      if (!used(first)) return;
+      stream_.load(first, n, x_.data());
+      attended_stream(first, n);
+      norm(floats_.post_attention_norm, by, h_.data(), tokens, normed_);
+      inputs_->observe(spec_.gate, normed_.data(), tokens);
+    });
+  }
+
   /// middle_ becomes the quantized model's stream; statistics of gate and up.
   void finish_attention(bool statistics) {
+    if (statistics && observes(spec_.gate)) observe_mlp_input();
     if (statistics)
       for (const auto by : {by_first, by_second}) statistics_[by].reset(hidden_, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       if (!used(first)) return;
       stream_.load(first, n, x_.data());
-      auto attended = kept_.get(first / step_);
-      if (!attended) attended = runner_.attend(quantized_, x_.data(), n, seqlen_);
-      runner_.add_linear(quantized_, spec_.o, *attended, x_.data(), h_.data());
+      attended_stream(first, n);
       if (statistics) {
         middle_.load(middle_at(first), n, e_.data());
         model::mlp_sensitivity& weights = mlp_weights_[first / step_];
@@ -584,6 +650,15 @@ class gram_tuner {
 
   /// Statistics of down.
   void collect_gated() {
+    if (observes(spec_.down)) {
+      read_quantized(spec_.down);
+      for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
+        if (!used(first)) return;
+        middle_.load(middle_at(first), n, x_.data());
+        runner_.gate(quantized_, x_.data(), tokens);
+      });
+      read_quantized();
+    }
     statistics_[plain].reset(plan_of(spec_.down).cols, hidden_);
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       if (!used(first)) return;
@@ -763,6 +838,7 @@ class gram_tuner {
   std::size_t used_pieces_;  // for statistics
   std::int64_t used_tokens_; // valid ones of those, at least 1
 
+  std::unique_ptr<input_quantizer> inputs_;  // of the block; null where its layers read float rows
   model::block_weights floats_, quantized_;
   std::vector<layer_plan> layers_;
   std::vector<quantized_layer> outputs_;
@@ -788,7 +864,8 @@ result<tuning_result> run(method how, const model::weight_source& source, const 
     return fail(error_kind::usage, "nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap belong to tuning by blocks");
   if (options.enable_alg_ext || options.enable_adam || options.enable_norm_bias_tuning)
     return fail(error_kind::usage, "enable_alg_ext, enable_adam and enable_norm_bias_tuning belong to tuning by blocks");
-  if (auto r = require_rows(choices); !r) return forward_error(r);
+  for (const auto& [name, choice] : choices)
+    if (!groups_lie_in_rows(choice.scheme)) return fail(error_kind::unsupported, "layers whose groups span rows are not tuned", {}, name);
   if (!source.spec().plain()) return fail(error_kind::unsupported, "a " + source.spec().model_class + " is not laid out as LLaMA; it is tuned by the block loop only");
   const std::string& head = source.spec().head_name;
   if (choices.count(head.substr(0, head.rfind('.'))) != 0) return fail(error_kind::usage, "the head is tuned by the block loop only");

@@ -81,6 +81,11 @@ bool input_quantizer::needs_maxima() const {
   return std::ranges::any_of(slots_, [](const slot& s) { return s.used && s.fixed; });
 }
 
+bool input_quantizer::needs_maximum(int linear) const {
+  const slot& s = slots_[index_of(linear)];
+  return s.used && s.fixed;
+}
+
 void input_quantizer::observe(int linear, const float* x, std::size_t tokens) {
   slot& s = slots_[index_of(linear)];
   if (!s.used || !s.fixed || spec_.reader(linear) != linear) return;
@@ -161,7 +166,7 @@ void input_quantizer::keep_best() {
 
 float input_quantizer::maximum(int linear) const {
   const slot& s = slots_[index_of(linear)];
-  if (!s.used || !s.fixed) return -1;
+  if (!needs_maximum(linear)) return -1;
   return s.tuned ? s.largest * std::min(std::max(s.factor, 0.0f), 1.0f) : s.largest;
 }
 

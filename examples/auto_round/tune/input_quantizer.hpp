@@ -22,6 +22,8 @@ class input_quantizer {
 
   /// True if some scales are static: observe must then see the calibration set first.
   bool needs_maxima() const;
+  /// True if the scale of a layer's input is.
+  bool needs_maximum(int linear) const;
   /// Raises the largest magnitudes to those of the rows x [tokens x in_features] of a layer's input.
   void observe(int linear, const float* x, std::size_t tokens);
 

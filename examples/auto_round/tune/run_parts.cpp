@@ -104,15 +104,8 @@ result<const quantized_layer*> recorded_layers::next(const layer_plan& plan) {
   return &unit_.layers[next_++];
 }
 
-bool tunes_by_rows(const ar::scheme_fields& scheme) {
-  return scheme.group_rows <= 1 && scheme.group_size != 0 && (scheme.bits >= 16 || scheme.act_bits.value_or(16) > 8);
-}
+bool groups_lie_in_rows(const ar::scheme_fields& scheme) { return scheme.group_rows <= 1 && scheme.group_size != 0; }
 
-result<void> require_rows(const layer_choices& choices) {
-  for (const auto& [name, choice] : choices)
-    if (!tunes_by_rows(choice.scheme))
-      return fail(error_kind::unsupported, "layers whose inputs are quantized, or whose groups span rows, are tuned by the block loop only", {}, name);
-  return {};
-}
+bool tunes_by_rows(const ar::scheme_fields& scheme) { return groups_lie_in_rows(scheme) && (scheme.bits >= 16 || scheme.act_bits.value_or(16) > 8); }
 
 }  // namespace auto_round::tune

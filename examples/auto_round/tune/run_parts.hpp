@@ -49,9 +49,9 @@ class recorded_layers {
   std::size_t next_ = 0;
 };
 
-/// True for layers that can be tuned row by row: their groups lie in rows, their inputs are not quantized. What gram and hybrid need.
+/// True for layers whose rows can be tuned one by one, which gram and hybrid need.
+bool groups_lie_in_rows(const ar::scheme_fields& scheme);
+/// True if their inputs are not quantized either, as the head's must not.
 bool tunes_by_rows(const ar::scheme_fields& scheme);
-/// error_kind::unsupported, naming the layer, if one of the choices is not so.
-result<void> require_rows(const layer_choices& choices);
 
 }  // namespace auto_round::tune
