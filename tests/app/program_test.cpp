@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -268,9 +269,10 @@ TEST_F(Program, SmoothedModelsAreExportedWithTheirNormsAndLoad) {
   EXPECT_EQ(quantized("awq", {"--algorithm", "awq"})["method"], "AWQ, round to nearest");
   EXPECT_EQ(quantized("searched", {"--algorithm", "awq", "--enable_opt_rtn"})["method"], "AWQ, OPT-RTN (searched scales)");
   EXPECT_EQ(quantized("tuned", {"--algorithm", "awq,auto_round", "--iters", "3"})["method"], "AWQ, SignRound, 3 iterations");
+  quantized("extended", {"--algorithm", "awq,auto_round", "--iters", "3", "--enable_alg_ext"});
   quantized("rounded", {"--iters", "0", "--disable_opt_rtn"});
   const double rounded = kl(dir_ / "rounded");
-  for (const std::string name : {"awq", "searched", "tuned"}) {
+  for (const std::string name : {"awq", "searched", "tuned", "extended"}) {
     EXPECT_LT(kl(dir_ / name), rounded) << name;
     EXPECT_EQ(run({"verify", "--model", dir_ / name}).status, 0);
   }
@@ -285,6 +287,42 @@ TEST_F(Program, SmoothedModelsAreExportedWithTheirNormsAndLoad) {
   // Ranges as a start for tuning: the weights are those of smoothing alone, the result is another one.
   quantized("start", {"--algorithm", "awq,auto_round", "--iters", "3", "--awq_apply_clip", "--awq_clip_as_init"});
   EXPECT_NE(kl(dir_ / "start"), kl(dir_ / "tuned"));
+}
+
+/// Candidates are quantized as the run will quantize: by searched scales where tuning begins with them, on quantized inputs where there are any.
+TEST_F(Program, SmoothingSearchesForWhatComesBehindIt) {
+  tiny_model().write(model_);
+  calibration();
+  int runs = 0;
+  const auto first_losses = [&](std::vector<std::string> more) {
+    const std::string name = std::to_string(++runs), log = dir_ / ("log" + name);
+    std::vector<std::string> a = {"--model", model_, "--output_dir", dir_ / name, "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32", "--batch_size", "2",
+                                  "--threads", "1", "--awq_n_grid", "3", "--log_json", log, "--format", "fake"};
+    a.insert(a.end(), more.begin(), more.end());
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0) << o.err;
+    std::vector<double> losses;
+    std::istringstream events(golden::read_bytes(log));
+    for (std::string line; std::getline(events, line);)
+      if (const ordered_json e = golden::parse_json(line); e["event"] == "smooth") losses.push_back(e["first_loss"]);
+    return losses;
+  };
+  const auto tuned = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--algorithm", "awq,auto_round", "--iters", "2", "--scheme", "W2A16G32"});
+    return first_losses(more);
+  };
+  const std::vector<double> plain = tuned({}), extended = tuned({"--enable_alg_ext"});
+  ASSERT_EQ(plain.size(), extended.size());
+  for (std::size_t i = 0; i < plain.size(); ++i) EXPECT_NE(extended[i], plain[i]) << i;
+
+  const auto inputs = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--algorithm", "awq", "--scheme", "MXFP4"});
+    return first_losses(more);
+  };
+  const std::vector<double> quantized = inputs({}), floats = inputs({"--awq_float_inputs"});
+  ASSERT_EQ(quantized.size(), floats.size());
+  for (std::size_t i = 0; i < floats.size(); ++i) EXPECT_GT(quantized[i], floats[i]) << i;
+  EXPECT_EQ(inputs({"--awq_policy", "peer"}), inputs({"--awq_policy", "peer", "--awq_float_inputs"}));
 }
 
 TEST_F(Program, WrongUseOfAwqIsRefused) {

@@ -242,7 +242,7 @@ class recorded_block {
     const parent_model::rows reference = run({});
     double size_of_output = 0;
     for (const double r : reference) size_of_output += r * r / static_cast<double>(reference.size());
-    const auto measure = [&](std::span<const vec> weights) -> result<double> {
+    const auto measure = [&](std::span<const vec> weights, std::span<const float>) -> result<double> {
       std::map<std::string, vec> changed;
       for (size_t i = 0; i < names.size(); ++i) changed[names[i]] = weights[i];
       const parent_model::rows out = run(changed);
@@ -258,7 +258,7 @@ class recorded_block {
     std::vector<vec> weights;
     for (size_t i = 0; i < theirs.size(); ++i) {
       ASSERT_TRUE(transform::candidate_weights(layers, {scales.data() + i * x_mean.size(), x_mean.size()}, weights));
-      const double ours = measure(weights).value();
+      const double ours = measure(weights, {}).value();
       // The reference subtracts outputs of its own type: what their rounding leaves weighs more where candidates are near.
       const double bound = (bf16_ ? 1e-2 : 1e-5) + (bf16_ ? 0x1p-9 : 0x1p-21) * std::sqrt(size_of_output / ours);
       EXPECT_NEAR(ours, theirs[i], bound * theirs[i]) << "candidate " << i;
@@ -386,7 +386,7 @@ TEST(AwqGolden, AutoAwqsQuantizerAndSearches) {
     expect_equal(scale, file["pq.scales"].f32(), "pq.scales");
     if (zero_point) expect_equal(zero, file["pq.zeros"].f32(), "pq.zeros");
     ++files;
-    const transform::fake_quantizer quantizer = [&](ar::matrix_view<const float> in, ar::matrix_view<float> out) -> result<void> {
+    const transform::fake_quantizer quantizer = [&](ar::matrix_view<const float> in, std::span<const float>, ar::matrix_view<float> out) -> result<void> {
       if (ar::awq::pseudo_quantize(in, group, bits, zero_point, format, out) != ar::errc::ok) return fail(error_kind::internal, "pseudo_quantize");
       return {};
     };
@@ -424,7 +424,7 @@ TEST(AwqGolden, AutoAwqsQuantizerAndSearches) {
       ar::awq::factors(ar::awq::classic_grid_point(duo, 20, i), x_mean.data(), w_mean.data(), cols, s.data());
       const ar::matrix_view<float> c(candidate.data(), rows, cols);
       ASSERT_EQ(ar::awq::scale_columns(view, s.data(), format, c), ar::errc::ok);
-      ASSERT_TRUE(quantizer(c, c));
+      ASSERT_TRUE(quantizer(c, {}, c));
       ASSERT_EQ(ar::awq::unscale_columns(c, s.data(), format, c), ar::errc::ok);
       double loss = 0;
       for (size_t t = 0; t < tokens; ++t)

@@ -48,9 +48,13 @@ TEST_P(Transforms, SmoothedModelsComputeTheSame) {
     for (int i = 0; i < static_cast<int>(spec.linears.size()); ++i)
       if (spec.has_linear(b, i)) schemes[spec.linear_name(b, i)] = {.bits = 3, .group_size = 16, .sym = true, .data_type = "int"};
   const std::vector<float> expected = logits_of(model_.source);
-  for (const bool skip_moe : {true, false}) {
+  for (const auto& [skip_moe, inputs] : {std::pair{true, false}, {false, false}, {false, true}}) {
     transform::awq_options o;
     o.mapping.skip_moe = skip_moe;
+    if (inputs) {  // quantized, and scales that are searched
+      o.search = transform::search_quantizer::init_scale;
+      for (auto& [name, s] : schemes) s.act_bits = 4, s.act_group_size = 16, s.act_sym = true, s.act_data_type = "int", s.act_dynamic = true;
+    }
     std::set<std::string> smoothed;
     transform::awq_events events;
     events.on_mapping = [&](const transform::awq_report& r) { smoothed.insert(r.smooth.substr(r.smooth.rfind('.') + 1)); };

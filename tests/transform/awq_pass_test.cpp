@@ -1,4 +1,4 @@
-// links: ar_transform ar_model ar_text OpenMP::OpenMP_CXX
+// links: ar_transform ar_tune ar_model ar_text OpenMP::OpenMP_CXX
 // AWQ over a model as a specification: the smoothed float model computes what it computed, quantized it is nearer; clipping never widens; threads,
 // pieces and what lies behind seqlen change nothing; what is odd is refused or left alone.
 #include "transform/awq.hpp"
@@ -15,6 +15,7 @@
 #include "model/block.hpp"
 #include "support/distance.hpp"
 #include "support/memory_source.hpp"
+#include "tune/quantizer.hpp"
 
 namespace {
 
@@ -120,7 +121,7 @@ class rounded final : public model::weight_source {
     if (name.find("_proj.weight") == std::string::npos) return {};
     const size_t cols = name.find("down_proj") != std::string::npos ? 96 : 64;
     const ar::matrix_view<float> w(out.data(), out.size() / cols, cols);
-    return quantizer_(w, w);
+    return quantizer_(w, {}, w);
   }
 
  private:
@@ -180,31 +181,141 @@ TEST_F(AwqPass, QuantizedTheSmoothedModelIsNearer) {
   }
 }
 
+/// The rows that `down` of the first block reads, [60 x 96].
+std::vector<float> rows_of_down(const support::memory_source& m) {
+  const auto w = model::read_block(m, 0).value();
+  auto x = model::embed(m, calibration().ids).value();
+  std::vector<float> rows;
+  model::block_runner(m.spec_, linalg::precision::f32).forward(w, x.data(), 5, 12, x.data(), [&](int linear, const float* in, size_t tokens) {
+    if (linear == m.spec_.down) rows.insert(rows.end(), in, in + tokens * 96);
+  });
+  return rows;
+}
+
+/// The mean squared difference of rows times weights, `down` as it is and as `q` that reads `qrows`.
+double error_of_down(const support::memory_source& m, const std::vector<float>& rows, const std::vector<float>& qrows, const std::vector<float>& q) {
+  const std::vector<float>& w = m.tensors.at("model.layers.0.mlp.down_proj.weight");
+  double error = 0;
+  for (size_t t = 0; t < rows.size() / 96; ++t)
+    for (size_t r = 0; r < 64; ++r) {
+      double d = 0;
+      for (size_t i = 0; i < 96; ++i) d += static_cast<double>(qrows[t * 96 + i]) * static_cast<double>(q[r * 96 + i]) - static_cast<double>(rows[t * 96 + i]) * static_cast<double>(w[r * 96 + i]);
+      error += d * d;
+    }
+  return error / static_cast<double>(rows.size() / 96 * 64);
+}
+
+std::vector<float> quantized_down(const support::memory_source& m, const ar::scheme_fields& s, transform::search_quantizer how, std::span<const float> importance = {}) {
+  std::vector<float> q = m.tensors.at("model.layers.0.mlp.down_proj.weight");
+  const auto quantizer = transform::make_fake_quantizer(s, how).value();
+  EXPECT_TRUE(quantizer({q.data(), 64, 96}, importance, {q.data(), 64, 96}));
+  return q;
+}
+
+/// The error before anything is smoothed, as the pass sees it.
+double first_loss_of_down(const outcome& a) {
+  const auto report = std::find_if(a.reports.begin(), a.reports.end(), [](const auto& r) { return r.block == 0 && r.smooth.ends_with("mlp.up_proj"); });
+  EXPECT_NE(report, a.reports.end());
+  return report == a.reports.end() ? 0 : report->first_loss;
+}
+
 TEST_F(AwqPass, TheErrorOfASingleLayerIsThatOfItsOutput) {
   // Through x'x here, and through the activations themselves there.
   const auto m = random_model();
-  const outcome a = awq(m);
-  const auto set = calibration();
-  const auto w = model::read_block(m, 0).value();
-  auto x = model::embed(m, set.ids).value();
-  auto q = w.linears[static_cast<size_t>(m.spec_.down)];
-  const auto quantizer = transform::make_fake_quantizer(scheme(), transform::search_quantizer::rtn).value();
-  ASSERT_TRUE(quantizer({q.data(), 64, 96}, {q.data(), 64, 96}));
-  double error = 0;
-  size_t n = 0;
-  model::block_runner(m.spec_, linalg::precision::f32).forward(w, x.data(), 5, 12, x.data(), [&](int linear, const float* in, size_t tokens) {
-    if (linear != m.spec_.down) return;
-    for (size_t t = 0; t < tokens; ++t)
-      for (size_t r = 0; r < 64; ++r, ++n) {
-        double d = 0;
-        for (size_t i = 0; i < 96; ++i) d += static_cast<double>(in[t * 96 + i]) * static_cast<double>(q[r * 96 + i] - w.linears[6][r * 96 + i]);
-        error += d * d;
-      }
-  });
-  const auto report = std::find_if(a.reports.begin(), a.reports.end(), [](const auto& r) { return r.block == 0 && r.smooth.ends_with("mlp.up_proj"); });
-  ASSERT_NE(report, a.reports.end());
+  const std::vector<float> x = rows_of_down(m);
+  const double expected = error_of_down(m, x, x, quantized_down(m, scheme(), transform::search_quantizer::rtn));
   // Smoothed before it, the same model with another rounding; the sum over tokens is in float.
-  EXPECT_NEAR(report->first_loss, error / static_cast<double>(n), 1e-4 * report->first_loss);
+  EXPECT_NEAR(first_loss_of_down(awq(m)), expected, 1e-4 * expected);
+}
+
+TEST_F(AwqPass, SearchedCandidatesAreWeightedByWhatTheLayersRead) {
+  const auto m = random_model();
+  const std::vector<float> x = rows_of_down(m);
+  std::vector<float> importance(96, 0.0f);
+  for (size_t i = 0; i < x.size(); ++i) importance[i % 96] += x[i] * x[i];
+  for (const auto how : {transform::search_quantizer::init_scale, transform::search_quantizer::opt_rtn}) {
+    awq_options o;
+    o.search = how;
+    o.apply_smooth = true;
+    const double weighted = error_of_down(m, x, x, quantized_down(m, scheme(), how, importance)), alike = error_of_down(m, x, x, quantized_down(m, scheme(), how));
+    EXPECT_NE(weighted, alike);
+    // A scale of the search may fall to its neighbor by the last bits of the smoothed inputs.
+    EXPECT_NEAR(first_loss_of_down(awq(m, o)), weighted, 0.01 * weighted);
+    o.mapping.policy = mapping_policy::peer;
+    EXPECT_NEAR(first_loss_of_down(awq(m, o)), alike, 0.01 * alike);
+  }
+}
+
+ar::scheme_fields with_activations(int bits) {
+  ar::scheme_fields s = scheme(4);
+  s.act_bits = bits;
+  s.act_group_size = 32;
+  s.act_sym = true;
+  s.act_data_type = "int";
+  s.act_dynamic = true;
+  return s;
+}
+
+TEST_F(AwqPass, WhereInputsAreQuantizedCandidatesAreComparedOnQuantizedInputs) {
+  const auto m = random_model();
+  const ar::scheme_fields s = with_activations(4);
+  const std::vector<float> x = rows_of_down(m), q = quantized_down(m, s, transform::search_quantizer::rtn);
+  std::vector<float> xq = x;
+  ASSERT_TRUE(tune::fake_quantize_activations(xq.data(), s, xq.size() / 96, 96, ar::real::f16));
+  const double expected = error_of_down(m, x, xq, q), on_floats = error_of_down(m, x, x, q);
+  EXPECT_GT(expected, 1.5 * on_floats);
+  awq_options o;
+  // The inputs of `down` here are those of the smoothed model: numbers at the border between two steps fall to either side.
+  EXPECT_NEAR(first_loss_of_down(awq(m, o, s)), expected, 0.02 * expected);
+  o.quantize_inputs = false;
+  EXPECT_NEAR(first_loss_of_down(awq(m, o, s)), on_floats, 1e-4 * on_floats);
+  o.quantize_inputs = true;
+  o.mapping.policy = mapping_policy::peer;
+  EXPECT_NEAR(first_loss_of_down(awq(m, o, s)), on_floats, 1e-4 * on_floats);
+}
+
+/// The model with the inputs of its layers quantized, over the calibration set: how far the stream behind the last block is off.
+double stream_error(const model::weight_source& quantized, const model::weight_source& exact, const ar::scheme_fields& s) {
+  auto x = model::embed(exact, calibration().ids).value(), y = x;
+  model::block_runner floats(exact.spec(), linalg::precision::f32), rounds(exact.spec(), linalg::precision::f32);
+  rounds.set_input_filter([&](int linear, float* rows, size_t tokens) {
+    EXPECT_TRUE(tune::fake_quantize_activations(rows, s, tokens, static_cast<size_t>(exact.spec().linears[static_cast<size_t>(linear)].in_features), ar::real::f16));
+  });
+  for (std::int64_t b = 0; b < 2; ++b) {
+    const auto w = model::read_block(exact, b).value(), q = model::read_block(quantized, b).value();
+    floats.forward(w, x.data(), 5, 12, x.data());
+    rounds.forward(q, y.data(), 5, 12, y.data());
+  }
+  return support::rms_difference(y, x);
+}
+
+TEST_F(AwqPass, FactorsForQuantizedInputsServeThemBetter) {
+  // Channels that stick out cost quantized inputs more than weights: compared on float inputs factors stay too small.
+  double with = 0, without = 0, plain = 0;
+  for (const unsigned seed : {5u, 6u, 7u, 8u}) {
+    const auto m = random_model(2, false, seed);
+    const ar::scheme_fields s = with_activations(4);
+    awq_options o;
+    plain += stream_error(rounded(m, s), m, s);
+    const outcome a = awq(m, o, s);
+    with += stream_error(rounded(awq_source(m, a.changes), s), m, s);
+    o.quantize_inputs = false;
+    const outcome b = awq(m, o, s);
+    without += stream_error(rounded(awq_source(m, b.changes), s), m, s);
+  }
+  EXPECT_LT(with, without);
+  EXPECT_LT(without, plain);
+}
+
+TEST_F(AwqPass, EveryKindOfInputsCanBeQuantized) {
+  const auto m = random_model();
+  for (const char* name : {"MXFP4", "MXFP8", "INT8", "NVFP4", "FP8_STATIC"}) {
+    const ar::scheme_fields* const preset = ar::find_preset(name);
+    ASSERT_NE(preset, nullptr) << name;
+    const outcome a = awq(m, {}, *preset);
+    for (const auto& r : a.reports) EXPECT_LE(r.loss, r.first_loss) << name << " " << r.smooth;
+    EXPECT_FALSE(a.reports.empty()) << name;
+  }
 }
 
 TEST_F(AwqPass, ClippingNeverWidensAndHelps) {

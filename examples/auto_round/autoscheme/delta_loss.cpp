@@ -94,7 +94,7 @@ class scoring {
 
   bool quantized(std::size_t option, std::size_t l) const { return l != none && schemes_[option][l].bits < 16; }
   const ar::scheme_fields* activations_of(std::size_t option, std::size_t l) const {
-    return quantized(option, l) && quantizes_activations(schemes_[option][l]) ? &schemes_[option][l] : nullptr;
+    return quantized(option, l) && tune::quantizes_activations(schemes_[option][l]) ? &schemes_[option][l] : nullptr;
   }
   result<std::vector<float>> round(std::size_t option, std::size_t l, const std::vector<float>& weight) const {
     const ar::scheme_fields& scheme = schemes_[option][l];
@@ -185,7 +185,7 @@ class scoring {
     runner_.set_input_filter([this, schemes](int linear, float* rows, std::size_t tokens) {
       const ar::scheme_fields* const s = schemes[static_cast<std::size_t>(linear)];
       if (s == nullptr || !filtered_) return;
-      filtered_ = fake_quantize_activations(rows, *s, tokens, static_cast<std::size_t>(spec_.linears[static_cast<std::size_t>(linear)].in_features));
+      filtered_ = tune::fake_quantize_activations(rows, *s, tokens, static_cast<std::size_t>(spec_.linears[static_cast<std::size_t>(linear)].in_features), ar::real::bf16);
     });
   }
 
@@ -273,7 +273,7 @@ class scoring {
       const ar::scheme_fields* const s = activations_of(o, l);
       if (s == nullptr) continue;
       std::copy_n(x, rounded.size(), rounded.data());
-      if (auto r = fake_quantize_activations(rounded.data(), *s, tokens, cols); !r) return r;
+      if (auto r = tune::fake_quantize_activations(rounded.data(), *s, tokens, cols, ar::real::bf16); !r) return r;
       table_.scores[o][l] += weighted_difference(dx.data(), x, rounded.data(), tokens, cols);
     }
     return {};

@@ -7,6 +7,7 @@
 #include "ar/numeric/half.hpp"
 #include "ar/resolve.hpp"
 #include "tune/pieces.hpp"
+#include "tune/quantizer.hpp"
 
 namespace auto_round::autoscheme {
 namespace {
@@ -57,7 +58,7 @@ ar::errc round_blocks(const ar::gguf_kernels& k, const float* in, std::size_t ro
 }  // namespace
 
 result<std::vector<float>> fake_quantize_weight(const float* weight, const std::string& name, const ar::scheme_fields& s, std::size_t rows, std::size_t cols) {
-  const ar::real scale_type = quantizes_activations(s) ? ar::real::bf16 : ar::real::f16;
+  const ar::real scale_type = tune::quantizes_activations(s) ? ar::real::bf16 : ar::real::f16;
   ar::quantizer_choice choice;
   ar::errc outcome = ar::resolve_quantizer({.data_type = s.data_type, .bits = s.bits, .sym = s.sym, .tiles = s.group_rows > 0, .tuning = true}, choice);
   std::vector<float> out(rows * cols);
@@ -71,17 +72,6 @@ result<std::vector<float>> fake_quantize_weight(const float* weight, const std::
   }
   if (auto r = explain(outcome, name); !r) return forward_error(r);
   return out;
-}
-
-result<void> fake_quantize_activations(float* x, const ar::scheme_fields& s, std::size_t tokens, std::size_t cols) {
-  if (!quantizes_activations(s)) return {};
-  const int bits = *s.act_bits;
-  const std::string_view data_type = s.act_data_type.value_or(s.data_type);
-  ar::quantizer_choice choice;
-  const ar::errc known = ar::resolve_quantizer({.data_type = data_type, .bits = bits, .sym = s.act_sym.value_or(s.sym), .tuning = true}, choice);
-  const ar::range_kernels* const k = known == ar::errc::ok ? ar::kernels().range_type(choice.data_type, ar::real::f32, ar::real::bf16) : nullptr;
-  if (k == nullptr) return fail(error_kind::unsupported, "no quantizer for activations of type " + std::string(data_type) + " with " + std::to_string(bits) + " bits");
-  return explain(round_rows(*k, bits, s.act_group_size.value_or(s.group_size), x, tokens, cols, x), {});
 }
 
 }  // namespace auto_round::autoscheme

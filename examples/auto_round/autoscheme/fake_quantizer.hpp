@@ -15,10 +15,4 @@ namespace auto_round::autoscheme {
 result<std::vector<float>> fake_quantize_weight(const float* weight, const std::string& name, const ar::scheme_fields& scheme, std::size_t rows,
                                                 std::size_t cols);
 
-/// Rows of activations [tokens x cols], in place. Static scales are taken from these rows. Nothing happens if the scheme leaves activations alone.
-result<void> fake_quantize_activations(float* x, const ar::scheme_fields& scheme, std::size_t tokens, std::size_t cols);
-
-/// True if the scheme rounds activations.
-inline bool quantizes_activations(const ar::scheme_fields& s) { return s.act_bits.value_or(16) <= 8; }
-
 }  // namespace auto_round::autoscheme

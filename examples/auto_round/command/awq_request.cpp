@@ -24,13 +24,14 @@ void awq_request::declare(option_set& o) {
   o.flag("awq_no_smooth", apply_smooth_, false, "only clip");
   o.flag("awq_no_skip_moe", skip_moe_, false, "search routed experts too");
   o.flag("awq_leave_out_padding", padding_, true, "tokens that do not count for the loss do not count here either");
+  o.flag("awq_float_inputs", float_inputs_, true, "compare candidates on float inputs even where the scheme quantizes activations, as the original does (default with --awq_policy peer)");
   o.text("awq_policy", "NAME", policy_, "strict: complete the layers that read the same activations; peer: the original's sets and roundings (strict; peer by --compat)");
 }
 
-result<std::optional<transform::awq_options>> awq_request::resolve(const std::vector<std::string>& algorithms, bool search, bool compat) const {
+result<std::optional<transform::awq_options>> awq_request::resolve(const std::vector<std::string>& algorithms, bool search, bool alg_ext, bool compat) const {
   if (std::find(algorithms.begin(), algorithms.end(), "awq") == algorithms.end()) {
     const bool any = !duo_scaling_.empty() || !policy_.empty() || !clip_style_.empty() || n_grid_ || seqlen_ || search_tokens_ || smooth_batch_size_ || clip_n_grid_ ||
-                     clip_n_sample_token_ || smooth_iters_ || clip_max_shrink_ || apply_clip_ || clip_as_init_ || apply_smooth_ || skip_moe_ || padding_;
+                     clip_n_sample_token_ || smooth_iters_ || clip_max_shrink_ || apply_clip_ || clip_as_init_ || apply_smooth_ || skip_moe_ || padding_ || float_inputs_;
     if (any) return fail(error_kind::usage, "options of AWQ have no meaning without it; add --algorithm awq or --algorithm awq,auto_round");
     return std::optional<transform::awq_options>();
   }
@@ -61,7 +62,9 @@ result<std::optional<transform::awq_options>> awq_request::resolve(const std::ve
   o.apply_smooth = apply_smooth_.value_or(true);
   o.mapping.skip_moe = skip_moe_.value_or(true);
   o.leave_out_padding = padding_.value_or(false);
-  if (search) o.search = transform::search_quantizer::opt_rtn;
+  o.quantize_inputs = !float_inputs_.value_or(false);
+  if (alg_ext) o.search = transform::search_quantizer::init_scale;
+  else if (search) o.search = transform::search_quantizer::opt_rtn;
   if (o.smooth_batch_size < 0) return fail(error_kind::usage, "--awq_smooth_batch_size must not be negative");
   if (o.clip_n_sample_token < 1) return fail(error_kind::usage, "--awq_clip_n_sample_token must be at least 1");
   if (!(o.clip_max_shrink > 0 && o.clip_max_shrink < 1)) return fail(error_kind::usage, "--awq_clip_max_shrink must be between 0 and 1");

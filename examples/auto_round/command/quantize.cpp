@@ -318,7 +318,7 @@ class quantize final : public command {
     if (threads_ && (*threads_ < 1 || *threads_ > 4096)) return fail(error_kind::usage, fmt::format("--threads {} is out of range", *threads_));
     if (threads_) omp_set_num_threads(static_cast<int>(*threads_));
     choose_method(asked("awq"));
-    auto awq = awq_.resolve(*algorithms, opt_rtn_.value_or(defaults_.opt_rtn > 0), run_.compat);
+    auto awq = awq_.resolve(*algorithms, opt_rtn_.value_or(defaults_.opt_rtn > 0), run_.enable_alg_ext && q.iters > 0, run_.compat);
     if (!awq) return forward_error(awq);
     run_.awq = std::move(*awq);
     return complete_rotation(*algorithms);

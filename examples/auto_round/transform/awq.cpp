@@ -11,6 +11,8 @@
 
 #include "model/block.hpp"
 #include "model/linalg.hpp"
+#include "tune/importance.hpp"
+#include "tune/quantizer.hpp"
 
 namespace auto_round::transform {
 namespace {
@@ -46,7 +48,14 @@ struct input_statistics {
   floats gram;           // x'x, where a single layer is compared
   floats features;       // some rows, for clipping
   size_t rows = 0;       // of them
+  tune::column_importance importance;  // where searches are weighted
+  bool sampled = false;  // a single layer is compared that reads quantized rows: x'x does not tell their error
+  floats sample;         // some rows, for that
 };
+
+/// Rows that a single layer with quantized inputs is compared on. As many tokens do as well as four times as many where attention and MLP are compared
+/// (docs/design.md).
+constexpr size_t sampled_rows = 2048;
 
 }  // namespace
 
@@ -105,6 +114,7 @@ class awq_pass {
         o_(o),
         events_(events),
         peer_(o.mapping.policy == mapping_policy::peer),
+        weighted_(!peer_ && o.search != search_quantizer::rtn),
         hidden_(static_cast<size_t>(spec_.hidden_size)),
         runner_(spec_, linalg::precision::f32) {}
 
@@ -359,13 +369,17 @@ class awq_pass {
     return true;
   }
 
+  bool inputs_quantized(const task& t) const { return o_.quantize_inputs && !peer_ && tune::quantizes_activations(*scheme_of(t.mapping->balance.front())); }
+
   // ---- statistics ----
 
   result<void> collect(std::vector<task>& tasks) {
     statistics_.clear();
     for (const task& t : tasks) {
       input_statistics& s = statistics_[reader(t.balance.front())];
-      if (t.kind == parent::layer) s.gram.assign(in_features(t.balance.front()) * in_features(t.balance.front()), 0.0f);
+      if (t.kind != parent::layer) continue;
+      s.sampled = inputs_quantized(t);
+      if (!s.sampled) s.gram.assign(in_features(t.balance.front()) * in_features(t.balance.front()), 0.0f);
     }
     if (o_.apply_clip && o_.classic_clip)
       for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
@@ -378,6 +392,7 @@ class awq_pass {
     floats y(passed_on_ ? 0 : std::min(batch_, samples_) * seqlen_ * hidden_), kept;
     std::map<int, size_t> seen;  // rows of this batch, by input
     size_t step = 1, at = 0;     // thinning of clip features; first token of the batch
+    const size_t sample = sample_step(samples_ * seqlen_, sampled_rows);
     const auto hook = [&](int linear, const float* x, size_t tokens) {
       if (spec_.reader(linear) != linear) return;
       const bool routed = is_expert(linear);  // rows of an expert are not those of the batch, in number or order
@@ -398,6 +413,14 @@ class awq_pass {
       if (ar::awq::add_magnitudes({in, rows, n}, false, s.sum.data()) != ar::errc::ok)
         outcome = fail(error_kind::input, "the activations of the float model hold NaN or infinity", source_.location(), name(linear) + std::string(weight_suffix));
       s.tokens += rows;
+      if (weighted_ && rows > 0 && s.importance.add(in, rows, n) != ar::errc::ok)
+        outcome = fail(error_kind::input, "the activations of the float model are too large for their squares", source_.location(), name(linear) + std::string(weight_suffix));
+      if (s.sampled) {
+        // Of an expert's rows those are as many as of the others'.
+        const size_t every = routed ? std::max<size_t>(1, sample * static_cast<size_t>(spec_.mixture.active) / static_cast<size_t>(spec_.mixture.experts)) : sample;
+        for (size_t t = 0; t < tokens; ++t)
+          if ((first + t) % every == 0 && (counts == nullptr || counts[t] != 0)) s.sample.insert(s.sample.end(), x + t * n, x + (t + 1) * n);
+      }
       if (!s.gram.empty() && rows > 0) linalg::gemm_tn({in, rows, n, n, false}, {in, rows, n, n, false}, s.gram.data(), n, true);
       if (o_.apply_clip)
         for (size_t t = 0; t < tokens; ++t)
@@ -434,7 +457,7 @@ class awq_pass {
     const ar::scheme_fields& scheme = *scheme_of(t.mapping->balance.front());
     const size_t cols = in_features(t.balance.front());
     std::vector<balance_layer> layers;
-    for (const int i : t.balance) layers.push_back({view(i), &quantizer_of(scheme), format_of(i)});
+    for (const int i : t.balance) layers.push_back({view(i), &quantizer_of(scheme), format_of(i), statistics_.at(reader(i)).importance.sum});
     floats w_mean;
     if (o_.duo_scaling != ar::awq::duo_scaling::off) {
       auto mean = weight_statistic(layers, scheme.group_size);
@@ -447,7 +470,7 @@ class awq_pass {
     if (stale) std::tie(w_.input_norm, w_.post_attention_norm) = std::pair{norms_[0], norms_[1]};
     prepare_comparison(t);
     auto choice = search_factors(layers, t.x_mean, w_mean, t.tie, o_.duo_scaling, o_.n_grid,
-                                 [&](std::span<const floats> weights) -> result<double> { return error_with(t, weights); });
+                                 [&](std::span<const floats> weights, std::span<const float> s) { return error_with(t, weights, s); });
     if (stale) std::tie(w_.input_norm, w_.post_attention_norm) = std::pair{now[0], now[1]};
     if (!choice) return forward_error(choice);
     if (!*choice) {
@@ -471,7 +494,12 @@ class awq_pass {
 
   /// Reference outputs of the parent.
   void prepare_comparison(const task& t) {
-    if (t.kind == parent::layer) return;
+    if (t.kind == parent::layer) {
+      const int i = t.balance.front();
+      const floats& x = statistics_.at(reader(i)).sample;
+      if (!x.empty()) expected_ = product(x, weight(i), in_features(i));
+      return;
+    }
     floats& x = probe();
     if (t.kind == parent::mlp && !have_middle_) {
       middle_.resize(x.size());
@@ -491,7 +519,47 @@ class awq_pass {
     else runner_.mlp_output(w_, row(middle_, first), tokens, out);
   }
 
-  double error_with(const task& t, std::span<const floats> weights) {
+  /// x w' of rows x and a weight w of n columns.
+  static floats product(const floats& x, const floats& w, size_t n) {
+    const size_t tokens = x.size() / n, rows = w.size() / n;
+    floats y(tokens * rows);
+    linalg::gemm_nt({x.data(), tokens, n, n, false}, {w.data(), rows, n, n, false}, y.data(), rows);
+    return y;
+  }
+
+  /// Rows x as a layer of scheme `s` reads them behind the factors f of its columns, in the units of the unscaled ones.
+  static result<void> quantize_rows(float* x, size_t tokens, std::span<const float> f, const ar::scheme_fields& s) {
+    const size_t n = f.size();
+#pragma omp parallel for schedule(static)
+    for (size_t t = 0; t < tokens; ++t)
+      for (size_t c = 0; c < n; ++c) x[t * n + c] /= f[c];
+    if (auto r = tune::fake_quantize_activations(x, s, tokens, n, ar::real::f16); !r) return r;
+#pragma omp parallel for schedule(static)
+    for (size_t t = 0; t < tokens; ++t)
+      for (size_t c = 0; c < n; ++c) x[t * n + c] *= f[c];
+    return {};
+  }
+
+  /// Of the layers that a mapping balances, the inputs of which are quantized in replays; `outcome` tells what went wrong.
+  void quantize_inputs(const task& t, std::span<const float> f, result<void>& outcome) {
+    std::map<int, const ar::scheme_fields*> readers;
+    for (const int i : t.balance) readers.emplace(spec_.reader(i), scheme_of(name(i)));
+    runner_.set_input_filter([this, readers, f, &outcome](int linear, float* x, size_t tokens) {
+      const auto found = readers.find(linear);
+      if (found == readers.end() || !outcome) return;
+      if (in_features(linear) != f.size()) outcome = fail(error_kind::internal, "AWQ has another number of factors than columns", {}, name(linear));
+      else outcome = quantize_rows(x, tokens, f, *found->second);
+    });
+  }
+
+  result<double> error_with(const task& t, std::span<const floats> weights, std::span<const float> f) {
+    if (t.kind == parent::layer && inputs_quantized(t)) {
+      const int i = t.balance.front();
+      floats x = statistics_.at(reader(i)).sample;
+      if (auto r = quantize_rows(x.data(), x.size() / f.size(), f, *scheme_of(name(i))); !r) return forward_error(r);
+      const floats y = product(x, weights[0], f.size());
+      return squared_difference(y.data(), expected_.data(), nullptr, x.size() / f.size(), weights[0].size() / f.size()) / static_cast<double>(y.size());
+    }
     if (t.kind == parent::layer) {
       // |x d'|^2 summed over tokens is d (x'x) d'.
       const int i = t.balance.front();
@@ -518,13 +586,17 @@ class awq_pass {
       own[k].swap(weight(t.balance[k]));
     }
     double error = 0;
+    result<void> filtered;
+    if (inputs_quantized(t)) quantize_inputs(t, f, filtered);
     floats out(std::min(replay_, probed_.size()) * seqlen_ * hidden_);
     for (size_t s = 0; s < probed_.size(); s += replay_) {
       replay(t, s, out.data());
       const size_t tokens = std::min(replay_, probed_.size() - s) * seqlen_;
       error += squared_difference(out.data(), row(expected_, s), probe_counts_.empty() ? nullptr : probe_counts_.data() + s * seqlen_, tokens, hidden_);
     }
+    runner_.set_input_filter({});
     for (size_t k = 0; k < t.balance.size(); ++k) own[k].swap(weight(t.balance[k]));
+    if (!filtered) return forward_error(filtered);
     return error / (static_cast<double>(probe_counted_) * static_cast<double>(hidden_));
   }
 
@@ -592,6 +664,8 @@ class awq_pass {
     input_statistics& known = statistics_.at(reader(t.balance.front()));
     for (size_t k = 0; k < known.features.size(); ++k) known.features[k] /= (*columns)[k % cols];
     if (peer_) return {};
+    for (size_t k = 0; k < known.sample.size(); ++k) known.sample[k] /= (*columns)[k % cols];
+    for (size_t k = 0; k < known.importance.sum.size(); ++k) known.importance.sum[k] /= (*columns)[k] * (*columns)[k];
     for (size_t k = 0; k < t.x_mean.size(); ++k) t.x_mean[k] /= s[k];
     for (size_t k = 0; k < known.gram.size(); ++k) known.gram[k] /= (*columns)[k % cols] * (*columns)[k / cols];
     return {};
@@ -673,7 +747,7 @@ class awq_pass {
   const layer_schemes& schemes_;
   const awq_options& o_;
   const awq_events& events_;
-  const bool peer_;
+  const bool peer_, weighted_;
   const size_t hidden_;
   size_t seqlen_ = 0, samples_ = 0, batch_ = 0, replay_ = 0, counted_ = 0;
   std::vector<std::uint8_t> counts_, probe_counts_;  // tokens that count; empty: all

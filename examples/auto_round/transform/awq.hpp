@@ -38,7 +38,10 @@ struct awq_options {
   std::int64_t clip_n_sample_token = 512;
   int smooth_iters = 1;
   bool leave_out_padding = false;        ///< tokens that do not count for the loss have no part in statistics and errors
-  search_quantizer search = search_quantizer::rtn;
+  search_quantizer search = search_quantizer::rtn;  ///< unless the policy is `peer`, searches are weighted by what the layers read
+  /// Where a scheme quantizes activations, candidates are compared on inputs that are quantized behind their factors, as an engine will see them. The
+  /// original (and policy `peer`) compares on float inputs.
+  bool quantize_inputs = true;
   mapping_options mapping;               ///< under `peer` folded weights are rounded to the checkpoint's type too, as the original holds them
   /// What a tensor of the checkpoint is stored in, by its full name; empty: float.
   std::function<ar::real(const std::string& name)> stored;

@@ -47,14 +47,16 @@ result<fake_quantizer> make_fake_quantizer(const ar::scheme_fields& s, search_qu
 
   const ar::kernel_table& kernels = ar::kernels();
   if (const ar::gguf_kernels* g = kernels.gguf_type(choice.data_type); g != nullptr && g->search != nullptr) {
-    return fake_quantizer([g](matrix_view<const float> w, matrix_view<float> out) {
+    const bool weighted = how != search_quantizer::rtn && g->superblock;
+    return fake_quantizer([g, weighted](matrix_view<const float> w, std::span<const float> importance, matrix_view<float> out) {
+      if (!weighted) importance = {};
       return explain(for_rows(w.rows, [&](size_t first, size_t n) {
         if (w.cols % g->block_elements != 0) return ar::errc::bad_shape;
         const size_t groups = w.cols / g->group_size, blocks = g->superblock ? w.cols / g->block_elements : 0;
         std::vector<float> scale(n * groups), offset(g->asymmetric ? n * groups : 0), d(n * blocks), d_offset(g->asymmetric ? n * blocks : 0);
         const auto data = [](std::vector<float>& v) { return v.empty() ? nullptr : v.data(); };
         const ar::gguf_parameters<float> p{data(scale), data(offset), data(d), data(d_offset)};
-        if (const ar::errc e = g->search(rows_of(w, first, n), {}, {}, {}, p); e != ar::errc::ok) return e;
+        if (const ar::errc e = g->search(rows_of(w, first, n), importance, {}, {}, p); e != ar::errc::ok) return e;
         return g->qdq(rows_of(w, first, n), {}, {}, {p.scale, p.offset, p.d_scale, p.d_offset}, rows_of(out, first, n));
       }));
     });
@@ -71,7 +73,9 @@ result<fake_quantizer> make_fake_quantizer(const ar::scheme_fields& s, search_qu
   const int bits = s.bits;
   const ar::group_shape group = s.group_rows > 0 ? ar::group_shape{s.group_size, s.group_rows} : ar::group_shape{s.group_size};
   const bool whole = s.group_rows > 0 || s.group_size == 0;
-  return fake_quantizer([k, search, by_search, bits, group, whole](matrix_view<const float> w, matrix_view<float> out) {
+  return fake_quantizer([k, search, by_search, bits, group, whole](matrix_view<const float> w, std::span<const float> importance, matrix_view<float> out) {
+    ar::search_options options = search;
+    options.importance = importance.empty() ? nullptr : importance.data();
     ar::type_values type(bits);
     if (k->two_level()) {
       float largest = 0;
@@ -82,7 +86,7 @@ result<fake_quantizer> make_fake_quantizer(const ar::scheme_fields& s, search_qu
       if (!by_search) return k->qdq(type, group, rows_of(w, first, n), rows_of(out, first, n));
       ar::group_output to;
       to.weight = rows_of(out, first, n);
-      return k->search(type, group, rows_of(w, first, n), search, to);
+      return k->search(type, group, rows_of(w, first, n), options, to);
     };
     return explain(whole ? rows(0, w.rows) : for_rows(w.rows, rows));
   });
@@ -139,7 +143,9 @@ result<void> candidate_weights(std::span<const balance_layer> layers, std::span<
       return ar::awq::scale_columns(rows_of(w, first, n), s.data(), ar::real::f32, rows_of(to, first, n));
     });
     if (auto r = explain(e); !r) return r;
-    if (auto r = (*layers[l].quantizer)(to, to); !r) return r;
+    std::vector<float> importance(layers[l].importance.begin(), layers[l].importance.end());  // the columns will read what is divided by s
+    for (size_t c = 0; c < importance.size(); ++c) importance[c] /= s[c] * s[c];
+    if (auto r = (*layers[l].quantizer)(to, importance, to); !r) return r;
     e = for_rows(w.rows, [&](size_t first, size_t n) {
       return ar::awq::unscale_columns(rows_of(matrix_view<const float>(to), first, n), s.data(), layers[l].format, rows_of(to, first, n));
     });
@@ -158,8 +164,9 @@ result<std::optional<factor_choice>> search_factors(std::span<const balance_laye
     const ar::awq::candidate point = ar::awq::grid_point(duo, n_grid, i);
     ar::awq::factors(point, x_mean.data(), w_mean.empty() ? nullptr : w_mean.data(), factors.size(), factors.data());
     const size_t cols = layers.empty() ? 0 : layers.front().weight.cols;
-    if (auto r = candidate_weights(layers, spread(factors, cols, tie), weights); !r) return forward_error(r);
-    const auto loss = measure(weights);
+    const std::vector<float> s = spread(factors, cols, tie);
+    if (auto r = candidate_weights(layers, s, weights); !r) return forward_error(r);
+    const auto loss = measure(weights, s);
     if (!loss) return forward_error(loss);
     losses.push_back(*loss);
     if (!std::isfinite(*loss) || (best && !(*loss < best->loss))) continue;
@@ -182,7 +189,7 @@ result<std::vector<std::uint16_t>> search_clips(matrix_view<const float> w, int 
   const matrix_view<float> q(change.data(), w.rows, w.cols);
   for (size_t i = 0; i < ar::awq::clip_steps(o.n_grid, o.max_shrink); ++i) {
     if (auto r = explain(ar::awq::clip(w, group, lows, highs, ar::awq::clip_factor(o.n_grid, i), ar::real::f32, q)); !r) return forward_error(r);
-    if (auto r = quantizer(q, q); !r) return forward_error(r);
+    if (auto r = quantizer(q, {}, q); !r) return forward_error(r);
     for_rows(w.rows, [&](size_t first, size_t n) {
       std::vector<float> output(x.rows * n);
       for (size_t r = first; r < first + n; ++r)

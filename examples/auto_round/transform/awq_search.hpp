@@ -18,8 +18,9 @@ namespace auto_round::transform {
 /// What quantizes the candidates: plain rounding, OPT-RTN's search for each of them, or the initial scale of SignRound's extended algorithm.
 enum class search_quantizer { rtn, opt_rtn, init_scale };
 
-/// out = the weights that a reader of the quantized w would see. Of the same shape; out may be w.
-using fake_quantizer = std::function<result<void>(ar::matrix_view<const float> w, ar::matrix_view<float> out)>;
+/// out = the weights that a reader of the quantized w would see. Of the same shape; out may be w. `importance`: [columns] weights of squared errors for
+/// quantizers that search, or empty.
+using fake_quantizer = std::function<result<void>(ar::matrix_view<const float> w, std::span<const float> importance, ar::matrix_view<float> out)>;
 
 /// The fake quantizer of a scheme's weights, in float with scales in half precision as the reference searches with (in float where OPT-RTN looks for
 /// them). Uses all threads; results do not depend on their number. error_kind::unsupported if there is none for the scheme.
@@ -30,6 +31,7 @@ struct balance_layer {
   ar::matrix_view<const float> weight;
   const fake_quantizer* quantizer = nullptr;
   ar::real format = ar::real::f32;  ///< what candidates are rounded to
+  std::span<const float> importance{};  ///< sums of squared inputs by column, in the units of `weight`, for a quantizer that searches; or empty
 };
 
 /// Columns of a weight that share factors: columns [i * head, (i + 1) * head) use those of head i / tied. tied 1: each column has its own.
@@ -50,8 +52,9 @@ std::vector<float> spread(const std::vector<float>& factors, std::size_t columns
 /// out[layer] = [Q([w * s]) / s] of each layer, s one factor for each column: its weight as it will be read, in the units of the unscaled one.
 result<void> candidate_weights(std::span<const balance_layer> layers, std::span<const float> s, std::vector<std::vector<float>>& out);
 
-/// The error of the parent's output with these weights, one for each layer, in place of its own.
-using output_error = std::function<result<double>(std::span<const std::vector<float>> weights)>;
+/// The error of the parent's output with these weights, one for each layer, in place of its own; `s` are the factors of their columns, by which what the
+/// layers read will be divided.
+using output_error = std::function<result<double>(std::span<const std::vector<float>> weights, std::span<const float> s)>;
 
 struct factor_choice {
   std::vector<float> factors;  ///< before they are spread

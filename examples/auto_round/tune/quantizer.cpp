@@ -136,6 +136,28 @@ const ar::range_kernels* tuned_kernels(std::string_view data_type, int bits, boo
   return ar::kernels().range_type(found.data_type, ar::real::f32, scale_type);
 }
 
+result<void> fake_quantize_activations(float* x, const ar::scheme_fields& s, std::size_t tokens, std::size_t cols, ar::real scale_type) {
+  if (!quantizes_activations(s)) return {};
+  const int bits = *s.act_bits;
+  const std::string_view data_type = s.act_data_type.value_or(s.data_type);
+  const ar::range_kernels* const k = tuned_kernels(data_type, bits, s.act_sym.value_or(s.sym), false, scale_type);
+  if (k == nullptr) return fail(error_kind::unsupported, "no quantizer for activations of type " + std::string(data_type) + " with " + std::to_string(bits) + " bits");
+  ar::type_values type(bits);
+  if (k->two_level()) {
+    float largest = 0;
+    for (std::size_t i = 0; i < tokens * cols; ++i) largest = std::max(largest, std::abs(x[i]));
+    type.tensor.maximum = largest;
+  }
+  const int group = s.act_group_size.value_or(s.group_size);
+  const ar::errc e = for_pieces(tokens, group == 0 ? tokens : rows_at_once, [&](std::size_t at, std::size_t n) {
+    const ar::matrix_view<float> rows(x + at * cols, n, cols);
+    return k->qdq(type, group, rows, rows);
+  });
+  if (e == ar::errc::ok) return {};
+  const bool input = e == ar::errc::non_finite || e == ar::errc::not_representable;
+  return fail(input ? error_kind::input : error_kind::unsupported, std::string("activations cannot be quantized: ") + ar::message(e));
+}
+
 bool has_global_scale(const ar::scheme_fields& scheme) { return two_level_kernels(scheme) != nullptr; }
 
 float own_global_scale(const ar::scheme_fields& scheme, std::span<const float> weight) {

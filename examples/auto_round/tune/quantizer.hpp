@@ -42,6 +42,14 @@ result<quantized_layer> quantize_layer(const model::weight_source& source, const
 /// activations get for these fields of a scheme. Null for the block types of GGUF and for what there is no quantizer for.
 const ar::range_kernels* tuned_kernels(std::string_view data_type, int bits, bool sym, bool tiles = false, ar::real scale_type = ar::real::f16);
 
+/// True if the scheme rounds activations.
+inline bool quantizes_activations(const ar::scheme_fields& s) { return s.act_bits.value_or(16) <= 8; }
+
+/// Rounds the rows x [tokens x cols] of a layer's input to the grid of the scheme's activations, in place. Scales of integers are stored in `scale_type`;
+/// what is static is taken from these rows. Nothing happens if the scheme leaves activations alone. error_kind::unsupported for types that activations
+/// cannot have, error_kind::input for rows that are not finite.
+result<void> fake_quantize_activations(float* x, const ar::scheme_fields& scheme, std::size_t tokens, std::size_t cols, ar::real scale_type);
+
 /// True for types with a scale of the whole tensor (NVFP4).
 bool has_global_scale(const ar::scheme_fields& scheme);
 
