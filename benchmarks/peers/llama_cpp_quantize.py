@@ -112,7 +112,7 @@ def report(kind, who, path, cpu):
     print(f"| {kind} | {who} | {s['kl']:.4g} | {s['ppl']:.3f} | {data} | {cpu:.0f} |", flush=True)
 
 
-log = llama_cpp.llama_log_callback(lambda level, text, user: sys.stderr.write(text.decode()) if level >= 3 else None)
+log = llama_cpp.llama_log_callback(lambda level, text, user: sys.stderr.write(text.decode()) if level == 4 else None)
 llama_cpp.llama_log_set(log, ctypes.c_void_p())
 cpu_name = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")), "unknown")
 print(f"{args.model.name}, {args.nsamples}x{args.seqlen}, llama-cpp-python {llama_cpp.__version__}, {cpu_name}, {args.threads} threads")

@@ -168,6 +168,7 @@ struct layer_group {
   target_list targets;
   bool has_weights = false;
   layer_layout layout;  // without shape
+  io::json inputs;      // input_activations
   std::string strategy;
   std::int64_t group_size = 0, block_rows = 0, block_cols = 0;
 };
@@ -213,6 +214,15 @@ class ct_reader final : public packing {
     return read_layer(*layout, dir, layer);
   }
 
+  result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override {
+    auto group = group_of(layer);
+    if (!group) return forward_error(group);
+    if (*group == nullptr) return input_scheme{};
+    auto scheme = inputs_of_compressed_tensors((*group)->inputs);
+    if (!scheme) return fail(scheme.error().kind, scheme.error().message, file_, layer);
+    return with_static_scale(std::move(*scheme), dir, layer);
+  }
+
   result<std::optional<bool>> promises(const std::string& layer) const override {
     auto group = group_of(layer);
     if (!group) return forward_error(group);
@@ -252,6 +262,7 @@ class ct_reader final : public packing {
     }
     if (!w.is_object()) return wrong("weights is no object");
     g.has_weights = true;
+    g.inputs = group.at("input_activations");
     const std::int64_t bits = w.at("num_bits").as_int(8);
     const std::string type = w.find("type") == nullptr ? "int" : w.at("type").as_string();
     const bool floats = type == "float";

@@ -32,6 +32,7 @@ struct named_scheme {
   std::int64_t bits = 0, group_size = 0, group_rows = 0;
   bool sym = true;
   std::string data_type;
+  input_scheme inputs;
 
   ar::scheme_fields fields() const {
     ar::scheme_fields s;
@@ -77,6 +78,12 @@ class scheme_packing final : public packing {
     return std::optional<bool>((*s)->bits <= 8);
   }
 
+  result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override {
+    auto s = scheme_of(layer);
+    if (!s) return forward_error(s);
+    return with_static_scale((*s)->inputs, dir, layer);
+  }
+
   result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override {
     if (!is_packed(dir, layer)) return std::unique_ptr<packed_layer>();
     auto s = scheme_of(layer);
@@ -106,6 +113,7 @@ class scheme_packing final : public packing {
     }
     to.sym = config.at("sym").as_bool(to.sym);
     if (config.at("data_type").is_string()) to.data_type = config.at("data_type").as_string();
+    if (!config.at("act_bits").is_null()) to.inputs = inputs_of_auto_round(config);
     return {};
   }
 
@@ -138,11 +146,16 @@ class fp8_reader final : public packing {
       block_rows_ = static_cast<std::size_t>(block.items()[0].as_int());
       block_cols_ = static_cast<std::size_t>(block.items()[1].as_int());
     }
+    inputs_.data_type = "fp";
+    inputs_.dynamic = config.at("activation_scheme").as_string() != "static";
+    inputs_.group_size = !inputs_.dynamic ? 0 : block_cols_ > 0 ? static_cast<int>(block_cols_) : -1;
+    if (config.at("activation_scheme").is_string()) inputs_.bits = 8;
     return {};
   }
 
   std::string name() const override { return block_rows_ > 0 ? fmt::format("fp8 (tiles of {} x {})", block_rows_, block_cols_) : "fp8"; }
   bool is_part(std::string_view tensor) const override { return is_own_part(tensor); }
+  result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override { return with_static_scale(inputs_, dir, layer); }
   /// Its lists of layers are meant differently by different programs; weights in FP8 say it themselves.
   result<std::optional<bool>> promises(const std::string&) const override { return std::optional<bool>(); }
 
@@ -170,6 +183,7 @@ class fp8_reader final : public packing {
  private:
   std::string file_;
   std::size_t block_rows_ = 0, block_cols_ = 0;
+  input_scheme inputs_;
 };
 
 }  // namespace

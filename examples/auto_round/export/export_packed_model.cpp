@@ -69,6 +69,14 @@ class folder_model final : public stored_model {
     return {};
   }
 
+  result<model::block_runner::input_filter> input_filter(std::int64_t layer) const override {
+    if (packing_ == nullptr) return model::block_runner::input_filter();
+    return make_input_filter(spec_, layer, [&](const std::string& name) -> result<input_scheme> {
+      if (!packed_.contains(name + ".weight")) return input_scheme{};
+      return packing_->inputs(dir_, name);
+    });
+  }
+
   std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }

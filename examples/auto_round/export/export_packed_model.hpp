@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "export/export_format.hpp"
+#include "export/export_quantized_inputs.hpp"
 
 namespace auto_round::exporting {
 
@@ -45,6 +46,8 @@ class packing {
   virtual result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const = 0;
   /// Whether the configuration says that a layer inside the blocks is packed; nothing if it leaves that open.
   virtual result<std::optional<bool>> promises(const std::string& layer) const = 0;
+  /// What a layer does to its inputs.
+  virtual result<input_scheme> inputs(const io::checkpoint_dir& /*dir*/, const std::string& /*layer*/) const { return input_scheme{}; }
   /// Tensors of this name exist in packed layers only.
   virtual bool is_part(std::string_view tensor) const = 0;
 };

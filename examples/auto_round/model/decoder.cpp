@@ -61,6 +61,9 @@ result<std::vector<float>> run_blocks(const weight_source& source, std::span<con
   for (std::int64_t layer = 0; layer < source.spec().num_layers; ++layer) {
     const auto w = read_block(source, layer);
     if (!w) return forward_error(w);
+    auto filter = source.input_filter(layer);
+    if (!filter) return forward_error(filter);
+    runner.set_input_filter(std::move(*filter));
     runner.forward(*w, x->data(), ids.size() / seqlen, seqlen, x->data());
     source.done_with_block(layer);
     if (on_block) on_block();
@@ -291,10 +294,14 @@ result<std::vector<std::int32_t>> generate(const weight_source& source, std::spa
   if (prompt.empty()) return fail(error_kind::usage, "the prompt is empty; give at least one token");
   if (!(options.temperature >= 0)) return fail(error_kind::usage, "temperature must not be negative");
   std::vector<block_weights> blocks;
+  std::vector<block_runner::input_filter> filters;
   for (std::int64_t layer = 0; layer < spec.num_layers; ++layer) {
     auto w = read_block(source, layer);
     if (!w) return forward_error(w);
     blocks.push_back(std::move(*w));
+    auto filter = source.input_filter(layer);
+    if (!filter) return forward_error(filter);
+    filters.push_back(std::move(*filter));
     source.done_with_block(layer);
   }
   const auto h = read_head(source);
@@ -318,7 +325,10 @@ result<std::vector<std::int32_t>> generate(const weight_source& source, std::spa
   std::size_t fresh = prompt.size();  // tokens whose rows x holds
   auto position = static_cast<std::int64_t>(prompt.size());
   while (static_cast<std::int64_t>(out.size()) < options.max_tokens && position <= spec.max_position_embeddings) {
-    for (std::size_t l = 0; l < blocks.size(); ++l) runner.forward_cached(blocks[l], x->data(), fresh, caches[l], x->data());
+    for (std::size_t l = 0; l < blocks.size(); ++l) {
+      runner.set_input_filter(filters[l]);
+      runner.forward_cached(blocks[l], x->data(), fresh, caches[l], x->data());
+    }
     h->logits(x->data() + (fresh - 1) * hidden, 1, scratch, row.data());
     const std::int32_t token = sample(row.data(), row.size(), options.temperature, generator);
     if (token == options.eos_id) break;

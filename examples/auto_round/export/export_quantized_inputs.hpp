@@ -1,0 +1,40 @@
+// What the layers of a finished checkpoint read: rows that an engine quantizes, as the configuration says. Evaluations compute with the same numbers.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "ar/scheme.hpp"
+#include "error.hpp"
+#include "io/checkpoint_dir.hpp"
+#include "io/json.hpp"
+#include "model/block.hpp"
+#include "model/spec.hpp"
+
+namespace auto_round::exporting {
+
+struct input_scheme {
+  int bits = 16, group_size = -1;  ///< as scheme_fields::act_bits and act_group_size
+  bool sym = true, dynamic = true;
+  std::string data_type;
+  float maximum = -1;  ///< static scales: the largest magnitude that they are made for; negative for dynamic ones
+
+  bool quantized() const { return bits <= 8; }
+  ar::scheme_fields fields() const;  ///< refers to this
+};
+
+/// auto-round's keys: act_bits, act_data_type (else data_type), act_group_size (else group_size), act_sym, act_dynamic.
+input_scheme inputs_of_auto_round(const io::json& config);
+/// `input_activations` of compressed-tensors; null: 16 bits. error_kind::unsupported, without a file, for kinds that cannot be computed.
+result<input_scheme> inputs_of_compressed_tensors(const io::json& arguments);
+
+/// With the layer's static scale, from input_global_scale or input_scale, where one is needed; error_kind::input, naming it, if it is not there or no positive number.
+result<input_scheme> with_static_scale(input_scheme scheme, const io::checkpoint_dir& dir, const std::string& layer);
+
+/// The filter of block `index` for model::block_runner; empty if its layers read float rows. error_kind::unsupported, naming a layer, for types that
+/// activations cannot have here, and where layers that read the same rows want them in different ways.
+using inputs_lookup = std::function<result<input_scheme>(const std::string& layer)>;
+result<model::block_runner::input_filter> make_input_filter(const model::model_spec& spec, std::int64_t index, const inputs_lookup& inputs_of);
+
+}  // namespace auto_round::exporting
