@@ -128,6 +128,7 @@ class stored_model : public model::weight_source {
   /// What reading weights does not find: configuration and tensors contradict each other, tensors that belong to nothing, weights stored twice.
   virtual result<void> check() const = 0;
   virtual const io::checkpoint_dir* directory() const { return nullptr; }  ///< the folder, if it is one of safetensors
+  virtual void read_float_inputs() {}  ///< input_filter is empty from now on: layers read float rows
   virtual const transform::found_rotation* rotation() const { return nullptr; }  ///< how its weights were rotated; null: they were not
 };
 

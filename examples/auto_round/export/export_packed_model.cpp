@@ -70,13 +70,14 @@ class folder_model final : public stored_model {
   }
 
   result<model::block_runner::input_filter> input_filter(std::int64_t layer) const override {
-    if (packing_ == nullptr) return model::block_runner::input_filter();
+    if (packing_ == nullptr || float_inputs_) return model::block_runner::input_filter();
     return make_input_filter(spec_, layer, [&](const std::string& name) -> result<input_scheme> {
       if (!packed_.contains(name + ".weight")) return input_scheme{};
       return packing_->inputs(dir_, name);
     });
   }
 
+  void read_float_inputs() override { float_inputs_ = true; }
   std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }
@@ -164,6 +165,7 @@ class folder_model final : public stored_model {
   io::checkpoint_dir dir_;
   model::model_spec spec_;
   std::unique_ptr<packing> packing_;
+  bool float_inputs_ = false;
   std::optional<transform::found_rotation> rotation_;
   std::unordered_map<std::string, stored> packed_;        // by name of the weight
   std::unordered_map<std::string, std::string> part_of_;  // name of the weight, by that of the tensor
