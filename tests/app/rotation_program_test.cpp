@@ -1,18 +1,25 @@
-// links: ar_export ar_transform ar_model
+// links: ar_export ar_transform ar_tune ar_model
 // Rotation from the command line: what is written is read again with its online parts, whatever rotates and whoever tunes.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "ar/numeric/half.hpp"
+#include "ar/scheme.hpp"
 #include "export/export_format.hpp"
 #include "support/distance.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
+#include "transform/rotation.hpp"
+#include "tune/quantizer.hpp"
 
 namespace {
 
@@ -138,6 +145,113 @@ TEST_F(RotationProgram, TuningWorksOnTheRotatedModel) {
     const double rounded = quantize(dir_ / ("rtn-" + how), "0"), tuned = quantize(dir_ / ("tuned-" + how), "40");
     EXPECT_LT(tuned, 0.95 * rounded) << how;
   }
+}
+
+/// The rotated model with its layers rounded, as the run holds it before anything is written.
+class rounded_in_memory final : public model::weight_source {
+ public:
+  rounded_in_memory(const transform::rotated_source& base, const std::string& scheme) : base_(base), scheme_(*ar::find_preset(scheme)) {
+    for (std::int64_t b = 0; b < spec().num_layers; ++b) {
+      std::vector<float> scales(spec().linears.size(), -1.0f);
+      for (size_t i = 0; i < scales.size(); ++i) {
+        const model::linear_desc& d = spec().linears[i];
+        const auto w = model::read_tensor(base_, spec().linear_name(b, static_cast<int>(i)) + ".weight", {static_cast<std::uint64_t>(d.out_features), static_cast<std::uint64_t>(d.in_features)});
+        scales[i] = tune::own_global_scale(scheme_, w.value());
+      }
+      tune::share_global_scales(spec(), scales);
+      for (size_t i = 0; i < scales.size(); ++i) {
+        const model::linear_desc& d = spec().linears[i];
+        const std::string layer = spec().linear_name(b, static_cast<int>(i));
+        auto q = tune::quantize_layer(base_, layer, scheme_, static_cast<size_t>(d.out_features), static_cast<size_t>(d.in_features), {.global_scale = scales[i]});
+        EXPECT_TRUE(q);
+        weights_[layer + ".weight"] = std::move(q->weight);
+      }
+    }
+  }
+  const model::model_spec& spec() const override { return base_.spec(); }
+  bool has(const std::string& name) const override { return base_.has(name); }
+  result<void> read(const std::string& name, std::span<float> out) const override {
+    const auto own = weights_.find(name);
+    if (own != weights_.end()) {
+      std::ranges::copy(own->second, out.begin());
+      return {};
+    }
+    if (auto r = base_.read(name, out); !r) return r;
+    if (name.ends_with(".bias")) std::ranges::transform(out, out.begin(), ar::round_to_f16);  // as packed layers have them
+    return {};
+  }
+  std::shared_ptr<const model::block_rotations> rotations(std::int64_t layer) const override { return base_.rotations(layer); }
+
+ private:
+  const transform::rotated_source& base_;
+  ar::scheme_fields scheme_;
+  std::map<std::string, std::vector<float>> weights_;
+};
+
+TEST_F(RotationProgram, EveryLayerRotatedByItselfLoadsAsItWasInMemory) {
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(10));
+  const std::vector<float> expected = logits(model_);
+  struct one {
+    std::string scheme, type;
+    std::int64_t block = 0;  // 0: as the original, 32
+    bool matrices = false;   // random ones in full, as the original stores them
+  };
+  for (const one& r : {one{"MXFP4", "hadamard"}, {"MXFP4", "random_hadamard"}, {"MXFP8", "hadamard", 16}, {"MXFP8", "random_hadamard", 16, true}, {"NVFP4", "hadamard", 16},
+                       {"NVFP4", "random_hadamard", 0, true}}) {
+    SCOPED_TRACE(r.scheme + " " + r.type + " " + std::to_string(r.block));
+    const std::string out = dir_ / (r.scheme + r.type + std::to_string(r.block));
+    std::vector<std::string> a = {"--model", model_, "--output_dir", out, "--scheme", r.scheme, "--iters", "0", "--disable_opt_rtn", "--rotation_type", r.type, "--format",
+                                  "auto_round,fake", "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"};
+    if (r.block != 0) a.insert(a.end(), {"--rotation_block_size", std::to_string(r.block)});
+    if (r.matrices) a.push_back("--rotation_matrices");
+    const auto o = run(a);
+    ASSERT_EQ(o.status, 0) << o.err;
+
+    auto opened = exporting::open_model(model_);
+    ASSERT_TRUE(opened);
+    transform::rotation_options options{.family = transform::rotation_family::transform, .block_size = r.block, .seed = 42};
+    if (r.type == "random_hadamard") options.type = transform::hadamard_type::random_hadamard;
+    auto places = transform::place_rotations((*opened)->spec(), options, transform::drawn_signs(42));
+    ASSERT_TRUE(places) << describe(places.error());
+    const transform::rotated_source rotated(**opened, *places, {});
+    std::vector<std::int32_t> ids;
+    for (std::int32_t i = 0; i < 32; ++i) ids.push_back(i * 37 % 250);
+    const auto in_memory = model::logits(rounded_in_memory(rotated, r.scheme), ids);
+    ASSERT_TRUE(in_memory);
+    // Rotated, but not rounded, the model is what it was.
+    EXPECT_LT(support::rms_difference(*model::logits(rotated, ids), expected), 1e-5);
+
+    const std::string packed = out + "/auto-round";
+    // Elements times scales are exact for MX; NVFP4 divides a scale by the tensor's.
+    EXPECT_LE(support::largest_difference(logits(packed), *in_memory), r.scheme == "NVFP4" ? 1e-4 : 0.0);
+    EXPECT_LT(support::rms_difference(logits(out + "/fake"), *in_memory), 0.02);  // bfloat16 weights
+    EXPECT_EQ(run({"verify", "--model", packed, "--source", model_}).status, 0);
+
+    // Without the configuration inputs stay as they are: matrices that are left over say so, else the model computes something else.
+    auto config = golden::read_json(fs::path(packed) / "config.json");
+    ASSERT_TRUE(config["quantization_config"].contains("rotation_config"));
+    config["quantization_config"].erase("rotation_config");
+    tiny_model::put(fs::path(packed) / "config.json", config.dump(2));
+    if (r.matrices) {
+      EXPECT_EQ(run({"inspect", "--model", packed}).status, 3);
+    } else {
+      EXPECT_GT(support::rms_difference(logits(packed), *in_memory), 0.3);
+    }
+  }
+}
+
+TEST_F(RotationProgram, TuningWorksBehindRotationsOfEveryLayer) {
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(40));
+  const std::vector<float> expected = logits(model_);
+  const auto quantize = [&](const std::string& out, const std::string& iters) {
+    const auto o = run({"--model", model_, "--output_dir", dir_ / out, "--scheme", "MXFP4", "--iters", iters, "--disable_opt_rtn", "--dataset", dir_ / "calib.jsonl", "--nsamples", "16",
+                        "--seqlen", "32", "--rotation_type", "random_hadamard"});
+    EXPECT_EQ(o.status, 0) << o.err;
+    return support::rms_difference(logits(dir_ / out), expected);
+  };
+  const double rounded = quantize("rounded", "0"), tuned = quantize("tuned", "20");
+  // Tuned for quantized inputs, looked at with float ones: it must not be worse by much; a loop that forgot the rotation would be several times as far off.
+  EXPECT_LT(tuned, 1.1 * rounded);
 }
 
 TEST_F(RotationProgram, RefusalsNameTheReason) {

@@ -4,13 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
+#include <string>
+#include <vector>
 
 #include "support/tiny_checkpoint.hpp"
 #include "tune/gram.hpp"
 #include "tune/importance.hpp"
 #include "tune/signround.hpp"
+#include "tune/static_scales.hpp"
+#include "tune/unseen_experts.hpp"
 
 namespace {
 
@@ -92,6 +97,51 @@ TEST_P(Tuning, ImportanceKnowsEveryLayer) {
       EXPECT_EQ(c.sum.size(), static_cast<std::size_t>(spec_.linears[static_cast<std::size_t>(i)].in_features));
       EXPECT_EQ(c.sum, many->at(spec_.linear_name(b, spec_.reader(i))).sum);
     }
+}
+
+/// Two tokens reach at most two times so many experts as one: of some nothing is known.
+TEST_P(Tuning, ExpertsThatNoTokenReachedGetWhatTheOthersHave) {
+  const model::mixture_spec& m = spec_.mixture;
+  if (m.experts == 0) return;
+  const text::calibration_set few = calibration(spec_.vocab_size, 1, 2);
+  std::vector<std::string> names;
+  for (const auto& [name, choice] : choices(*ar::find_preset("FP8_STATIC"))) names.push_back(name);
+  tune::maxima_collector collector(spec_, names, {});
+  tune::importance_options io;
+  io.maxima = &collector;
+  const auto importance = tune::collect_importance(model_.source, few, io);
+  ASSERT_TRUE(importance);
+  tune::static_maxima filled = collector.maxima();
+  tune::fill_unseen_experts(spec_, filled);
+  std::map<std::string, float> tuned;
+  tune::signround_options o;
+  o.iters = 2;
+  o.batch_size = 1;
+  tune::tuning_events events;
+  events.on_block = [&](const tune::block_result&, std::vector<tune::quantized_layer>&& layers) -> result<void> {
+    for (const auto& l : layers) tuned[l.name] = l.act_max;
+    return {};
+  };
+  ASSERT_TRUE(tune::run_signround(model_.source, few, choices(*ar::find_preset("FP8_STATIC")), o, events));
+  int unseen = 0;
+  for (std::int64_t b = 0; b < spec_.num_layers; ++b) {
+    if (!spec_.has_linear(b, m.first)) continue;
+    for (int part = 0; part < 3; ++part) {
+      const auto name = [&](std::int64_t e) { return spec_.linear_name(b, m.first + 3 * static_cast<int>(e) + part); };
+      float largest = 0;
+      for (std::int64_t e = 0; e < m.experts; ++e) largest = std::max(largest, collector.maxima().inputs.at(name(e)));
+      EXPECT_GT(largest, 0);
+      for (std::int64_t e = 0; e < m.experts; ++e) {
+        const bool reached = importance->at(name(e)).tokens > 0;
+        unseen += reached ? 0 : 1;
+        EXPECT_EQ(collector.maxima().inputs.at(name(e)) > 0, reached) << name(e);
+        EXPECT_EQ(filled.inputs.at(name(e)), reached ? collector.maxima().inputs.at(name(e)) : largest) << name(e);
+        EXPECT_EQ(tune::importance_of(*importance, name(e)).empty(), !reached) << name(e);  // all columns alike
+        EXPECT_GT(tuned.at(name(e)), 0) << name(e);
+      }
+    }
+  }
+  EXPECT_GT(unseen, 0);
 }
 
 TEST_P(Tuning, LayerByLayerWherePlain) {

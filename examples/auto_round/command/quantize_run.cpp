@@ -29,6 +29,7 @@
 #include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
 #include "tune/static_scales.hpp"
+#include "tune/unseen_experts.hpp"
 #include "tune/vector_source.hpp"
 
 namespace auto_round::command {
@@ -459,6 +460,7 @@ class quantization {
       if (!collected) return forward_error(collected);
       if (sums) importance_ = std::move(*collected);
       maxima_ = collector.maxima();
+      tune::fill_unseen_experts(source_->spec(), maxima_);
       times_.add(sums ? "importance" : "static scales", since_last_part());
     }
     if (searched() && o_.imatrix.empty() && !sums) {

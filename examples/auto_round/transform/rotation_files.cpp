@@ -48,6 +48,15 @@ std::vector<std::int8_t> matrix_signs(std::size_t n, const std::vector<std::int8
   return m;
 }
 
+/// The matrix M of family transform, from the rotation of inputs: rows x become x M'.
+std::vector<float> applied_matrix(const row_rotation& by) {
+  const std::size_t n = by.order();
+  std::vector<float> m(n * n, 0.0f);
+  for (std::size_t i = 0; i < n; ++i) m[i * n + i] = 1.0f;
+  by.rows(m.data(), n, n, true);
+  return m;
+}
+
 constexpr std::array<const char*, 3> type_names = {"hadamard", "random_hadamard", "quarot_hadamard"};
 
 // ---- reading ----
@@ -340,9 +349,7 @@ class reader {
         return bad("the matrix does not belong to the rotation that config.json describes", t.name);
       auto m = io::read_f32(t);
       if (!m) return forward_error(m);
-      std::vector<float> ours(n * n, 0.0f);
-      for (std::size_t i = 0; i < n; ++i) ours[i * n + i] = 1.0f;
-      by->rows(ours.data(), n, n, true);  // x times the transpose is what is applied
+      const std::vector<float> ours = applied_matrix(*by);
       if (!io::all_finite(*m)) continue;
       for (std::size_t i = 0; i < m->size(); ++i)
         if (!(std::abs((*m)[i] - ours[i]) < 1e-4f)) return bad("the matrix is not the one that auto-round makes", t.name);
@@ -396,6 +403,14 @@ stored_rotation store_rotation(const model::model_spec& spec, const rotation_opt
         .set("hadamard_type", type_names[static_cast<std::size_t>(o.type)]);
     s.config.set("fuse_online_to_weight", in_place ? io::json(o.fused) : io::json(nullptr)).set("allow_online_rotation", true);
     for (const auto& [key, signs] : places.signs) s.tensors.push_back(packed_signs(key, signs));
+    if (o.family == rotation_family::transform && o.type != hadamard_type::hadamard && matrices) {
+      const row_rotation& by = *places.online.attention_input;  // all inputs have the same, of a known seed
+      const std::size_t n = by.order();
+      const std::vector<float> matrix = applied_matrix(by);
+      for (std::int64_t l = 0; l < spec.num_layers; ++l)
+        for (int i = 0; i < static_cast<int>(spec.linears.size()); ++i)
+          s.tensors.push_back({{spec.linear_name(l, i) + ".hadamard_matrix", io::dtype::f32, {n, n}}, bytes_of(matrix)});
+    }
     return s;
   }
   s.key = "spinquant_config";

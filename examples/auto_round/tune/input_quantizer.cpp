@@ -9,6 +9,7 @@
 #include "ar/tune.hpp"
 #include "tune/quantizer.hpp"
 #include "tune/tuned_layer.hpp"
+#include "tune/unseen_experts.hpp"
 
 namespace auto_round::tune {
 namespace {
@@ -90,6 +91,13 @@ void input_quantizer::observe(int linear, const float* x, std::size_t tokens) {
   slot& s = slots_[index_of(linear)];
   if (!s.used || !s.fixed || spec_.reader(linear) != linear) return;
   s.largest = std::max(s.largest, largest_magnitude(x, tokens * s.cols));
+}
+
+void input_quantizer::fill_unseen_experts() {
+  tune::fill_unseen_experts(spec_, [this](int linear) -> float* {
+    slot& s = slots_[static_cast<std::size_t>(linear)];  // up has none: it reads what gate reads
+    return s.used && s.fixed ? &s.largest : nullptr;
+  });
 }
 
 void input_quantizer::forward(int linear, float* x, std::size_t tokens) {

@@ -27,6 +27,9 @@ class input_quantizer {
   /// Raises the largest magnitudes to those of the rows x [tokens x in_features] of a layer's input.
   void observe(int linear, const float* x, std::size_t tokens);
 
+  /// Behind the last observe: experts that no token reached get static scales of the others' inputs.
+  void fill_unseen_experts();
+
   // For block_runner::set_input_filter.
   void forward(int linear, float* x, std::size_t tokens);
   /// Also keeps what flows into tuned factors of static scales, row by row.

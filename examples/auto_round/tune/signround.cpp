@@ -197,6 +197,9 @@ class block_tuner {
       loop_.propagate(unit, false, float_chain_, &float_chain_, hook);
       if (needs_maxima) loop_.propagate(unit, false, input_, nullptr, observe);
     }
+    if (needs_maxima)
+      for (tuned_block& b : unit)
+        if (b.inputs != nullptr) b.inputs->fill_unseen_experts();
     watch.lap(seconds.reference);
 
     recorded_block done;
