@@ -26,6 +26,7 @@ class eval final : public command {
     o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (that of the reference, or of the model)");
     o.integer("seqlen,seq_len", seqlen_, "tokens of a window; windows do not overlap (512)");
     o.integer("max_tokens", max_tokens_, "use at most so many tokens of the text (all)");
+    o.flag("float_activations", float_activations_, true, "layers read float rows, even if the checkpoint says that engines quantize them");
     o.flag("json", json_, true, "print one JSON object on stdout");
     o.notice("device_map,device,devices", true, "this program runs on the CPU");
     o.group("Tasks");
@@ -45,6 +46,7 @@ class eval final : public command {
     const report::stopwatch clock;
     auto model = exporting::open_model(model_);
     if (!model) return forward_error(model);
+    if (float_activations_) (*model)->read_float_inputs();
     std::unique_ptr<exporting::stored_model> reference;
     if (!reference_.empty()) {
       auto opened = exporting::open_model(reference_);
@@ -91,6 +93,7 @@ class eval final : public command {
   std::string model_, positional_model_, text_, reference_, tokenizer_;
   std::int64_t seqlen_ = 512, max_tokens_ = 0;
   task_options tasks_;
+  bool float_activations_ = false;
   bool json_ = false;
 };
 

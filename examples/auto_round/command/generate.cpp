@@ -25,6 +25,7 @@ class generate final : public command {
     o.real("temperature", temperature_, "0: always the most likely token (0)");
     o.integer("seed", seed_, "seed for temperatures above 0 (42)");
     o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (the model's)");
+    o.flag("float_activations", float_activations_, true, "layers read float rows, even if the checkpoint says that engines quantize them");
     o.flag("json", json_, true, "print one JSON object on stdout");
   }
 
@@ -37,6 +38,7 @@ class generate final : public command {
     options_.seed = static_cast<std::uint64_t>(seed_);
     auto model = exporting::open_model(model_);
     if (!model) return forward_error(model);
+    if (float_activations_) (*model)->read_float_inputs();
     auto tok = text::tokenizer::open(tokenizer_.empty() ? (*model)->tokenizer_directory() : tokenizer_);
     if (!tok) return forward_error(tok);
     auto prompt = tok->encode(prompt_, true);
@@ -68,6 +70,7 @@ class generate final : public command {
   std::optional<double> temperature_;
   std::int64_t seed_ = 42;
   model::generation_options options_;
+  bool float_activations_ = false;
   bool json_ = false;
 };
 

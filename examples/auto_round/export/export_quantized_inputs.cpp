@@ -17,12 +17,12 @@
 namespace auto_round::exporting {
 namespace {
 
-/// The static scale, as layouts store it, of inputs whose largest magnitude is 1; a scale is inverse or proportional to it.
-float unit_scale(const input_scheme& s, bool& inverse) {
+/// What the largest magnitude of the inputs is divided by for their static scale, or, if `inverse`, what is divided by it; 0: there is no such type.
+float scale_divisor(const input_scheme& s, bool& inverse) {
   const ar::range_kernels* type = tune::tuned_kernels(s.data_type, s.bits, s.sym);
   inverse = type != nullptr && type->two_level();
   if (type == nullptr || type->facts == nullptr) return 0;
-  return inverse ? type->global_scale(1.0f) : 1.0f / type->facts->grid.max;
+  return inverse ? type->facts->global_numerator() : type->facts->limit;
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ result<input_scheme> inputs_of_compressed_tensors(const io::json& a) {
 result<input_scheme> with_static_scale(input_scheme s, const io::checkpoint_dir& dir, const std::string& layer) {
   if (!s.quantized() || !tune::needs_input_maximum(s.fields())) return s;
   bool inverse = false;
-  const float unit = unit_scale(s, inverse);
+  const float divisor = scale_divisor(s, inverse);
   const std::string name = layer + (inverse ? ".input_global_scale" : ".input_scale");
   const io::tensor_ref* t = dir.find(name);
   if (t == nullptr) return fail(error_kind::input, "the configuration says that the layer's inputs have a static scale, but there is none", dir.path(), name);
@@ -79,8 +79,8 @@ result<input_scheme> with_static_scale(input_scheme s, const io::checkpoint_dir&
   if (t->elements() == 1) {
     if (auto r = io::read_f32(*t, 0, std::span(&scale, 1)); !r) return forward_error(r);
   }
-  if (!(scale > 0) || !std::isfinite(scale) || !(unit > 0)) return fail(error_kind::input, "the static scale of a layer's inputs is no positive number", dir.path(), name);
-  s.maximum = inverse ? unit / scale : scale / unit;
+  if (!(scale > 0) || !std::isfinite(scale) || !(divisor > 0)) return fail(error_kind::input, "the static scale of a layer's inputs is no positive number", dir.path(), name);
+  s.maximum = inverse ? divisor / scale : divisor * scale;
   return s;
 }
 
