@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -32,7 +33,24 @@ struct named_scheme {
   std::int64_t bits = 0, group_size = 0, group_rows = 0;
   bool sym = true;
   std::string data_type;
+  std::optional<std::int64_t> act_bits, act_group_size;
+  std::optional<bool> act_sym, act_dynamic;
+  std::optional<std::string> act_data_type;
 
+  /// With activations; views the names here.
+  ar::scheme_fields all_fields() const {
+    ar::scheme_fields s = fields();
+    if (act_bits.value_or(16) >= 16) return s;
+    const auto integer = [](const std::optional<std::int64_t>& v) { return v ? std::optional<int>(static_cast<int>(*v)) : std::nullopt; };
+    s.act_bits = integer(act_bits);
+    s.act_group_size = integer(act_group_size);
+    s.act_sym = act_sym;
+    s.act_dynamic = act_dynamic;
+    if (act_data_type) s.act_data_type = *act_data_type;
+    return s;
+  }
+
+  /// Of the weights alone.
   ar::scheme_fields fields() const {
     ar::scheme_fields s;
     s.bits = static_cast<int>(bits);
@@ -83,7 +101,7 @@ class scheme_packing final : public packing {
     if (!s) return forward_error(s);
     auto layout = layout_of((*s)->bits <= 8 ? (*s)->fields() : model_.fields(), static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), {.who = dialect::auto_round});
     if (!layout) return fail(layout.error().kind, layout.error().message, file_, layer);
-    return read_layer(*layout, dir, layer);
+    return read_layer(*layout, ((*s)->bits <= 8 ? **s : model_).all_fields(), dir, layer);
   }
 
  private:
@@ -106,6 +124,12 @@ class scheme_packing final : public packing {
     }
     to.sym = config.at("sym").as_bool(to.sym);
     if (config.at("data_type").is_string()) to.data_type = config.at("data_type").as_string();
+    // Of inputs, which matter to conversions alone: what is not understood stays unsaid.
+    if (config.at("act_bits").is_int()) to.act_bits = std::clamp<std::int64_t>(config.at("act_bits").as_int(), 1, 64);
+    if (config.at("act_group_size").is_int()) to.act_group_size = std::clamp<std::int64_t>(config.at("act_group_size").as_int(), -1, 1 << 30);
+    if (config.at("act_sym").is_bool()) to.act_sym = config.at("act_sym").as_bool();
+    if (config.at("act_dynamic").is_bool()) to.act_dynamic = config.at("act_dynamic").as_bool();
+    if (config.at("act_data_type").is_string()) to.act_data_type = config.at("act_data_type").as_string();
     return {};
   }
 
@@ -138,6 +162,7 @@ class fp8_reader final : public packing {
       block_rows_ = static_cast<std::size_t>(block.items()[0].as_int());
       block_cols_ = static_cast<std::size_t>(block.items()[1].as_int());
     }
+    fixed_inputs_ = config.at("activation_scheme").as_string() == "static";
     return {};
   }
 
@@ -164,12 +189,28 @@ class fp8_reader final : public packing {
     l.block_cols = one || by_rows ? l.cols : block_cols_;
     if (l.block_rows == 0) l.block_rows = l.rows, l.block_cols = l.cols;
     l.one_scale = one;
-    return read_layer(l, dir, layer);
+    return read_layer(l, scheme_of(l), dir, layer);
   }
 
  private:
+  /// Inputs are quantized too, in groups of the tiles' columns or by rows, or with a static scale.
+  ar::scheme_fields scheme_of(const layer_layout& l) const {
+    ar::scheme_fields s;
+    s.bits = 8;
+    s.data_type = "fp";
+    s.group_size = l.one_scale ? 0 : l.block_cols == l.cols && l.block_rows == 1 ? -1 : static_cast<int>(l.block_cols);
+    s.group_rows = !l.one_scale && block_rows_ > 0 && s.group_size > 0 ? static_cast<int>(l.block_rows) : 0;
+    s.act_bits = 8;
+    s.act_data_type = "fp";
+    s.act_sym = true;
+    s.act_dynamic = !fixed_inputs_;
+    s.act_group_size = fixed_inputs_ ? 0 : s.group_rows > 0 ? s.group_size : -1;
+    return s;
+  }
+
   std::string file_;
   std::size_t block_rows_ = 0, block_cols_ = 0;
+  bool fixed_inputs_ = false;
 };
 
 }  // namespace
