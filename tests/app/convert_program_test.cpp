@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ar/numeric/half.hpp"
 #include "export/export_format.hpp"
 #include "io/checkpoint_dir.hpp"
 #include "io/file.hpp"
@@ -179,13 +180,54 @@ TEST_F(Convert, AsymmetricIntegersBetweenFormatsOfZeroPoints) {
 
 TEST_F(Convert, FloatingLayoutsBetweenAutoRoundAndCompressedTensors) {
   tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
-  for (const std::string scheme : {"MXFP4", "MXFP8", "NVFP4", "FP8_STATIC"}) {
+  for (const std::string scheme : {"MXFP4", "MXFP8", "NVFP4", "NVFP4_E5M3", "FP8_STATIC"}) {
     SCOPED_TRACE(scheme);
     expect_all_pairs({"auto_round", "llm_compressor"}, {"--scheme", scheme, "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"});
     fs::remove_all(dir_.path() / "from-auto-round");
     fs::remove_all(dir_.path() / "from-llm-compressor");
   }
   expect_all_pairs({"auto_round", "llm_compressor", "fp8"}, {"--scheme", "FP8_BLOCK"});
+}
+
+TEST_F(Convert, TypesOfScalesAreKeptWhereLayoutsLeaveAChoice) {
+  // One scale for a matrix is F32 in compressed-tensors and BF16 in auto_round, by themselves.
+  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{{"auto_round", "llm_compressor"}, {"llm_compressor", "auto_round"}}) {
+    const std::string source = quantized(from, {"--scheme", "FPW8A16"}, "fp8-" + from), other = dir_ / ("to-" + to), back = other + "-back";
+    ASSERT_EQ(convert(source, to, other).status, 0);
+    ASSERT_EQ(convert(other, from, back).status, 0);
+    EXPECT_TRUE(weights(other) == weights(source));
+    EXPECT_TRUE(same(tensors_of(back), tensors_of(source)));
+  }
+  expect_all_pairs({"llm_compressor", "auto_round:llm_compressor"}, {"--scheme", "INT8"});
+  // Others write scales of integers in bfloat16 and float32.
+  const fs::path words = quantized("llm_compressor", {"--scheme", "W4A16G32"}, "words");
+  auto all = tensors_of(words);
+  const auto with_scales = [&](const char* dtype, float factor) {
+    auto changed = all;
+    for (auto& [name, t] : changed) {
+      if (!name.ends_with(".weight_scale")) continue;
+      std::vector<std::uint16_t> halves(t.bytes.size() / 2);
+      std::memcpy(halves.data(), t.bytes.data(), t.bytes.size());
+      t.dtype = dtype;
+      t.bytes.clear();
+      for (const std::uint16_t h : halves) {
+        const float f = ar::f32_from_f16(h) * factor;
+        const std::uint16_t b = ar::bf16_from_f32(f);
+        t.bytes.append(t.dtype == "F32" ? reinterpret_cast<const char*>(&f) : reinterpret_cast<const char*>(&b), t.dtype == "F32" ? 4 : 2);
+      }
+    }
+    tiny_model::put(words / "model.safetensors", tiny_model::safetensors(changed));
+    return changed;
+  };
+  const auto brain = with_scales("BF16", 1.0f);
+  ASSERT_EQ(convert(words.string(), "auto_round,auto_round:llm_compressor", out_).status, 0) << "half precision holds these numbers of bfloat16";
+  EXPECT_TRUE(weights(fs::path(out_) / "auto-round") == weights(words));
+  EXPECT_TRUE(same(of_layers(tensors_of(fs::path(out_) / "auto-round-llm-compressor")), of_layers(brain)));
+  fs::remove_all(out_);
+  with_scales("F32", 1.0f + 0x1p-20f);
+  expect_refused(convert(words.string(), "auto_gptq", out_), unsupported, {"--allow_loss", "scales"});
+  ASSERT_EQ(convert(words.string(), "auto_round:llm_compressor", out_).status, 0);
+  EXPECT_TRUE(weights(out_) == weights(words));
 }
 
 TEST_F(Convert, GgufBlocksToWordsAndBack) {
