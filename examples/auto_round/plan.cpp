@@ -18,35 +18,6 @@ namespace {
 using exporting::job;
 using exporting::layer_decision;
 
-std::vector<layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme) {
-  std::vector<layer_decision> layers;
-  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
-    for (std::size_t i = 0; i < spec.linears.size(); ++i) {
-      if (!spec.has_linear(l, static_cast<int>(i))) continue;
-      const model::linear_desc& d = spec.linears[i];
-      layer_decision layer;
-      layer.name = spec.linear_name(l, static_cast<int>(i));
-      layer.rows = static_cast<std::uint64_t>(d.out_features);
-      layer.cols = static_cast<std::uint64_t>(d.in_features);
-      layer.block = l;
-      layer.linear = static_cast<int>(i);
-      layer.quantize = true;
-      layer.scheme = scheme;
-      layers.push_back(std::move(layer));
-    }
-  }
-  if (!spec.tie_word_embeddings) {
-    layer_decision head;
-    head.name = spec.head_name.substr(0, spec.head_name.rfind('.'));
-    head.rows = static_cast<std::uint64_t>(spec.vocab_size);
-    head.cols = static_cast<std::uint64_t>(spec.hidden_size);
-    head.scheme = scheme;
-    head.reason = "head: stays in 16 bits";
-    layers.push_back(std::move(head));
-  }
-  return layers;
-}
-
 std::string without_weight(const std::string& name) { return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name; }
 
 model_outline outline_of(const model::model_spec& spec, const io::checkpoint_dir& dir, const std::vector<layer_decision>& layers) {
@@ -220,6 +191,40 @@ result<void> check_attention(const request& wanted, const model::model_spec& spe
 
 }  // namespace
 
+std::vector<layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme) {
+  std::vector<layer_decision> layers;
+  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
+    for (std::size_t i = 0; i < spec.linears.size(); ++i) {
+      if (!spec.has_linear(l, static_cast<int>(i))) continue;
+      const model::linear_desc& d = spec.linears[i];
+      layer_decision layer;
+      layer.name = spec.linear_name(l, static_cast<int>(i));
+      layer.rows = static_cast<std::uint64_t>(d.out_features);
+      layer.cols = static_cast<std::uint64_t>(d.in_features);
+      layer.block = l;
+      layer.linear = static_cast<int>(i);
+      layer.quantize = true;
+      layer.scheme = scheme;
+      layers.push_back(std::move(layer));
+    }
+  }
+  if (!spec.tie_word_embeddings) {
+    layer_decision head;
+    head.name = spec.head_name.substr(0, spec.head_name.rfind('.'));
+    head.rows = static_cast<std::uint64_t>(spec.vocab_size);
+    head.cols = static_cast<std::uint64_t>(spec.hidden_size);
+    head.scheme = scheme;
+    head.reason = "head: stays in 16 bits";
+    layers.push_back(std::move(head));
+  }
+  return layers;
+}
+
+std::string model_name_of(const std::string& folder) {
+  const std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
+  return path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
+}
+
 std::uint64_t run_plan::total_bytes() const {
   std::uint64_t n = 0;
   for (const auto& e : exporters) n += e->plan().total_bytes();
@@ -286,8 +291,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.compat = wanted.compat;
   const arch::architecture* architecture = arch::find(source.spec().architecture);
   base.gguf_architecture = architecture == nullptr ? std::string() : std::string(architecture->gguf_name);
-  base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().filename().string();
-  if (base.model_name.empty()) base.model_name = std::filesystem::absolute(dir->path()).lexically_normal().parent_path().filename().string();
+  base.model_name = model_name_of(dir->path());
   base.scheme = plan.scheme;
   base.how = wanted.how;
   base.iters = wanted.how == exporting::method::signround ? wanted.iters : 0;

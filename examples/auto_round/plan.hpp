@@ -83,6 +83,11 @@ struct run_plan {
 /// `source` must be a float checkpoint. error_kind::input for missing or wrong tensors, usage and unsupported as above.
 result<run_plan> make_plan(const request& wanted, const exporting::stored_model& source);
 
+/// The linear layers of a model, block by block, then the head unless it is tied; those of the blocks to be quantized by `scheme`.
+std::vector<exporting::layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme);
+/// The last component of the folder's path: job::model_name.
+std::string model_name_of(const std::string& folder);
+
 /// The plan for people: one line per group of equal tensors, sums, files, peak memory.
 std::string describe(const run_plan& plan);
 /// The plan for programs: every tensor, every file.

@@ -20,52 +20,21 @@ namespace {
 using namespace auto_round;
 using nlohmann::ordered_json;
 
-TEST(QuantizedInputs, CompressedTensorsNamesTheTypes) {
-  struct row {
-    const char* arguments;
-    const char* type;
-    int bits, group;
-    bool dynamic;
-  };
-  for (const row& r : {
-           row{R"({"num_bits": 8, "type": "float", "symmetric": true, "strategy": "tensor", "dynamic": false})", "fp", 8, 0, false},
-           row{R"({"num_bits": 8, "type": "float", "symmetric": true, "strategy": "token", "dynamic": true})", "fp", 8, -1, true},
-           row{R"({"num_bits": 8, "type": "float", "symmetric": true, "strategy": "group", "group_size": 128, "dynamic": true})", "fp", 8, 128, true},
-           row{R"({"num_bits": 8, "type": "float", "symmetric": true, "strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8", "dynamic": true})", "mx_fp", 8, 32, true},
-           row{R"({"num_bits": 4, "type": "float", "symmetric": true, "strategy": "group", "group_size": 32, "dynamic": true})", "mx_fp", 4, 32, true},
-           row{R"({"num_bits": 4, "type": "float", "symmetric": true, "strategy": "tensor_group", "group_size": 16, "dynamic": "local"})", "nv_fp4_with_static_gs", 4, 16, true},
-           row{R"({"num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true})", "int", 8, -1, true},
-       }) {
-    const auto parsed = io::parse_json(r.arguments, "arguments");
-    ASSERT_TRUE(parsed.has_value());
-    const auto s = exporting::inputs_of_compressed_tensors(*parsed);
-    ASSERT_TRUE(s.has_value()) << r.arguments;
-    EXPECT_EQ(s->data_type, r.type) << r.arguments;
-    EXPECT_EQ(s->bits, r.bits) << r.arguments;
-    EXPECT_EQ(s->group_size, r.group) << r.arguments;
-    EXPECT_EQ(s->dynamic, r.dynamic) << r.arguments;
-  }
-  EXPECT_FALSE(exporting::inputs_of_compressed_tensors(io::json(nullptr))->quantized());
-  for (const char* bad : {R"({"num_bits": 6, "type": "float", "strategy": "token", "dynamic": true})", R"({"num_bits": 80, "type": "int"})"}) {
-    const auto s = exporting::inputs_of_compressed_tensors(*io::parse_json(bad, "arguments"));
-    ASSERT_FALSE(s.has_value()) << bad;
-    EXPECT_EQ(s.error().kind, error_kind::unsupported);
-  }
-}
-
 /// A folder whose o_proj of block 0 is FP8 and reads FP8 rows of a static scale.
 class StaticInputs : public testing::Test {
  protected:
   static constexpr std::size_t width = 64;
   const std::string layer_ = "model.layers.0.self_attn.o_proj";
 
-  result<std::unique_ptr<exporting::stored_model>> open(const std::vector<float>& input_scale) {
+  result<std::unique_ptr<exporting::stored_model>> open(const std::vector<float>& input_scale, const char* input_type = "float") {
     support::tiny_model m;
     m.tensors[layer_ + ".weight"] = {"F8_E4M3", {width, width}, std::string(width * width, '\x30')};
     m.tensors[layer_ + ".weight_scale"] = floats({1}, {0.5f});
     if (!input_scale.empty()) m.tensors[layer_ + ".input_scale"] = floats({input_scale.size()}, input_scale);
     const ordered_json weights = {{"num_bits", 8}, {"type", "float"}, {"symmetric", true}, {"strategy", "tensor"}, {"dynamic", false}};
-    m.config["quantization_config"] = {{"config_groups", {{"group_0", {{"targets", {layer_}}, {"weights", weights}, {"input_activations", weights}}}}},
+    ordered_json inputs = weights;
+    inputs["type"] = input_type;
+    m.config["quantization_config"] = {{"config_groups", {{"group_0", {{"targets", {layer_}}, {"weights", weights}, {"input_activations", inputs}}}}},
                                        {"quant_method", "compressed-tensors"}, {"format", "float-quantized"}, {"ignore", {"lm_head"}}};
     m.write(dir_.path() / "model");
     return exporting::open_model(dir_ / "model");
@@ -101,6 +70,14 @@ TEST_F(StaticInputs, AreRoundedToTheGridOfTheStoredScale) {
   EXPECT_FALSE(*second);
   (*opened)->read_float_inputs();
   EXPECT_FALSE(*(*opened)->input_filter(0));
+}
+
+TEST_F(StaticInputs, OfATypeThatIsNotUnderstoodAreRefused) {
+  const auto opened = open({0.25f}, "int");
+  ASSERT_TRUE(opened.has_value()) << describe(opened.error());
+  const auto filter = (*opened)->input_filter(0);
+  ASSERT_FALSE(filter.has_value());
+  EXPECT_EQ(filter.error().kind, error_kind::unsupported);
 }
 
 TEST_F(StaticInputs, NeedAScaleThatIsAPositiveNumber) {

@@ -32,6 +32,7 @@ struct recipe {
 const recipe& recipe_of_program(std::string_view program);  ///< by argv[0]; "default" for any other name
 
 std::unique_ptr<command> make_quantize(const recipe& defaults);
+std::unique_ptr<command> make_convert();
 std::unique_ptr<command> make_eval();
 std::unique_ptr<command> make_generate();
 std::unique_ptr<command> make_inspect();

@@ -86,6 +86,7 @@ result<bool> set_options(declared_command& d, const std::string& program, const 
 std::vector<std::unique_ptr<command>> commands(const recipe& defaults) {
   std::vector<std::unique_ptr<command>> all;
   all.push_back(make_quantize(defaults));
+  all.push_back(make_convert());
   all.push_back(make_eval());
   all.push_back(make_generate());
   all.push_back(make_inspect());

@@ -13,11 +13,11 @@
 
 #include "command/calibration_text.hpp"
 #include "command/fingerprint.hpp"
+#include "command/plan_output.hpp"
 #include "command/run_report.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
 #include "export/export_unpacked_source.hpp"
-#include "export/export_verify.hpp"
 #include "io/file.hpp"
 #include "model/linalg.hpp"
 #include "report/event_log.hpp"
@@ -70,18 +70,14 @@ class quantization {
     if (auto r = open_journal(dir->path()); !r) return r;
     if (auto r = check_all_weights(); !r) return r;
     log_start();
-    if (auto r = begin_exports(dir->partial()); !r) return r;
+    if (auto r = begin_exports(plan_, dir->partial()); !r) return r;
     times_.add("prepare", since_last_part());
     if (auto r = quantize_layers(); !r) return r;
     bar_.finish();
     times_.add(tuned() ? "tune" : "round", since_last_part());
-    for (auto& e : plan_.exporters) {
-      if (auto r = e->finish(); !r) return r;
-    }
+    if (auto r = finish_exports(plan_); !r) return r;
     times_.add("write", since_last_part());
-    for (std::size_t i = 0; i < plan_.jobs.size(); ++i) {
-      if (auto r = exporting::verify_output(plan_.jobs[i], *plan_.exporters[i], folder_of(dir->partial(), i)); !r) return r;
-    }
+    if (auto r = verify_exports(plan_, dir->partial()); !r) return r;
     times_.add("verify", since_last_part());
     if (auto r = dir->commit(); !r) return r;
     journal_.remove();
@@ -142,9 +138,8 @@ class quantization {
     if (!tuned() || o_.how_tuned != tuning::automatic || source_->spec().plain()) return {};
     return fmt::format(" (a {} is not laid out as LLaMA)", source_->spec().model_class);
   }
-  bool several() const { return plan_.jobs.size() > 1; }
   bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
-  std::string folder_of(const std::string& base, std::size_t i) const { return several() ? base + "/" + plan_.folder(i) : base; }
+  std::string folder_of(const std::string& base, std::size_t i) const { return export_folder(plan_, base, i); }
   double since_last_part() {
     const double s = part_.seconds();
     part_.restart();
@@ -315,17 +310,6 @@ class quantization {
       if (source_->changed(t.name)) continue;  // computed, and looked at when it is read
       if (auto r = exporting::check_finite(t, dir.files()[t.file]); !r) return r;
       dir.release(t);
-    }
-    return {};
-  }
-
-  result<void> begin_exports(const std::string& partial) {
-    for (std::size_t i = 0; i < plan_.jobs.size(); ++i) {
-      const std::string folder = folder_of(partial, i);
-      if (several()) {
-        if (auto r = io::create_folder(folder); !r) return r;
-      }
-      if (auto r = plan_.exporters[i]->begin(folder); !r) return r;
     }
     return {};
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -167,8 +168,8 @@ struct layer_group {
   std::string name;
   target_list targets;
   bool has_weights = false;
-  layer_layout layout;  // without shape
-  io::json inputs;      // input_activations
+  layer_layout layout;       // without shape
+  ar::scheme_fields scheme;  // inputs too
   std::string strategy;
   std::int64_t group_size = 0, block_rows = 0, block_cols = 0;
 };
@@ -211,16 +212,16 @@ class ct_reader final : public packing {
     }
     auto layout = shaped(**group, layer, rows, cols);
     if (!layout) return forward_error(layout);
-    return read_layer(*layout, dir, layer);
+    return read_layer(*layout, (*group)->scheme, dir, layer);
   }
 
   result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override {
     auto group = group_of(layer);
     if (!group) return forward_error(group);
     if (*group == nullptr) return input_scheme{};
-    auto scheme = inputs_of_compressed_tensors((*group)->inputs);
-    if (!scheme) return fail(scheme.error().kind, scheme.error().message, file_, layer);
-    return with_static_scale(std::move(*scheme), dir, layer);
+    const ar::scheme_fields& s = (*group)->scheme;
+    if (s.act_bits.value_or(16) <= 8 && !s.act_data_type) return fail(error_kind::unsupported, "the layer's inputs are quantized in a way that cannot be computed", file_, layer);
+    return with_static_scale(input_scheme::of(s), dir, layer);
   }
 
   result<std::optional<bool>> promises(const std::string& layer) const override {
@@ -262,7 +263,6 @@ class ct_reader final : public packing {
     }
     if (!w.is_object()) return wrong("weights is no object");
     g.has_weights = true;
-    g.inputs = group.at("input_activations");
     const std::int64_t bits = w.at("num_bits").as_int(8);
     const std::string type = w.find("type") == nullptr ? "int" : w.at("type").as_string();
     const bool floats = type == "float";
@@ -288,9 +288,34 @@ class ct_reader final : public packing {
     if (format.empty()) format = whole_format.as_string();
     if (format.empty()) format = floats ? (bits == 8 ? "float-quantized" : g.strategy == "tensor_group" ? "nvfp4-pack-quantized" : "mxfp4-pack-quantized") : "pack-quantized";
     if (auto r = choose_layout(g, format, static_cast<int>(bits), floats, symmetric); !r) return wrong(r.error().message, r.error().kind);
+    g.scheme = scheme_of(g, symmetric, group.at("input_activations"));
     formats_.push_back(format);
     groups_.push_back(std::move(g));
     return {};
+  }
+
+  /// What this says in the words of schemes. Inputs whose description is not understood have `act_bits` and nothing else: no format takes them.
+  static ar::scheme_fields scheme_of(const layer_group& g, bool symmetric, const io::json& inputs) {
+    ar::scheme_fields s;
+    s.bits = g.layout.bits;
+    s.sym = symmetric;
+    s.group_size = g.strategy == "block" ? static_cast<int>(g.block_cols) : g.strategy.ends_with("group") ? static_cast<int>(g.group_size) : g.strategy == "tensor" ? 0 : -1;
+    s.group_rows = g.strategy == "block" ? static_cast<int>(g.block_rows) : 0;
+    const scale_form scales = g.layout.scales;
+    s.data_type = g.layout.codes == element::integer ? "int" : scales == scale_form::number ? "fp" : scales == scale_form::e8m0 ? "mx_fp" : scales == scale_form::e4m3 ? "nv_fp" : "nvfp4_v2";
+    s.act_bits = 16;
+    if (!inputs.is_object()) return s;
+    s.act_bits = static_cast<int>(std::clamp<std::int64_t>(inputs.at("num_bits").as_int(8), 1, 64));
+    const std::string& strategy = inputs.at("strategy").as_string();
+    const bool floats = inputs.at("type").as_string() == "float";
+    if (*s.act_bits >= 16 || floats == (s.data_type == "int")) return s;
+    s.act_sym = inputs.at("symmetric").as_bool(true);
+    s.act_data_type = s.data_type == "nv_fp" ? "nv_fp4_with_static_gs" : s.data_type;
+    const io::json& dynamic = inputs.at("dynamic");
+    s.act_dynamic = dynamic.as_bool(dynamic.as_string() == "local");
+    const std::int64_t group = inputs.at("group_size").as_int(0);
+    s.act_group_size = strategy == "tensor" ? 0 : strategy == "token" || strategy == "channel" ? -1 : group > 0 && group < 1 << 30 ? static_cast<int>(group) : s.group_size;
+    return s;
   }
 
   static result<void> choose_layout(layer_group& g, const std::string& format, int bits, bool floats, bool symmetric) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -32,8 +33,24 @@ struct named_scheme {
   std::int64_t bits = 0, group_size = 0, group_rows = 0;
   bool sym = true;
   std::string data_type;
-  input_scheme inputs;
+  std::optional<std::int64_t> act_bits, act_group_size;
+  std::optional<bool> act_sym, act_dynamic;
+  std::optional<std::string> act_data_type;
 
+  /// With activations; views the names here.
+  ar::scheme_fields all_fields() const {
+    ar::scheme_fields s = fields();
+    if (act_bits.value_or(16) >= 16) return s;
+    const auto integer = [](const std::optional<std::int64_t>& v) { return v ? std::optional<int>(static_cast<int>(*v)) : std::nullopt; };
+    s.act_bits = integer(act_bits);
+    s.act_group_size = integer(act_group_size);
+    s.act_sym = act_sym;
+    s.act_dynamic = act_dynamic;
+    if (act_data_type) s.act_data_type = *act_data_type;
+    return s;
+  }
+
+  /// Of the weights alone.
   ar::scheme_fields fields() const {
     ar::scheme_fields s;
     s.bits = static_cast<int>(bits);
@@ -81,7 +98,7 @@ class scheme_packing final : public packing {
   result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override {
     auto s = scheme_of(layer);
     if (!s) return forward_error(s);
-    return with_static_scale((*s)->inputs, dir, layer);
+    return with_static_scale(input_scheme::of((*s)->all_fields()), dir, layer);
   }
 
   result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override {
@@ -90,7 +107,7 @@ class scheme_packing final : public packing {
     if (!s) return forward_error(s);
     auto layout = layout_of((*s)->bits <= 8 ? (*s)->fields() : model_.fields(), static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), {.who = dialect::auto_round});
     if (!layout) return fail(layout.error().kind, layout.error().message, file_, layer);
-    return read_layer(*layout, dir, layer);
+    return read_layer(*layout, ((*s)->bits <= 8 ? **s : model_).all_fields(), dir, layer);
   }
 
  private:
@@ -113,7 +130,12 @@ class scheme_packing final : public packing {
     }
     to.sym = config.at("sym").as_bool(to.sym);
     if (config.at("data_type").is_string()) to.data_type = config.at("data_type").as_string();
-    if (!config.at("act_bits").is_null()) to.inputs = inputs_of_auto_round(config);
+    // Of inputs, which matter to conversions alone: what is not understood stays unsaid.
+    if (config.at("act_bits").is_int()) to.act_bits = std::clamp<std::int64_t>(config.at("act_bits").as_int(), 1, 64);
+    if (config.at("act_group_size").is_int()) to.act_group_size = std::clamp<std::int64_t>(config.at("act_group_size").as_int(), -1, 1 << 30);
+    if (config.at("act_sym").is_bool()) to.act_sym = config.at("act_sym").as_bool();
+    if (config.at("act_dynamic").is_bool()) to.act_dynamic = config.at("act_dynamic").as_bool();
+    if (config.at("act_data_type").is_string()) to.act_data_type = config.at("act_data_type").as_string();
     return {};
   }
 
@@ -146,16 +168,22 @@ class fp8_reader final : public packing {
       block_rows_ = static_cast<std::size_t>(block.items()[0].as_int());
       block_cols_ = static_cast<std::size_t>(block.items()[1].as_int());
     }
-    inputs_.data_type = "fp";
-    inputs_.dynamic = config.at("activation_scheme").as_string() != "static";
-    inputs_.group_size = !inputs_.dynamic ? 0 : block_cols_ > 0 ? static_cast<int>(block_cols_) : -1;
-    if (config.at("activation_scheme").is_string()) inputs_.bits = 8;
+    says_inputs_ = config.at("activation_scheme").is_string();
+    fixed_inputs_ = config.at("activation_scheme").as_string() == "static";
     return {};
   }
 
   std::string name() const override { return block_rows_ > 0 ? fmt::format("fp8 (tiles of {} x {})", block_rows_, block_cols_) : "fp8"; }
   bool is_part(std::string_view tensor) const override { return is_own_part(tensor); }
-  result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override { return with_static_scale(inputs_, dir, layer); }
+  result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override {
+    input_scheme s;
+    if (!says_inputs_) return s;
+    s.bits = 8;
+    s.data_type = "fp";
+    s.dynamic = !fixed_inputs_;
+    s.group_size = fixed_inputs_ ? 0 : block_rows_ > 0 ? static_cast<int>(block_cols_) : -1;
+    return with_static_scale(std::move(s), dir, layer);
+  }
   /// Its lists of layers are meant differently by different programs; weights in FP8 say it themselves.
   result<std::optional<bool>> promises(const std::string&) const override { return std::optional<bool>(); }
 
@@ -177,13 +205,28 @@ class fp8_reader final : public packing {
     l.block_cols = one || by_rows ? l.cols : block_cols_;
     if (l.block_rows == 0) l.block_rows = l.rows, l.block_cols = l.cols;
     l.one_scale = one;
-    return read_layer(l, dir, layer);
+    return read_layer(l, scheme_of(l), dir, layer);
   }
 
  private:
+  /// Inputs are quantized too, in groups of the tiles' columns or by rows, or with a static scale.
+  ar::scheme_fields scheme_of(const layer_layout& l) const {
+    ar::scheme_fields s;
+    s.bits = 8;
+    s.data_type = "fp";
+    s.group_size = l.one_scale ? 0 : l.block_cols == l.cols && l.block_rows == 1 ? -1 : static_cast<int>(l.block_cols);
+    s.group_rows = !l.one_scale && block_rows_ > 0 && s.group_size > 0 ? static_cast<int>(l.block_rows) : 0;
+    s.act_bits = 8;
+    s.act_data_type = "fp";
+    s.act_sym = true;
+    s.act_dynamic = !fixed_inputs_;
+    s.act_group_size = fixed_inputs_ ? 0 : s.group_rows > 0 ? s.group_size : -1;
+    return s;
+  }
+
   std::string file_;
   std::size_t block_rows_ = 0, block_cols_ = 0;
-  input_scheme inputs_;
+  bool says_inputs_ = false, fixed_inputs_ = false;
 };
 
 }  // namespace

@@ -68,6 +68,10 @@ result<std::unique_ptr<stored_model>> open_model(const std::string& path) {
   return fail(error_kind::unsupported, "this is neither a model folder with config.json and safetensors nor a GGUF file", path);
 }
 
+result<tune::quantized_layer> stored_model::stored_layer(const std::string& weight) const {
+  return fail(error_kind::unsupported, "the tensor is not quantized", tokenizer_directory(), weight);
+}
+
 const char* name_of(action a) {
   switch (a) {
     case action::quantize: return "quantize";

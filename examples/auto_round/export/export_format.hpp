@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "ar/numeric/real.hpp"
 #include "ar/scheme.hpp"
 #include "error.hpp"
 #include "io/checkpoint_dir.hpp"
@@ -32,10 +34,12 @@ struct layer_decision {
   bool chosen = false;              ///< the scheme was chosen for this layer alone: formats store it or refuse, but do not change it
   std::string reason;               ///< why it is not quantized, for people
   std::string kept_type;            ///< data_type that configuration files give to a layer kept in 16 bits: "fp" (shape rule), "float" (ignored)
+  std::optional<ar::real> scale_type;  ///< of layers that come as another checkpoint stores them: as in tune::quantized_layer
 };
 
-/// Round to nearest; the same with searched scales; tuned.
-enum class method { rtn, opt_rtn, signround };
+/// Round to nearest; the same with searched scales; tuned; not quantized here, but taken over as another checkpoint stores it: then nothing is rounded
+/// that the format can hold as it is.
+enum class method { rtn, opt_rtn, signround, stored };
 
 /// One run: everything an exporter may want to know before the first weight is read.
 struct job {
@@ -104,6 +108,8 @@ class exporter {
   virtual const output_plan& plan() const = 0;
   virtual result<void> begin(const std::string& directory) = 0;       ///< creates the files; `directory` exists and is empty
   virtual result<void> add(const tune::quantized_layer& layer) = 0;
+  /// The weight that a reader will compute from the layer if it is added.
+  virtual result<std::vector<float>> weight_of(const tune::quantized_layer& layer) const = 0;
   /// Writes all other tensors, the index, configuration and side files, and closes everything.
   virtual result<void> finish() = 0;
   /// Digest (export_digest.hpp) of the dequantized weight that each added layer should have when it is read back, by tensor name.
@@ -129,6 +135,10 @@ class stored_model : public model::weight_source {
   virtual result<void> check() const = 0;
   virtual const io::checkpoint_dir* directory() const { return nullptr; }  ///< the folder, if it is one of safetensors
   virtual void read_float_inputs() {}  ///< input_filter is empty from now on: layers read float rows
+  /// The model in the words of config.json, whatever the checkpoint says it in.
+  virtual io::json config() const { return directory() == nullptr ? io::json() : directory()->config(); }
+  /// A quantized weight exactly as it is stored, and dequantized. error_kind::unsupported if its columns lie in an order of their own.
+  virtual result<tune::quantized_layer> stored_layer(const std::string& weight) const;
   virtual const transform::found_rotation* rotation() const { return nullptr; }  ///< how its weights were rotated; null: they were not
 };
 

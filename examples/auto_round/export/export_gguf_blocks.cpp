@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "ar/dispatch.hpp"
+#include "ar/gguf.hpp"
 #include "ar/numeric/half.hpp"
-#include "export/export_digest.hpp"
 #include "export/export_gguf_types.hpp"
+#include "export/export_stored_layer.hpp"
 
 namespace auto_round::exporting {
 namespace {
@@ -18,16 +20,95 @@ constexpr double largest_packing_error = 0.10;  // relative, of the whole tensor
 
 const ar::gguf_kernels* kernels_of(io::gguf_type type) { return ar::kernels().gguf_type(static_cast<std::uint32_t>(type)); }
 
-/// `values` [rows x width] in stored order.
-std::vector<float> permuted(const std::vector<float>& values, std::size_t rows, std::uint64_t heads) {
+/// `values` [rows x width] in stored order, or back in the checkpoint's.
+template <class T>
+std::vector<T> permuted(const std::vector<T>& values, std::size_t rows, std::uint64_t heads, bool back = false) {
   if (heads == 0 || rows == 0) return values;
   const std::size_t width = values.size() / rows;
-  std::vector<float> out(values.size());
+  std::vector<T> out(values.size());
   for (std::size_t i = 0; i < rows; ++i) {
-    const auto from = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width);
-    std::copy_n(values.begin() + from, width, out.begin() + static_cast<std::ptrdiff_t>(i * width));
+    std::size_t from = static_cast<std::size_t>(permuted_row(i, rows, heads)), to = i;
+    if (back) std::swap(from, to);
+    std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(from * width), width, out.begin() + static_cast<std::ptrdiff_t>(to * width));
   }
   return out;
+}
+template <class T>
+std::vector<T> unpermuted(const std::vector<T>& values, std::size_t rows, std::uint64_t heads) {
+  return permuted(values, rows, heads, true);
+}
+
+/// Blocks of 32 whose weights are d * (code - 2^(bits-1)) or d * code + m.
+template <class T>
+constexpr bool is_plain = [] {
+  if constexpr (T::block_size == 32 && T::sub_size == 32) {
+    using params = typename T::template params<float>;
+    if constexpr (requires(params p) { p.d; }) {
+      constexpr bool minimum = requires(params p) { p.m; };
+      if (sizeof(params) != (minimum ? 2 : 1) * sizeof(float)) return false;
+      params p{};
+      p.d = 2.0f;
+      float zero = -2.0f * static_cast<float>(1 << (T::bits() - 1));
+      if constexpr (minimum) p.m = zero = 3.0f;
+      for (int c = 0; c < 1 << T::bits(); ++c)
+        if (T::decode(static_cast<float>(c), p, 0) != 2.0f * static_cast<float>(c) + zero) return false;
+      return true;
+    }
+  }
+  return false;
+}();
+
+/// Calls f.operator()<T>() for the type of blocks with this id, if it is a plain one.
+template <class F, class... T>
+bool with_plain_type(io::gguf_type type, ar::type_list<T...>, const F& f) {
+  const auto one = [&]<class U>() {
+    if constexpr (is_plain<U>) {
+      if (static_cast<std::uint32_t>(U::id) != static_cast<std::uint32_t>(type)) return false;
+      f.template operator()<U>();
+      return true;
+    }
+    return false;
+  };
+  return (one.template operator()<T>() || ...);
+}
+
+/// Codes, scales and biases of the layer's blocks, if they are plain ones.
+void load_plain_blocks(io::gguf_type type, tune::quantized_layer& layer) {
+  with_plain_type(type, ar::gguf::all_types{}, [&]<class T>() {
+    const std::size_t blocks = layer.blocks.size() / T::block_bytes;
+    layer.code.resize(blocks * 32);
+    layer.scale.resize(blocks);
+    for (std::size_t i = 0; i < blocks; ++i) {
+      typename T::template params<float> p{};
+      T::load(layer.blocks.data() + i * T::block_bytes, layer.code.data() + i * 32, p);
+      layer.scale[i] = p.d;
+      if constexpr (requires { p.m; }) layer.bias.push_back(p.m);
+    }
+  });
+  if (!layer.bias.empty()) find_zero_points(layer);
+}
+
+/// False if the type is not plain, or the layer has no codes in groups of 32 for it.
+bool store_plain_blocks(io::gguf_type type, const tune::quantized_layer& layer, std::vector<std::uint8_t>& blocks) {
+  const std::size_t n = layer.rows * (layer.cols / 32);
+  if (layer.cols % 32 != 0 || layer.code.size() != n * 32 || layer.scale.size() != n) return false;
+  const float middle = static_cast<float>(1 << (layer.scheme.bits - 1));
+  const bool symmetric = is_symmetric(layer), has_minimum = !layer.bias.empty() || !layer.zero_point.empty() || symmetric;
+  bool fits = true;
+  const bool known = with_plain_type(type, ar::gguf::all_types{}, [&]<class T>() {
+    using params = typename T::template params<float>;
+    constexpr bool minimum = requires(params p) { p.m; };
+    fits = T::bits() == layer.scheme.bits && (minimum ? has_minimum : symmetric);
+    if (!fits) return;
+    blocks.resize(n * T::block_bytes);
+    for (std::size_t i = 0; i < n; ++i) {
+      params p{};
+      p.d = layer.scale[i];
+      if constexpr (minimum) p.m = layer.bias.empty() ? -(layer.scale[i] * (layer.zero_point.empty() ? middle : layer.zero_point[i])) : layer.bias[i];
+      T::store(p, layer.code.data() + i * 32, blocks.data() + i * T::block_bytes);
+    }
+  });
+  return known && fits;
 }
 
 /// The k-th row range of an array with `width` values a row; null for an array that the type does not have.
@@ -125,16 +206,40 @@ result<void> decode_gguf(io::gguf_type type, std::span<const std::byte> bytes, s
   return {};
 }
 
-result<std::uint64_t> decoded_digest(io::gguf_type type, std::span<const std::byte> bytes, std::size_t rows, std::size_t cols, std::uint64_t heads) {
+result<std::vector<float>> decode_rows(io::gguf_type type, std::span<const std::byte> bytes, std::size_t rows, std::size_t cols, std::uint64_t heads) {
   std::vector<float> stored(rows * cols);
   if (auto r = decode_gguf(type, bytes, rows, cols, stored); !r) return forward_error(r);
-  if (heads == 0) return digest(stored);
-  std::vector<float> ordered(stored.size());
-  for (std::size_t i = 0; i < rows; ++i) {
-    const auto to = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * cols);
-    std::copy_n(stored.begin() + static_cast<std::ptrdiff_t>(i * cols), cols, ordered.begin() + to);
-  }
-  return digest(ordered);
+  return unpermuted(stored, rows, heads);
+}
+
+result<tune::quantized_layer> unpack_gguf(io::gguf_type type, std::span<const std::byte> bytes, std::size_t rows, std::size_t cols, std::uint64_t heads) {
+  const io::gguf_type_facts facts = io::gguf_type_info(static_cast<std::uint32_t>(type));
+  const ar::scheme_fields* scheme = scheme_of(type);
+  if (scheme == nullptr) return fail(error_kind::unsupported, std::string("no format of this program has a place for GGUF type ") + facts.name);
+  if (cols % facts.block_elements != 0 || bytes.size() != rows * (cols / facts.block_elements) * facts.block_bytes)
+    return fail(error_kind::internal, "the blocks of a GGUF tensor do not fit its shape");
+  tune::quantized_layer layer;
+  layer.scheme = *scheme;
+  layer.rows = rows;
+  layer.cols = cols;
+  const auto* first = reinterpret_cast<const std::uint8_t*>(bytes.data());
+  layer.blocks = unpermuted(std::vector<std::uint8_t>(first, first + bytes.size()), rows, heads);
+  layer.scale_type = ar::real::f16;
+  load_plain_blocks(type, layer);
+  return layer;
+}
+
+result<std::vector<std::byte>> store_gguf(const tune::quantized_layer& layer, io::gguf_type type, std::uint64_t heads) {
+  const io::gguf_type_facts facts = io::gguf_type_info(static_cast<std::uint32_t>(type));
+  std::vector<std::uint8_t> blocks = layer.blocks;
+  if (blocks.empty() && !store_plain_blocks(type, layer, blocks))
+    return fail(error_kind::unsupported, std::string("the layer cannot be stored as GGUF type ") + facts.name, {}, layer.name);
+  if (blocks.size() != layer.rows * (layer.cols / facts.block_elements) * facts.block_bytes) return fail(error_kind::internal, "the layer does not fit its GGUF type", {}, layer.name);
+  const ar::gguf_kernels* k = kernels_of(type);
+  if (k == nullptr || !k->scales_are_finite(blocks)) return fail(error_kind::verification, "a scale of the layer overflows half precision", {}, layer.name);
+  blocks = permuted(blocks, layer.rows, heads);
+  const auto raw = std::as_bytes(std::span(blocks));
+  return std::vector<std::byte>(raw.begin(), raw.end());
 }
 
 }  // namespace auto_round::exporting

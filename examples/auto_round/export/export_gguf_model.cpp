@@ -80,9 +80,15 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
     attention_bias |= t.name == "blk.0.attn_q.bias";
     mlp_bias |= t.name == "blk.0.ffn_up.bias";
   }
+  for (const char* which : {"bos", "eos"}) {
+    if (const auto id = number(c, fmt::format("tokenizer.ggml.{}_token_id", which)); id && *id >= 0 && *id < 1e9) config.set(fmt::format("{}_token_id", which), static_cast<std::int64_t>(*id));
+  }
+  config.set("torch_dtype", "float16");  // the file does not say what the model was trained in
   config.set("tie_word_embeddings", !has_head).set("attention_bias", attention_bias).set("mlp_bias", mlp_bias);
   return config;
 }
+
+bool is_float(io::gguf_type t) { return t == io::gguf_type::f32 || t == io::gguf_type::f16 || t == io::gguf_type::bf16; }
 
 class gguf_model final : public stored_model {
  public:
@@ -96,6 +102,7 @@ class gguf_model final : public stored_model {
     if (!config) return forward_error(config);
     auto spec = arch::read_spec(*config, file_.path());
     if (!spec) return forward_error(spec);
+    config_ = std::move(*config);
     spec_ = std::move(*spec);
     for (const io::gguf_tensor_ref& t : contents_.tensors) by_name_[t.name] = &t;
     if (auto r = read_rope_factors(); !r) return r;
@@ -143,6 +150,20 @@ class gguf_model final : public stored_model {
     return {};
   }
 
+  result<tune::quantized_layer> stored_layer(const std::string& weight) const override {
+    const io::gguf_tensor_ref* t = find(weight);
+    if (t == nullptr || t->ne.size() != 2) return stored_model::stored_layer(weight);
+    const auto rows = static_cast<std::size_t>(t->ne[1]), cols = static_cast<std::size_t>(t->ne[0]);
+    auto layer = unpack_gguf(t->type, t->data, rows, cols, permuted_heads(spec_, weight));
+    if (!layer) return fail(layer.error().kind, layer.error().message, file_.path(), t->name);
+    layer->name = weight.substr(0, weight.rfind('.'));
+    layer->weight.resize(rows * cols);
+    if (auto r = read(weight, layer->weight); !r) return forward_error(r);
+    return layer;
+  }
+
+  io::json config() const override { return config_; }
+  std::string location() const override { return file_.path(); }
   std::string format() const override { return "gguf"; }
   std::string tokenizer_directory() const override { return std::filesystem::path(file_.path()).parent_path().string(); }
   std::uint64_t file_bytes() const override { return file_.bytes().size(); }
@@ -154,7 +175,7 @@ class gguf_model final : public stored_model {
     for (const io::gguf_tensor_ref& t : contents_.tensors) {
       const auto known = source_names.find(t.name);
       const char* type = io::gguf_type_info(static_cast<std::uint32_t>(t.type)).name;
-      all.push_back({known != source_names.end() ? known->second : t.name, type, {t.ne.rbegin(), t.ne.rend()}, t.data.size(), scheme_of(t.type) != nullptr,
+      all.push_back({known != source_names.end() ? known->second : t.name, type, {t.ne.rbegin(), t.ne.rend()}, t.data.size(), !is_float(t.type),
                      file_.path()});
     }
     return all;
@@ -186,11 +207,18 @@ class gguf_model final : public stored_model {
     spec_.rope.long_factor = spec_.rope.short_factor;
     spec_.rope.attention_factor = 1.0;
     spec_.rope.original_max_position = spec_.max_position_embeddings;
+    io::json::array list;
+    for (const float f : factors) list.emplace_back(static_cast<double>(f));
+    io::json scaling = io::json::object{};
+    scaling.set("rope_type", "longrope").set("factor", 1.0).set("attention_factor", 1.0).set("original_max_position_embeddings", spec_.max_position_embeddings);
+    scaling.set("short_factor", list).set("long_factor", std::move(list));
+    config_.set("rope_scaling", std::move(scaling));
     return {};
   }
 
   io::mapped_file file_;
   io::gguf_contents contents_;
+  io::json config_;
   model::model_spec spec_;
   std::unordered_map<std::string, const io::gguf_tensor_ref*> by_name_;
 };

@@ -116,6 +116,14 @@ const ar::scheme_fields* scheme_of(io::gguf_type type) {
   return nullptr;
 }
 
+const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym) {
+  for (const auto& [t, preset] : type_presets) {
+    const ar::scheme_fields* s = ar::find_preset(preset);
+    if (!s->super_bits && s->bits == bits && s->sym == sym) return s;
+  }
+  return nullptr;
+}
+
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme) {
   for (const auto& [t, preset] : type_presets) {
     if (ar::same_scheme(*ar::find_preset(preset), scheme)) return t;

@@ -31,7 +31,9 @@ io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spe
 
 /// The preset of a quantized type, or null for F32, F16 and types that nothing quantizes to.
 const ar::scheme_fields* scheme_of(io::gguf_type type);
-/// The inverse; nothing if no GGUF type stores such a scheme.
+/// The scheme of the type whose blocks of 32 have one scale and codes of this width, symmetric or with a minimum; null if there is none.
+const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym);
+/// The inverse of scheme_of; nothing if no GGUF type stores such a scheme.
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme);
 
 /// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; empty if the name has no place in a GGUF file.

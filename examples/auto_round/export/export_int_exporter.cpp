@@ -21,7 +21,7 @@ class int_exporter final : public safetensors_exporter {
     return int_tensors(matrix(layer.scheme, layer.rows, layer.cols), layer.name);
   }
   std::string packed_type(const layer_decision& layer) const override { return describe_int_scheme(layer.scheme); }
-  io::dtype bias_type(io::dtype source) const override { return run_.model_free ? source : io::dtype::f16; }
+  io::dtype bias_type(io::dtype source) const override { return run_.model_free || run_.how == method::stored ? source : io::dtype::f16; }
   result<std::vector<part>> pack(const tune::quantized_layer& layer) const override {
     return pack_int(matrix(layer.scheme, layer.rows, layer.cols), layer);
   }

@@ -11,6 +11,7 @@
 #include "ar/numeric/half.hpp"
 #include "ar/pack.hpp"
 #include "export/export_inventory.hpp"
+#include "export/export_stored_layer.hpp"
 
 namespace auto_round::exporting {
 namespace {
@@ -49,11 +50,13 @@ std::vector<std::int32_t> integer_zeros(const tune::quantized_layer& layer, cons
 
 bool sizes_fit(const tune::quantized_layer& layer, const int_matrix& m) {
   return layer.code.size() == m.rows * m.cols && layer.scale.size() == m.rows * m.groups &&
-         (layer.zero_point.empty() || layer.zero_point.size() == m.rows * m.groups);
+         (layer.zero_point.empty() || layer.zero_point.size() == m.rows * m.groups) && (layer.bias.empty() || layer.bias.size() == m.rows * m.groups);
 }
 
-/// The bias of MLX: the weight of code 0.
-float bias_of(float scale, std::int32_t zero) { return ar::round_to_f16(-scale * static_cast<float>(zero)); }
+/// The bias of MLX: the weight of code 0, as it is stored already or from the zero point.
+float bias_of(const tune::quantized_layer& layer, std::size_t i, std::int32_t zero) {
+  return ar::round_to_f16(layer.bias.empty() ? -layer.scale[i] * static_cast<float>(zero) : layer.bias[i]);
+}
 
 template <class T>
 std::vector<std::byte> bytes_of(const std::vector<T>& values) {
@@ -68,57 +71,107 @@ std::vector<T> copy_of(const io::tensor_ref& t) {
   return v;
 }
 
+ar::real real_of(io::dtype type) { return type == io::dtype::f32 ? ar::real::f32 : type == io::dtype::bf16 ? ar::real::bf16 : ar::real::f16; }
+
 class packed_int_layer final : public packed_layer {
  public:
-  packed_int_layer(const io::checkpoint_dir& dir, const int_matrix& m, std::string type, std::vector<const io::tensor_ref*> parts,
+  packed_int_layer(const io::checkpoint_dir& dir, const int_matrix& m, const ar::scheme_fields& scheme, std::vector<const io::tensor_ref*> parts,
                    std::vector<std::int32_t> g_idx)
-      : dir_(dir), m_(m), type_(std::move(type)), parts_(std::move(parts)), g_idx_(std::move(g_idx)) {}
+      : dir_(dir), m_(m), scheme_(scheme), parts_(std::move(parts)), g_idx_(std::move(g_idx)) {}
 
-  std::string type() const override { return type_; }
+  std::string type() const override { return describe_int_scheme(scheme_) + (g_idx_.empty() ? "" : " act-order"); }
   const std::vector<const io::tensor_ref*>& parts() const override { return parts_; }
 
   result<void> read(std::span<float> weight) const override {
+    auto n = unpack();
+    if (!n) return forward_error(n);
+    dequantize(*n, weight);
+    return {};
+  }
+
+  result<tune::quantized_layer> stored() const override {
+    if (!g_idx_.empty()) {
+      return fail(error_kind::unsupported, "the columns are assigned to groups out of order (desc_act), which no format of this program writes; quantize the model anew (quantize --model), or convert it to format fake",
+                  dir_.files()[parts_.front()->file], parts_.front()->name);
+    }
+    auto n = unpack();
+    if (!n) return forward_error(n);
+    tune::quantized_layer layer;
+    layer.scheme = scheme_;
+    layer.rows = m_.rows;
+    layer.cols = m_.cols;
+    layer.weight.resize(m_.rows * m_.cols);
+    dequantize(*n, layer.weight);
+    layer.code = std::move(n->code);
+    layer.scale = by_rows(n->scale);
+    layer.bias = by_rows(n->bias);
+    layer.zero_point.assign(n->zero.begin(), n->zero.end());
+    layer.scale_type = real_of(parts_[2]->type);
+    if (has_biases(m_.layout)) find_zero_points(layer);
+    return layer;
+  }
+
+ private:
+  /// The layer as numbers; scales and biases in the order of their tensors.
+  struct numbers {
+    std::vector<std::uint8_t> code;
+    std::vector<float> scale, bias;
+    std::vector<std::int32_t> zero;  // [rows x groups]
+  };
+
+  result<numbers> unpack() const {
+    numbers n;
     const auto words = copy_of<std::uint32_t>(*parts_[0]);
-    std::vector<std::uint8_t> code(m_.rows * m_.cols);
+    n.code.resize(m_.rows * m_.cols);
     const ar::codec_kernels& codec = codec_of(m_.layout);
     const ar::matrix_shape packed = codec.packed_shape(m_.bits, m_.rows, m_.cols);
     ar::errc e = codec.unpack_words(m_.bits, ar::matrix_view<const std::uint32_t>(words.data(), packed.rows, packed.cols),
-                                    ar::matrix_view<std::uint8_t>(code.data(), m_.rows, m_.cols));
+                                    ar::matrix_view<std::uint8_t>(n.code.data(), m_.rows, m_.cols));
     auto scale = io::read_f32(*parts_[2]);
     if (!scale) return forward_error(scale);
-    std::vector<std::int32_t> zero;
-    std::vector<float> bias;
+    n.scale = std::move(*scale);
     if (has_biases(m_.layout)) {
       auto read = io::read_f32(*parts_[1]);
       if (!read) return forward_error(read);
-      bias = std::move(*read);
+      n.bias = std::move(*read);
     } else if (e == ar::errc::ok) {
       const auto fields = copy_of<std::uint32_t>(*parts_[1]);
       const ar::matrix_shape shape = codec.packed_zero_shape(m_.bits, m_.rows, m_.groups);
-      zero.resize(m_.rows * m_.groups);
+      n.zero.resize(m_.rows * m_.groups);
       e = codec.unpack_zeros(convention(m_.layout), m_.bits, ar::matrix_view<const std::uint32_t>(fields.data(), shape.rows, shape.cols),
-                             ar::matrix_view<std::int32_t>(zero.data(), m_.rows, m_.groups));
+                             ar::matrix_view<std::int32_t>(n.zero.data(), m_.rows, m_.groups));
     }
     if (e != ar::errc::ok) return fail(error_kind::internal, std::string("packed words cannot be read: ") + ar::message(e));
+    for (const io::tensor_ref* t : parts_) dir_.release(*t);
+    return n;
+  }
+
+  void dequantize(const numbers& n, std::span<float> weight) const {
 #pragma omp parallel for schedule(static)
     for (std::size_t r = 0; r < m_.rows; ++r) {
       for (std::size_t c = 0; c < m_.cols; ++c) {
         const std::size_t g = g_idx_.empty() ? c / m_.group_size : static_cast<std::size_t>(g_idx_[c]);
-        const float s = (*scale)[place(m_, r, g)];
-        const std::int32_t q = code[r * m_.cols + c];
+        const float s = n.scale[place(m_, r, g)];
+        const std::int32_t q = n.code[r * m_.cols + c];
         weight[r * m_.cols + c] =
-            bias.empty() ? s * static_cast<float>(q - zero[r * m_.groups + g]) : s * static_cast<float>(q) + bias[place(m_, r, g)];
+            n.bias.empty() ? s * static_cast<float>(q - n.zero[r * m_.groups + g]) : s * static_cast<float>(q) + n.bias[place(m_, r, g)];
       }
     }
-    for (const io::tensor_ref* t : parts_) dir_.release(*t);
-    return {};
   }
 
- private:
+  /// Values of groups as [rows x groups].
+  std::vector<float> by_rows(const std::vector<float>& stored) const {
+    std::vector<float> out(stored.size());
+    if (stored.empty()) return out;
+    for (std::size_t r = 0; r < m_.rows; ++r)
+      for (std::size_t g = 0; g < m_.groups; ++g) out[r * m_.groups + g] = stored[place(m_, r, g)];
+    return out;
+  }
+
   const io::checkpoint_dir& dir_;
   int_matrix m_;
-  std::string type_;
-  std::vector<const io::tensor_ref*> parts_;  // in the order of int_tensors
+  ar::scheme_fields scheme_;
+  std::vector<const io::tensor_ref*> parts_;  // codes, zero points or biases, scales, g_idx
   std::vector<std::int32_t> g_idx_;           // empty: column / group_size
 };
 
@@ -189,7 +242,7 @@ result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quant
     for (std::size_t g = 0; g < m.groups; ++g) {
       const std::size_t i = r * m.groups + g;
       scales[place(m, r, g)] = ar::f16_from_f32(layer.scale[i]);
-      biases[place(m, r, g)] = ar::f16_from_f32(bias_of(layer.scale[i], zero[i]));
+      biases[place(m, r, g)] = ar::f16_from_f32(bias_of(layer, i, zero[i]));
     }
   }
   std::vector<packed_part> parts;
@@ -229,7 +282,7 @@ std::vector<float> stored_weight(const int_matrix& m, const tune::quantized_laye
       const std::int32_t q = layer.code[r * m.cols + c];
       const float scale = ar::round_to_f16(layer.scale[i]);
       weight[r * m.cols + c] =
-          has_biases(m.layout) ? scale * static_cast<float>(q) + bias_of(layer.scale[i], zero[i]) : scale * static_cast<float>(q - zero[i]);
+          has_biases(m.layout) ? scale * static_cast<float>(q) + bias_of(layer, i, zero[i]) : scale * static_cast<float>(q - zero[i]);
     }
   }
   return weight;
@@ -266,9 +319,7 @@ result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& d
     if (!read) return forward_error(read);
     group = std::move(*read);
   }
-  const std::string order = group.empty() ? "" : " act-order";
-  return std::unique_ptr<packed_layer>(
-      std::make_unique<packed_int_layer>(dir, m, describe_int_scheme(scheme) + order, std::move(parts), std::move(group)));
+  return std::unique_ptr<packed_layer>(std::make_unique<packed_int_layer>(dir, m, scheme, std::move(parts), std::move(group)));
 }
 
 }  // namespace auto_round::exporting

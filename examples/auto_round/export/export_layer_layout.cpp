@@ -167,9 +167,15 @@ std::vector<std::uint64_t> scale_shape(const layer_layout& l) {
 
 const char* name_of(element e) { return e == element::quarters ? "MXINT4" : e == element::e2m1 ? "FP4" : e == element::e4m3 ? "FP8" : "W"; }
 
+io::dtype number_type(ar::real type) { return type == ar::real::f32 ? io::dtype::f32 : type == ar::real::bf16 ? io::dtype::bf16 : io::dtype::f16; }
+
+/// The type that holds numbers of this one; powers of two are numbers of bfloat16.
+ar::real real_of(io::dtype type) { return type == io::dtype::f32 ? ar::real::f32 : type == io::dtype::f16 ? ar::real::f16 : ar::real::bf16; }
+
 class layout_layer final : public packed_layer {
  public:
-  layout_layer(const layer_layout& layout, const io::checkpoint_dir& dir, std::string name) : l_(layout), dir_(dir), name_(std::move(name)) {}
+  layout_layer(const layer_layout& layout, const ar::scheme_fields& scheme, const io::checkpoint_dir& dir, std::string name)
+      : l_(layout), scheme_(scheme), dir_(dir), name_(std::move(name)) {}
 
   /// Finds and checks the parts.
   result<void> open() {
@@ -189,8 +195,12 @@ class layout_layer final : public packed_layer {
       if (auto r = require("weight_global_scale", {io::dtype::f32}, {{1}, {}}); !r) return r;
       global_ = parts_.back();
     }
-    for (const char* input : {"input_scale", "input_global_scale", "input_zero_point"})  // of no use here, but the layer's
-      if (const io::tensor_ref* t = find(input); t != nullptr) parts_.push_back(t);
+    for (const char* input : {"input_scale", "input_global_scale", "input_zero_point"}) {  // of no use for the weight, but the layer's
+      const io::tensor_ref* t = find(input);
+      if (t == nullptr) continue;
+      parts_.push_back(t);
+      if (std::string_view(input) != "input_zero_point") input_ = t;
+    }
     const std::uint64_t r = l_.scale_rows(), c = l_.scale_cols();
     std::vector<std::vector<std::uint64_t>> shapes = {{r, c}};
     if (c == 1) shapes.push_back({r});
@@ -211,6 +221,44 @@ class layout_layer final : public packed_layer {
 
   result<void> read(std::span<float> weight) const override {
     if (weight.size() != l_.rows * l_.cols) return fail(error_kind::internal, "the packed layer has another number of values", dir_.path(), name_);
+    auto n = unpack();
+    if (!n) return forward_error(n);
+    dequantize(l_, *n, weight);
+    return {};
+  }
+
+  result<tune::quantized_layer> stored() const override {
+    auto n = unpack();
+    if (!n) return forward_error(n);
+    if (!n->group.empty()) {
+      return fail(error_kind::unsupported, "the columns are assigned to groups out of order (weight_g_idx), which no format of this program writes; quantize the model anew (quantize --model), or convert it to format fake",
+                  file_of(*order_), order_->name);
+    }
+    tune::quantized_layer layer;
+    layer.scheme = scheme_;
+    layer.rows = l_.rows;
+    layer.cols = l_.cols;
+    layer.weight.resize(l_.rows * l_.cols);
+    dequantize(l_, *n, layer.weight);
+    layer.code = std::move(n->code);
+    layer.scale = std::move(n->scale);
+    layer.zero_point.assign(n->zero.begin(), n->zero.end());
+    layer.global_scale = l_.global_scale ? n->global_scale : 0.0f;
+    layer.scale_type = real_of(scales_->type);
+    if (const io::tensor_ref* t = find("input_zero_point"); t != nullptr) return fail(error_kind::unsupported, "the layer has a zero point for its inputs, which no format of this program writes", file_of(*t), t->name);
+    if (input_ != nullptr) {
+      if (input_->elements() != 1) return fail(error_kind::unsupported, "the layer has several static scales of its inputs", file_of(*input_), input_->name);
+      auto scale = io::read_f32(*input_);
+      if (!scale) return forward_error(scale);
+      layer.input_scale = scale->front();
+      // Both get one type, which must hold either.
+      if (real_of(input_->type) != layer.scale_type) layer.scale_type = ar::real::f32;
+    }
+    return layer;
+  }
+
+ private:
+  result<layer_numbers> unpack() const {
     layer_numbers n;
     if (const ar::errc e = unpack_codes(l_, codes_->bytes, n.code); e != ar::errc::ok) {
       return fail(error_kind::input, std::string("packed codes cannot be read: ") + ar::message(e), file_of(*codes_), codes_->name);
@@ -224,22 +272,20 @@ class layout_layer final : public packed_layer {
     }
     if (l_.codes == element::integer) {
       n.zero.assign(n.scale.size(), 1 << (l_.bits - 1));
-      if (auto r = read_zero_points(n.zero); !r) return r;
+      if (auto r = read_zero_points(n.zero); !r) return forward_error(r);
     }
     if (order_ != nullptr) {
-      if (auto r = read_order(n.group); !r) return r;
+      if (auto r = read_order(n.group); !r) return forward_error(r);
     }
     if (global_ != nullptr) {
       auto g = io::read_f32(*global_);
       if (!g) return forward_error(g);
       n.global_scale = g->front();
     }
-    dequantize(l_, n, weight);
     for (const io::tensor_ref* t : parts_) dir_.release(*t);
-    return {};
+    return n;
   }
 
- private:
   const std::string& file_of(const io::tensor_ref& t) const { return dir_.files()[t.file]; }
   const io::tensor_ref* find(std::string_view part) const { return dir_.find(name_ + "." + std::string(part)); }
 
@@ -325,11 +371,12 @@ class layout_layer final : public packed_layer {
   }
 
   layer_layout l_;
+  ar::scheme_fields scheme_;
   scale_form byte_scales_ = l_.scales;  // powers of two may stand in for numbers
   const io::checkpoint_dir& dir_;
   std::string name_;
   std::vector<const io::tensor_ref*> parts_;
-  const io::tensor_ref *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr, *global_ = nullptr, *order_ = nullptr;
+  const io::tensor_ref *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr, *global_ = nullptr, *order_ = nullptr, *input_ = nullptr;
 };
 
 }  // namespace
@@ -355,7 +402,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
   if (facts == nullptr) {
     if (!ct) return unsupported("integer and floating layers cannot be mixed in this format; llm_compressor can hold both");
     if (s.bits < 1 || s.bits > 8) return unsupported(fmt::format("integers have 1 to 8 bits, not {}", s.bits));
-    l.scale_type = context.int_scale_type;
+    l.scale_type = context.scale_type ? number_type(*context.scale_type) : context.int_scale_type;
     if (act_bits >= 16) {
       l.codec = ar::ct_int32::name;
       l.code_name = "weight_packed";
@@ -372,7 +419,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
     if (facts->grid.bits != 8 || facts->grid.max != ar::small_max<ar::e4m3fn>) return unsupported("of FP8 weights, E4M3 is packed only");
     l.codes = element::e4m3;
     l.code_type = io::dtype::f8_e4m3;
-    l.negative_zeros = false;
+    l.negative_zeros = context.keeps_negative_zeros;
     l.scale_type = context.model_type == io::dtype::f32 || context.model_type == io::dtype::f64 ? io::dtype::f32 : io::dtype::bf16;
     if (s.group_rows > 0) {
       l.codec = s.group_rows == 128 && s.group_size == 128 ? ar::fp8_block_bytes::name : ar::fp8_bytes::name;
@@ -383,6 +430,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
       if (!ct && act_bits <= 8 && !fixed_inputs) return unsupported("FP8 with a scale for each row needs static activations or none; llm_compressor holds dynamic ones");
       if (ct && !fixed_inputs) l.scale_type = io::dtype::f32;
     }
+    if (context.scale_type) l.scale_type = number_type(*context.scale_type);
     if (fixed_inputs) {
       l.input_name = "input_scale";
       l.input_type = l.scale_type;
@@ -407,7 +455,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
         l.global_scale = facts->two_level();
         l.scales = l.global_scale ? scale_form::e4m3 : scale_form::ue5m3;
         if (l.global_scale) l.scale_type = io::dtype::f8_e4m3;
-        l.negative_zeros = context.model_free;
+        l.negative_zeros = context.keeps_negative_zeros;
         if (l.global_scale && act_bits <= 8) l.input_name = "input_global_scale";
         break;
       default: return unsupported(fmt::format("there is no packed layout for data type \"{}\" with {} bits", s.data_type, s.bits));
@@ -481,8 +529,8 @@ result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::q
   }
   if (l.global_scale) parts[next++].data = to_bytes(std::array{n.global_scale}, io::dtype::f32);
   if (!l.input_name.empty()) {
-    if (layer.act_max < 0) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
-    parts[next++].data = to_bytes(std::array{input_scale(layer.scheme, layer.act_max)}, l.input_type);
+    if (layer.act_max < 0 && !layer.input_scale) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
+    parts[next++].data = to_bytes(std::array{layer.input_scale ? *layer.input_scale : input_scale(layer.scheme, layer.act_max)}, l.input_type);
   }
   return parts;
 }
@@ -504,8 +552,9 @@ float input_scale(const ar::scheme_fields& s, float maximum) {
   return type->fit(values, -1, {&any, 1, 1}, {&scale, 1, 1}, {}) == ar::errc::ok ? scale : 0.0f;
 }
 
-result<std::unique_ptr<packed_layer>> read_layer(const layer_layout& layout, const io::checkpoint_dir& dir, const std::string& layer) {
-  auto found = std::make_unique<layout_layer>(layout, dir, layer);
+result<std::unique_ptr<packed_layer>> read_layer(const layer_layout& layout, const ar::scheme_fields& scheme, const io::checkpoint_dir& dir,
+                                                 const std::string& layer) {
+  auto found = std::make_unique<layout_layer>(layout, scheme, dir, layer);
   if (auto r = found->open(); !r) return forward_error(r);
   return std::unique_ptr<packed_layer>(std::move(found));
 }

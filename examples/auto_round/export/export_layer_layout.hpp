@@ -5,11 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "ar/numeric/real.hpp"
 #include "ar/scheme.hpp"
 #include "error.hpp"
 #include "export/export_packed_model.hpp"
@@ -56,7 +58,8 @@ struct layout_context {
   dialect who = dialect::compressed_tensors;
   io::dtype model_type = io::dtype::bf16;      ///< of the weights; scales of FP8 have it
   io::dtype int_scale_type = io::dtype::f16;   ///< of integer schemes
-  bool model_free = false;                     ///< the original's shard-wise route, which keeps -0 in all layouts
+  bool keeps_negative_zeros = false;           ///< in all layouts, as the original's shard-wise route does
+  std::optional<ar::real> scale_type{};        ///< of scales that are numbers, whatever else would decide
 };
 
 /// The layout of a layer [rows x cols]; error_kind::unsupported, without the layer's name, if there is none for the scheme or the shape.
@@ -75,8 +78,10 @@ std::vector<float> stored_weight(const layer_layout& layout, const tune::quantiz
 /// it, for FP8 the 448th of it.
 float input_scale(const ar::scheme_fields& scheme, float maximum);
 
-/// The packed layer in a folder. Types of scales and zero points are taken as they are found; `layout` says everything else. error_kind::input, naming
-/// file and tensor, for missing parts and for types, shapes and values that contradict the layout.
-result<std::unique_ptr<packed_layer>> read_layer(const layer_layout& layout, const io::checkpoint_dir& dir, const std::string& layer);
+/// The packed layer in a folder. Types of scales and zero points are taken as they are found; `layout` says everything else. `scheme` is what the
+/// configuration says of it, activations included. error_kind::input, naming file and tensor, for missing parts and for types, shapes and values that
+/// contradict the layout.
+result<std::unique_ptr<packed_layer>> read_layer(const layer_layout& layout, const ar::scheme_fields& scheme, const io::checkpoint_dir& dir,
+                                                 const std::string& layer);
 
 }  // namespace auto_round::exporting

@@ -2,17 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "tune/quantizer.hpp"
 
 namespace auto_round::exporting {
 namespace {
 
-layout_context context_of(const job& run, dialect who, const std::string& layer) {
+layout_context context_of(const job& run, dialect who, const std::string& layer, std::optional<ar::real> scale_type) {
   layout_context c;
+  c.scale_type = scale_type;
   c.who = who;
   const io::tensor_ref* weight = run.source->find(layer + ".weight");
   if (weight != nullptr) c.model_type = weight->type;
-  c.model_free = run.model_free;
+  c.keeps_negative_zeros = run.model_free || run.how == method::stored;
   // The original searches scales of integers in the arithmetic of the weights, and stores them so.
   if (run.compat && run.how == method::opt_rtn && c.model_type == io::dtype::bf16) c.int_scale_type = io::dtype::bf16;
   return c;
@@ -25,20 +28,20 @@ class layout_exporter final : public safetensors_exporter {
 
  private:
   /// decide_layout() has made sure that there is one.
-  layer_layout layout(const std::string& name, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols) const {
-    layout_context c = context_of(run_, who_, name);
+  layer_layout layout(const std::string& name, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, std::optional<ar::real> scale_type) const {
+    layout_context c = context_of(run_, who_, name, scale_type);
     const bool searched = tune::searches_by_default(scheme, run_.compat) && scheme.sym;
     if (!searched) c.int_scale_type = io::dtype::f16;
     return layout_of(scheme, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), c).value_or(layer_layout{});
   }
-  layer_layout layout(const tune::quantized_layer& l) const { return layout(l.name, l.scheme, l.rows, l.cols); }
-  layer_layout layout(const layer_decision& l) const { return layout(l.name, l.scheme, l.rows, l.cols); }
+  layer_layout layout(const tune::quantized_layer& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type); }
+  layer_layout layout(const layer_decision& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type); }
 
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& l) const override { return tensors_of(layout(l), l.name); }
   std::string packed_type(const layer_decision& l) const override { return describe(layout(l), l.scheme.sym); }
   io::dtype bias_type(io::dtype source) const override {
     const auto l = layout_of(run_.scheme, 128, 128, {.who = who_});
-    return l && l->scales != scale_form::number && !run_.model_free ? io::dtype::f16 : source;
+    return l && l->scales != scale_form::number && !run_.model_free && run_.how != method::stored ? io::dtype::f16 : source;
   }
   result<std::vector<part>> pack(const tune::quantized_layer& l) const override { return pack_layer(layout(l), l); }
   std::vector<float> read_back(const tune::quantized_layer& l) const override { return stored_weight(layout(l), l); }
@@ -70,7 +73,7 @@ result<void> decide_layout(job& run, dialect who) {
   }
   for (const layer_decision& l : run.layers) {
     if (!l.quantize) continue;
-    auto layout = layout_of(l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), context_of(run, who, l.name));
+    auto layout = layout_of(l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), context_of(run, who, l.name, l.scale_type));
     if (!layout) {
       return fail(layout.error().kind, fmt::format("format {}: {}; choose another scheme for it, or keep it in 16 bits with --ignore_layers", run.format, layout.error().message), {}, l.name);
     }

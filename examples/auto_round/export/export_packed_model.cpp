@@ -78,6 +78,16 @@ class folder_model final : public stored_model {
   }
 
   void read_float_inputs() override { float_inputs_ = true; }
+  result<tune::quantized_layer> stored_layer(const std::string& weight) const override {
+    const auto at = packed_.find(weight);
+    if (at == packed_.end()) return stored_model::stored_layer(weight);
+    auto layer = at->second.layer->stored();
+    if (!layer) return forward_error(layer);
+    layer->name = layer_of(weight);
+    if (auto r = check_finite(layer->weight, *at->second.layer->parts().front()); !r) return forward_error(r);
+    return layer;
+  }
+
   std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }

@@ -1,7 +1,5 @@
 #include "export/export_quantized_inputs.hpp"
 
-#include <fmt/format.h>
-
 #include <cmath>
 #include <memory>
 #include <span>
@@ -34,37 +32,13 @@ ar::scheme_fields input_scheme::fields() const {
   return s;
 }
 
-input_scheme inputs_of_auto_round(const io::json& config) {
+input_scheme input_scheme::of(const ar::scheme_fields& f) {
   input_scheme s;
-  const std::int64_t bits = config.at("act_bits").as_int(16);
-  if (bits < 1 || bits > 8) return s;
-  s.bits = static_cast<int>(bits);
-  s.data_type = config.at(config.at("act_data_type").is_string() ? "act_data_type" : "data_type").as_string();
-  const io::json& group = config.at(config.at("act_group_size").is_int() ? "act_group_size" : "group_size");
-  s.group_size = static_cast<int>(group.is_array() && group.items().size() == 2 ? group.items()[1].as_int(-1) : group.as_int(-1));
-  s.sym = config.at("act_sym").as_bool(config.at("sym").as_bool(true));
-  s.dynamic = config.at("act_dynamic").as_bool(true);
-  return s;
-}
-
-result<input_scheme> inputs_of_compressed_tensors(const io::json& a) {
-  input_scheme s;
-  if (!a.is_object()) return s;
-  const std::int64_t bits = a.at("num_bits").as_int(8), group = a.at("group_size").as_int(0);
-  const bool floats = a.at("type").as_string() == "float", scales_are_powers = a.at("scale_dtype").as_string() == "torch.uint8";
-  const std::string& strategy = a.at("strategy").as_string();
-  const io::json& dynamic = a.at("dynamic");
-  const auto unsupported = [&] { return fail(error_kind::unsupported, fmt::format("inputs of layers quantized as {} cannot be computed", io::dump(a, {.indent = -1}))); };
-  if (bits < 1 || bits > 8 || group < -1 || group > (1 << 30)) return unsupported();
-  s.bits = static_cast<int>(bits);
-  s.sym = a.at("symmetric").as_bool(true);
-  s.dynamic = dynamic.is_string() || dynamic.as_bool(false);  // "local": scales of groups are, that of the tensor is not
-  s.group_size = strategy == "tensor" ? 0 : group > 0 ? static_cast<int>(group) : -1;
-  if (!floats) s.data_type = "int";
-  else if (strategy == "tensor_group" && bits == 4 && group == 16) s.data_type = dynamic.as_bool(false) ? "nv_fp" : "nv_fp4_with_static_gs";
-  else if (group == 32 && (bits == 4 || scales_are_powers)) s.data_type = "mx_fp";
-  else if (bits == 8) s.data_type = "fp";
-  else return unsupported();
+  s.bits = f.act_bits.value_or(16);
+  s.group_size = f.act_group_size.value_or(f.group_size);
+  s.sym = f.act_sym.value_or(f.sym);
+  s.dynamic = f.act_dynamic.value_or(true);
+  s.data_type = f.act_data_type.value_or(f.data_type);
   return s;
 }
 

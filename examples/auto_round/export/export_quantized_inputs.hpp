@@ -8,7 +8,6 @@
 #include "ar/scheme.hpp"
 #include "error.hpp"
 #include "io/checkpoint_dir.hpp"
-#include "io/json.hpp"
 #include "model/block.hpp"
 #include "model/spec.hpp"
 
@@ -20,14 +19,11 @@ struct input_scheme {
   std::string data_type;
   float maximum = -1;  ///< static scales: the largest magnitude that they are made for; negative for dynamic ones
 
+  /// From the act_ fields; where they do not name a type or a group size, it is that of the weights.
+  static input_scheme of(const ar::scheme_fields& scheme);
   bool quantized() const { return bits <= 8; }
   ar::scheme_fields fields() const;  ///< refers to this
 };
-
-/// auto-round's keys: act_bits, act_data_type (else data_type), act_group_size (else group_size), act_sym, act_dynamic.
-input_scheme inputs_of_auto_round(const io::json& config);
-/// `input_activations` of compressed-tensors; null: 16 bits. error_kind::unsupported, without a file, for kinds that cannot be computed.
-result<input_scheme> inputs_of_compressed_tensors(const io::json& arguments);
 
 /// With the layer's static scale, from input_global_scale or input_scale, where one is needed; error_kind::input, naming it, if it is not there or no positive number.
 result<input_scheme> with_static_scale(input_scheme scheme, const io::checkpoint_dir& dir, const std::string& layer);

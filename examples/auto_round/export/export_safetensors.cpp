@@ -126,7 +126,7 @@ result<void> safetensors_exporter::prepare(const std::vector<std::pair<std::stri
         entry.output_bytes = t.elements() * io::size_of(to);
         entry.note = "biases of packed layers are stored in half precision";
       }
-      if (changed) entry.note = "rewritten: the model's weights are transformed";
+      if (changed && run_.how != method::stored) entry.note = "rewritten: the model's weights are transformed";
       if (const auto why = kept.find(layer_name); is_weight && why != kept.end()) entry.note = why->second->reason;
       folder_.add_tensor({name, to, t.shape});
       copies_.push_back({name, t.shape, to, changed ? nullptr : &t});

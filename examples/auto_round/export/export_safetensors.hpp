@@ -39,6 +39,7 @@ class safetensors_exporter : public exporter {
   const output_plan& plan() const final { return plan_; }
   result<void> begin(const std::string& directory) final { return folder_.begin(directory); }
   result<void> add(const tune::quantized_layer& layer) final;
+  result<std::vector<float>> weight_of(const tune::quantized_layer& layer) const final { return read_back(layer); }
   result<void> finish() final;
   const std::vector<std::pair<std::string, std::uint64_t>>& expected() const final { return expected_; }
 

@@ -4,6 +4,9 @@
 #include <set>
 #include <utility>
 
+#include "arch/architecture.hpp"
+#include "export/export_inventory.hpp"
+
 namespace auto_round::exporting {
 namespace {
 
@@ -13,51 +16,66 @@ io::dtype model_type(const io::json& config) {
   return name == "float16" ? io::dtype::f16 : name == "float32" ? io::dtype::f32 : io::dtype::bf16;
 }
 
+/// The tensors of the folder with `computed` ones in place of packed ones; those of other checkpoints are computed all.
+result<io::checkpoint_dir> present(const stored_model& packed, outside_blocks outside, std::set<std::string>& computed) {
+  io::json config = packed.config();
+  const io::dtype type = model_type(config);
+  const auto computed_tensor = [&](const stored_model::entry& e) {
+    io::tensor_ref t;
+    t.name = e.name;
+    t.shape = e.shape;
+    const bool floats = !e.quantized && io::dtype_from_name(e.type, t.type);
+    if (!floats) t.type = outside == outside_blocks::exact && !e.name.starts_with(packed.spec().block_prefix) ? io::dtype::f32 : type;
+    computed.insert(e.name);
+    return t;
+  };
+  std::vector<io::tensor_ref> tensors;
+  for (const char* key : {"quantization_config", "quantization"}) config.erase(key);
+  if (packed.directory() == nullptr) {
+    std::set<std::string> needed;
+    for (const required_tensor& need : required_tensors(packed.spec())) needed.insert(need.name);
+    for (const stored_model::entry& e : packed.entries())
+      if (needed.contains(e.name)) tensors.push_back(computed_tensor(e));
+    return io::checkpoint_dir::presented(packed.location(), std::move(tensors), std::move(config));
+  }
+  auto dir = io::checkpoint_dir::open(packed.directory()->path());
+  if (!dir) return forward_error(dir);
+  if (packed.spec().mixture.experts > 0)
+    if (auto r = arch::unfuse_experts(*dir); !r) return forward_error(r);
+  for (const stored_model::entry& e : packed.entries()) tensors.push_back(e.quantized ? computed_tensor(e) : *dir->find(e.name));
+  dir->present(std::move(tensors), std::move(config));
+  return dir;
+}
+
 class unpacked_model final : public stored_model {
  public:
-  unpacked_model(std::unique_ptr<stored_model> packed, io::checkpoint_dir dir) : packed_(std::move(packed)), dir_(std::move(dir)) {
-    const io::dtype type = model_type(dir_.config());
-    std::vector<io::tensor_ref> tensors;
-    for (const entry& e : packed_->entries()) {
-      if (e.quantized) {
-        io::tensor_ref t;
-        t.name = e.name;
-        t.type = type;
-        t.shape = e.shape;
-        tensors.push_back(std::move(t));
-        computed_.insert(e.name);
-      } else {
-        tensors.push_back(*dir_.find(e.name));
-      }
-    }
-    io::json config = dir_.config();
-    for (const char* key : {"quantization_config", "quantization"}) config.erase(key);
-    dir_.present(std::move(tensors), std::move(config));
-  }
+  unpacked_model(const stored_model& packed, std::unique_ptr<stored_model> owned, io::checkpoint_dir dir, std::set<std::string> computed)
+      : packed_(packed), owned_(std::move(owned)), dir_(std::move(dir)), computed_(std::move(computed)) {}
 
-  const model::model_spec& spec() const override { return packed_->spec(); }
-  result<void> read(const std::string& name, std::span<float> out) const override { return packed_->read(name, out); }
+  const model::model_spec& spec() const override { return packed_.spec(); }
+  result<void> read(const std::string& name, std::span<float> out) const override { return packed_.read(name, out); }
   result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override {
-    return packed_->read_part(name, elements, first, out);
+    return packed_.read_part(name, elements, first, out);
   }
   bool has(const std::string& name) const override { return dir_.find(name) != nullptr; }
   bool changed(const std::string& name) const override { return computed_.contains(name); }
-  void done_with_block(std::int64_t layer) const override { packed_->done_with_block(layer); }
+  void done_with_block(std::int64_t layer) const override { packed_.done_with_block(layer); }
   std::string location() const override { return dir_.path(); }
 
-  std::string format() const override { return packed_->format(); }
+  std::string format() const override { return packed_.format(); }
   std::vector<entry> entries() const override {
-    std::vector<entry> all = packed_->entries();
+    std::vector<entry> all = packed_.entries();
     for (entry& e : all) e.quantized = false;
     return all;
   }
-  std::uint64_t file_bytes() const override { return packed_->file_bytes(); }
-  std::string tokenizer_directory() const override { return packed_->tokenizer_directory(); }
-  result<void> check() const override { return packed_->check(); }
+  std::uint64_t file_bytes() const override { return packed_.file_bytes(); }
+  std::string tokenizer_directory() const override { return packed_.tokenizer_directory(); }
+  result<void> check() const override { return packed_.check(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }
 
  private:
-  std::unique_ptr<stored_model> packed_;
+  const stored_model& packed_;
+  std::unique_ptr<stored_model> owned_;  // packed_, or null
   io::checkpoint_dir dir_;
   std::set<std::string> computed_;
 };
@@ -69,13 +87,22 @@ bool has_packed_layers(const stored_model& model) {
   return std::any_of(entries.begin(), entries.end(), [](const stored_model::entry& e) { return e.quantized; });
 }
 
+result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside) {
+  std::set<std::string> computed;
+  auto dir = present(packed, outside, computed);
+  if (!dir) return forward_error(dir);
+  return std::unique_ptr<stored_model>(std::make_unique<unpacked_model>(packed, nullptr, std::move(*dir), std::move(computed)));
+}
+
 result<std::unique_ptr<stored_model>> unpacked_source(std::unique_ptr<stored_model> packed) {
   if (packed->directory() == nullptr) return fail(error_kind::unsupported, "only folders of safetensors can be quantized anew", packed->tokenizer_directory());
   if (packed->rotation() != nullptr) return fail(error_kind::unsupported, "the packed model is rotated; quantize the float checkpoint that it was made from", packed->tokenizer_directory());
   if (auto r = packed->check(); !r) return forward_error(r);
-  auto dir = io::checkpoint_dir::open(packed->directory()->path());
+  std::set<std::string> computed;
+  auto dir = present(*packed, outside_blocks::as_model, computed);
   if (!dir) return forward_error(dir);
-  return std::unique_ptr<stored_model>(std::make_unique<unpacked_model>(std::move(packed), std::move(*dir)));
+  const stored_model& model = *packed;
+  return std::unique_ptr<stored_model>(std::make_unique<unpacked_model>(model, std::move(packed), std::move(*dir), std::move(computed)));
 }
 
 }  // namespace auto_round::exporting

@@ -1,17 +1,25 @@
-// A packed checkpoint as the source of a new quantization: its packed layers look like plain tensors, which are computed when they are read.
+// A packed checkpoint presented as the float checkpoint that it stands for, as source of another quantization or conversion: quantized weights are
+// computed from their codes when they are read and have no bytes of their own, everything else is the folder's. Of a GGUF file everything is computed.
 #pragma once
 
 #include <memory>
 
+#include "error.hpp"
 #include "export/export_format.hpp"
 
 namespace auto_round::exporting {
 
-/// True if layers of the model are packed, so that unpacked_source() can make a source of it.
+/// Whether weights of some layers are packed.
 bool has_packed_layers(const stored_model& model);
 
-/// `packed` with plain weights in the type that its config.json names (bfloat16 if none), and no quantization_config. error_kind::unsupported for what is no
-/// folder of safetensors, and for rotated models, whose rotation would be lost.
+/// The type that computed matrices outside the blocks (head, embedding) have: the model's as all others, or F32, which holds them as they are.
+enum class outside_blocks { as_model, exact };
+
+/// Computed weights have the type that config.json names for the model. `packed` outlives the view.
+result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside);
+
+/// The same with the model, to quantize it anew. error_kind::unsupported for GGUF files and rotated models, verification and input as check() and opening
+/// the folder say.
 result<std::unique_ptr<stored_model>> unpacked_source(std::unique_ptr<stored_model> packed);
 
 }  // namespace auto_round::exporting

@@ -6,11 +6,13 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <numbers>
 #include <unordered_map>
 
 #include "ar/numeric/half.hpp"
 #include "export/export_checksums.hpp"
+#include "export/export_digest.hpp"
 #include "export/export_folder.hpp"
 #include "export/export_format.hpp"
 #include "export/export_gguf_blocks.hpp"
@@ -31,6 +33,11 @@ const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<s
 
 /// The weight's name without ".weight".
 std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
+
+/// The factors of a GGUF file that was read: longrope with one list for all lengths and no attention factor.
+bool has_plain_factors(const model::rope_spec& rope) {
+  return rope.type == model::rope_spec::kind::longrope && rope.attention_factor == 1.0 && rope.short_factor == rope.long_factor;
+}
 
 /// Factors of llama3's frequency scaling, as llama.cpp's converter stores them. It computes them with torch in float, where a number divided by a
 /// tensor is the number times the tensor's reciprocal; the last bit depends on that.
@@ -88,12 +95,12 @@ class gguf_exporter final : public exporter {
     std::uint64_t parameters = 0;
     std::unordered_map<std::string, bool> placed;
     for (const std::string& name : file_order(*run_.source, *run_.spec)) {
-      if (name == run_.spec->embed_name && run_.spec->rope.type == model::rope_spec::kind::llama3) add_rope_factors();
+      if (name == run_.spec->embed_name) add_rope_factors();
       const io::tensor_ref& t = *run_.source->find(name);
       const auto decision = decisions.find(name);
       const bool quantize = decision != decisions.end() && decision->second->quantize;
       // Matrices that are not quantized are stored in half precision, everything else in float.
-      io::gguf_type type = t.shape.size() == 2 ? io::gguf_type::f16 : io::gguf_type::f32;
+      io::gguf_type type = t.shape.size() == 2 ? matrix_type(t.type) : io::gguf_type::f32;
       if (quantize) {
         const auto stored_as = gguf_type_of(decision->second->scheme);
         if (!stored_as) return fail(error_kind::internal, "a layer has a scheme that GGUF cannot store", {}, name);
@@ -114,7 +121,9 @@ class gguf_exporter final : public exporter {
 
     auto sources = read_gguf_sources(run_.source->path(), run_.source->config());
     if (!sources) return forward_error(sources);
-    auto metadata = build_gguf_metadata({run_.gguf_architecture, run_.model_name, parameters, recipe.file_type}, *run_.spec, *sources);
+    model::model_spec spec = *run_.spec;
+    if (has_plain_factors(spec.rope)) spec.rope.type = model::rope_spec::kind::standard;  // a tensor says it
+    auto metadata = build_gguf_metadata({run_.gguf_architecture, run_.model_name, parameters, recipe.file_type}, spec, *sources);
     if (!metadata) return forward_error(metadata);
     metadata_ = std::move(*metadata);
     file_name_ = fmt::format("{}-{}-{}.gguf", run_.model_name, size_label(parameters), recipe.label);
@@ -137,13 +146,20 @@ class gguf_exporter final : public exporter {
     const std::string name = layer.name + ".weight";
     const auto type = gguf_type_of(layer.scheme);
     if (!type) return fail(error_kind::internal, "a layer arrives in a scheme that GGUF cannot store", {}, name);
-    const std::uint64_t heads = permuted_heads(*run_.spec, name);
-    auto bytes = pack_gguf(layer, *type, run_.source->find(name)->type, heads);
+    auto bytes = pack(layer, *type);
     if (!bytes) return forward_error(bytes);
-    auto expected = decoded_digest(*type, *bytes, layer.rows, layer.cols, heads);
+    auto expected = decode_rows(*type, *bytes, layer.rows, layer.cols, permuted_heads(*run_.spec, name));
     if (!expected) return forward_error(expected);
-    expected_.emplace_back(name, *expected);
+    expected_.emplace_back(name, digest(*expected));
     return writer_->write(gguf_name(*run_.spec, name), *bytes);
+  }
+
+  result<std::vector<float>> weight_of(const tune::quantized_layer& layer) const override {
+    const auto type = gguf_type_of(layer.scheme);
+    if (!type) return fail(error_kind::internal, "a layer arrives in a scheme that GGUF cannot store", {}, layer.name);
+    auto bytes = pack(layer, *type);
+    if (!bytes) return forward_error(bytes);
+    return decode_rows(*type, *bytes, layer.rows, layer.cols, permuted_heads(*run_.spec, layer.name + ".weight"));
   }
 
   result<void> finish() override {
@@ -164,19 +180,35 @@ class gguf_exporter final : public exporter {
   }
 
  private:
+  result<std::vector<std::byte>> pack(const tune::quantized_layer& layer, io::gguf_type type) const {
+    const std::string name = layer.name + ".weight";
+    const std::uint64_t heads = permuted_heads(*run_.spec, name);
+    return run_.how == method::stored ? store_gguf(layer, type, heads) : pack_gguf(layer, type, run_.source->find(name)->type, heads);
+  }
+
+  /// Of a matrix that is not quantized. Where nothing shall be rounded, it keeps its type.
+  io::gguf_type matrix_type(io::dtype source) const {
+    if (run_.how != method::stored) return io::gguf_type::f16;
+    return source == io::dtype::f16 ? io::gguf_type::f16 : source == io::dtype::bf16 ? io::gguf_type::bf16 : io::gguf_type::f32;
+  }
+
   void declare(const io::tensor_ref& t, const std::string& name, io::gguf_type type, action what, const std::string& note) {
     declared_.push_back({name, type, {t.shape.rbegin(), t.shape.rend()}});
     plan_.tensors.push_back({t.name, name, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), what, type_name(type), declared_.back().bytes(), note});
     if (what == action::convert) converted_.emplace_back(&t, type);
-    const bool same = (type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16);
-    if (same) plan_.tensors.back().what = action::keep;
+    const bool same = (type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16) ||
+                      (type == io::gguf_type::bf16 && t.type == io::dtype::bf16);
+    if (same && what == action::convert) plan_.tensors.back().what = action::keep;
   }
 
   void add_rope_factors() {
-    rope_ = rope_factors(run_.spec->rope, run_.spec->head_dim);
+    const model::rope_spec& rope = run_.spec->rope;
+    if (rope.type == model::rope_spec::kind::llama3) rope_ = rope_factors(rope, run_.spec->head_dim);
+    else if (has_plain_factors(rope)) rope_.assign(rope.short_factor.begin(), rope.short_factor.end());
+    else return;
     declared_.push_back({"rope_freqs.weight", io::gguf_type::f32, {rope_.size()}});
     plan_.tensors.push_back({"rope_freqs.weight", "rope_freqs.weight", {rope_.size()}, {}, 0, action::convert, "F32", rope_.size() * sizeof(float),
-                             "frequency factors of llama3 rope scaling, computed from config.json"});
+                             "frequency factors of rope scaling, from config.json"});
   }
 
   /// Tokenizer files lie beside the file so that this program can evaluate it; llama.cpp reads the metadata.
@@ -196,23 +228,24 @@ class gguf_exporter final : public exporter {
   }
 
   result<void> convert(const io::tensor_ref& t, io::gguf_type type) {
-    if (auto r = check_finite(t, run_.source->files()[t.file]); !r) return r;
-    auto values = io::read_f32(t);
-    if (!values) return forward_error(values);
+    std::vector<float> values(static_cast<std::size_t>(t.elements()));
     if (run_.changed(t.name)) {
-      if (auto r = run_.weights->read(t.name, *values); !r) return r;
+      if (auto r = run_.weights->read(t.name, values); !r) return r;
+    } else {
+      if (auto r = check_finite(t, run_.source->files()[t.file]); !r) return r;
+      if (auto r = io::read_f32(t, 0, values); !r) return r;
     }
     const std::uint64_t heads = permuted_heads(*run_.spec, t.name);
-    const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : values->size() / rows;
-    std::vector<float> ordered(values->size());
+    const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : values.size() / rows;
+    std::vector<float> ordered(values.size());
     for (std::size_t i = 0; i < rows; ++i) {
       const auto from = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width);
-      std::copy_n(values->begin() + from, width, ordered.begin() + static_cast<std::ptrdiff_t>(i * width));
+      std::copy_n(values.begin() + from, width, ordered.begin() + static_cast<std::ptrdiff_t>(i * width));
     }
     const std::string name = gguf_name(*run_.spec, t.name);
     if (type == io::gguf_type::f32) return writer_->write(name, std::as_bytes(std::span<const float>(ordered)));
     std::vector<std::uint16_t> halves(ordered.size());
-    std::transform(ordered.begin(), ordered.end(), halves.begin(), ar::f16_from_f32);
+    std::transform(ordered.begin(), ordered.end(), halves.begin(), type == io::gguf_type::bf16 ? ar::bf16_from_f32 : ar::f16_from_f32);
     return writer_->write(name, std::as_bytes(std::span<const std::uint16_t>(halves)));
   }
 
@@ -238,12 +271,32 @@ result<holding> accepts(std::string_view, const ar::scheme_fields& scheme) {
   return fail(error_kind::unsupported, "the scheme is no GGUF type");
 }
 
+/// Layers keep the types that they have or that hold them, and the recipe is a name, which must be that of most layers.
+result<void> decide_stored(job& run, const gguf_recipe& recipe) {
+  if (run.spec->rope.type == model::rope_spec::kind::longrope && !has_plain_factors(run.spec->rope))
+    return fail(error_kind::unsupported, "the factors of the model's rotary frequencies are not written to GGUF files by this program; choose another format");
+  std::map<io::gguf_type, std::size_t> count;
+  for (const layer_decision& layer : run.layers) {
+    if (!layer.quantize) continue;
+    const auto type = gguf_type_of(layer.scheme);
+    if (!type) return fail(error_kind::unsupported, "no GGUF type holds the layer", {}, layer.name);
+    if (layer.block >= 0) ++count[*type];
+  }
+  const auto most = std::max_element(count.begin(), count.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most != count.end() && most->first != recipe.base) {
+    return fail(error_kind::unsupported, fmt::format("most layers are of type {}; write a --format gguf: that is named after it", type_name(most->first)));
+  }
+  run.scale_dtype = "float32";
+  return {};
+}
+
 /// Every matrix gets the type of the mix; head and embedding are quantized too.
 result<void> decide(job& run) {
   const gguf_recipe& recipe = *find_gguf_recipe(run.format);
   const model::model_spec& spec = *run.spec;
   if (run.gguf_architecture.empty())
     return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
+  if (run.how == method::stored) return decide_stored(run, recipe);
   layer_decision embedding;
   embedding.name = stem(spec.embed_name);
   embedding.rows = static_cast<std::uint64_t>(spec.vocab_size);

@@ -251,6 +251,21 @@ const tensor_ref* checkpoint_dir::find(std::string_view name) const {
   return at != by_name.end() && at->first == name ? &tensors_[at->second] : nullptr;
 }
 
-void checkpoint_dir::release(const tensor_ref& t) const { impl_->maps[t.file].release(t.bytes); }
+checkpoint_dir checkpoint_dir::presented(const std::string& file, std::vector<tensor_ref> tensors, json config) {
+  checkpoint_dir c;
+  c.path_ = fs::path(file).parent_path().string();
+  if (c.path_.empty()) c.path_ = ".";
+  c.files_ = {file};
+  if (const auto entries = list_folder(c.path_)) {
+    for (const folder_entry& e : *entries)
+      if (e.regular && e.name.front() != '.' && e.name != kConfig && !is_weight_file(e.name)) c.side_files_.push_back(e.name);
+  }
+  c.present(std::move(tensors), std::move(config));
+  return c;
+}
+
+void checkpoint_dir::release(const tensor_ref& t) const {
+  if (!t.bytes.empty()) impl_->maps[t.file].release(t.bytes);
+}
 
 }  // namespace auto_round::io

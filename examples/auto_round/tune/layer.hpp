@@ -4,9 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "ar/numeric/real.hpp"
 #include "ar/scheme.hpp"
 
 namespace auto_round::tune {
@@ -30,6 +32,14 @@ struct quantized_layer {
   std::vector<float> d_scale, d_wmin;  ///< K types: steps of the super-block, [rows x superblocks]
   float act_max = -1;                  ///< static scales of activations: the largest magnitude that they are made for; negative where there are none
   float global_scale = 0;              ///< types with a scale of the whole tensor (NVFP4): that scale; 0 for others and for a tensor of zeros
+
+  /// Of layers that a finished checkpoint holds (convert); empty for layers that were quantized here.
+  /// @{
+  std::vector<float> bias;                 ///< [rows x groups]: the weight of code 0, which MLX, Q4_1 and Q5_1 store in place of a zero point
+  std::vector<std::uint8_t> blocks;        ///< GGUF types: the blocks as they are, in the checkpoint's order of rows; K types have nothing else
+  std::optional<ar::real> scale_type;      ///< what scales are stored in, where layouts leave a choice
+  std::optional<float> input_scale;        ///< the static scale of the inputs, in place of act_max
+  /// @}
 };
 
 }  // namespace auto_round::tune

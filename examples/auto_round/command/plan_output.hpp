@@ -1,0 +1,20 @@
+// The exports of a plan inside the output folder of a run, one folder for each if there are several.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "error.hpp"
+#include "plan.hpp"
+
+namespace auto_round::command {
+
+/// Where job `i` writes if the whole output is `base`.
+std::string export_folder(const plan::run_plan& plan, const std::string& base, std::size_t i);
+
+result<void> begin_exports(plan::run_plan& plan, const std::string& base);
+result<void> finish_exports(plan::run_plan& plan);
+/// Reads everything back and compares it with what was planned.
+result<void> verify_exports(const plan::run_plan& plan, const std::string& base);
+
+}  // namespace auto_round::command
