@@ -124,7 +124,8 @@ struct generation_options {
   std::uint64_t seed = 42;
   std::int32_t eos_id = -1;
 };
-/// Continues `prompt` with a key-value cache; returns the new tokens, eos_id excluded. Stops at max_tokens, at eos_id and at the model's longest position.
+/// Continues `prompt` with a key-value cache; returns the new tokens, eos_id excluded. The prompt runs as in `logits`; behind it tokens come one by one, and
+/// products with packed weights are those of packed_matrix::dot. Stops at max_tokens, at eos_id and at the model's longest position.
 /// `on_token` (may be empty) sees each new token; false stops.
 result<std::vector<std::int32_t>> generate(const resident_model& model, std::span<const std::int32_t> prompt, const generation_options& options,
                                            const std::function<bool(std::int32_t)>& on_token = {});

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "ar/dispatch.hpp"
@@ -80,24 +81,27 @@ class numbers_of_type final : public packed_matrix {
 
   std::uint64_t bytes() const override { return numbers_.size(); }
   void decode(std::size_t first, std::size_t count, float* out) const override {
+    const std::byte* const at = numbers_.data() + 2 * first * cols();
+    if (!half_ && aligned(at)) return kernels::from_bf16(reinterpret_cast<const std::uint16_t*>(at), count * cols(), out);
     for (std::size_t i = 0; i < count * cols(); ++i) {
       std::uint16_t v = 0;
-      std::memcpy(&v, numbers_.data() + 2 * (first * cols() + i), 2);
+      std::memcpy(&v, at + 2 * i, 2);
       out[i] = half_ ? ar::f32_from_f16(v) : ar::f32_from_bf16(v);
     }
   }
   void dot(const float* x, std::size_t first, std::size_t count, float* y) const override {
     thread_local std::vector<std::uint16_t> room;
     const std::byte* at = numbers_.data() + 2 * first * cols();
-    const bool aligned = reinterpret_cast<std::uintptr_t>(at) % 2 == 0;  // data of files need not be
     for (std::size_t i = 0; i < count; ++i, at += 2 * cols()) {
       const auto* w = reinterpret_cast<const std::uint16_t*>(at);
-      if (!aligned) w = static_cast<const std::uint16_t*>(std::memcpy(own_room(room, cols()), at, 2 * cols()));
+      if (!aligned(at)) w = static_cast<const std::uint16_t*>(std::memcpy(own_room(room, cols()), at, 2 * cols()));
       y[i] = half_ ? packed::dot_f16(w, x, cols()) : packed::dot_bf16(w, x, cols());
     }
   }
 
  private:
+  static bool aligned(const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p) % 2 == 0; }  // data of files need not be
+
   bool half_;
   std::vector<std::byte> own_;
   std::span<const std::byte> numbers_;
@@ -155,7 +159,7 @@ class code_rows final : public packed_matrix {
     const bool shifted = fused && (c_.values.empty() || !c_.bias.empty());
     if (shifted) {
       own.sums.assign(c_.groups(), 0.0f);
-      for (std::size_t k = 0; k < cols(); ++k) own.sums[k / c_.block_cols] += x[k];
+      for (std::size_t g = 0; g < own.sums.size(); ++g) own.sums[g] = std::accumulate(x + g * c_.block_cols, x + std::min(cols(), (g + 1) * c_.block_cols), 0.0f);
     }
     const packed::activations row = fused ? rounded(x, cols()) : packed::activations{};
     for (std::size_t i = 0; i < count; ++i) {

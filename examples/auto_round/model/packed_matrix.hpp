@@ -1,5 +1,5 @@
 // A matrix that stays in memory as it is packed, and products with it. One row of activations is multiplied while the weights are decoded in
-// registers; for several, a panel of rows at a time becomes floats in cache. Activations are float in both; no weight is kept expanded.
+// registers; for several, a panel of rows at a time becomes floats in cache. No weight is kept expanded.
 #pragma once
 
 #include <array>
@@ -24,7 +24,8 @@ class packed_matrix {
 
   /// out[count x cols] = rows first .. first + count - 1: the values that reading the checkpoint as floats gives. By the calling thread alone.
   virtual void decode(std::size_t first, std::size_t count, float* out) const = 0;
-  /// y[i] = row first + i times x[cols], for i < count. By the calling thread alone; float sums, in an order that follows from the CPU.
+  /// y[i] = row first + i times x[cols], for i < count. By the calling thread alone; the order of sums follows from the CPU. Where weights are whole numbers
+  /// times a scale, x is rounded to 16-bit integers with a scale for each 32 (packed_kernel.hpp): an activation moves by at most 2^-16 of the largest of them.
   virtual void dot(const float* x, std::size_t first, std::size_t count, float* y) const = 0;
 
  protected:
@@ -36,7 +37,7 @@ class packed_matrix {
 
 using packed_pointer = std::shared_ptr<const packed_matrix>;
 
-/// y [tokens x rows, `stride` apart] (+)= x [tokens x cols] W^T. Several tokens: what linalg::gemm_nt gives for the decoded matrix, as closely as the
+/// y [tokens x rows, `stride` apart] (+)= x [tokens x cols] W^T. One token: packed_matrix::dot. Several: float products, what linalg::gemm_nt gives for the decoded matrix, as closely as the
 /// backend's results are independent of the shape of a product (Highway's are equal). Results do not depend on the number of threads.
 void multiply(const packed_matrix& w, const float* x, std::size_t tokens, float* y, std::size_t stride, bool accumulate = false, linalg::work who = linalg::work::shared);
 
