@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <optional>
 
 #include "command/command.hpp"
 #include "export/export_format.hpp"
@@ -11,6 +12,12 @@
 
 namespace auto_round::command {
 namespace {
+
+/// A point in time, in seconds since a clock began and in CPU seconds of the process.
+struct moment {
+  explicit moment(const report::stopwatch& clock) : wall(clock.seconds()), cpu(report::cpu_seconds()) {}
+  double wall, cpu;
+};
 
 class generate final : public command {
  public:
@@ -24,6 +31,7 @@ class generate final : public command {
     o.integer("max_tokens", options_.max_tokens, "at most so many new tokens (64)");
     o.real("temperature", temperature_, "0: always the most likely token (0)");
     o.integer("seed", seed_, "seed for temperatures above 0 (42)");
+    o.flag("ignore_eos", ignore_eos_, true, "go on behind the token that ends a text");
     o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (the model's)");
     o.flag("float_activations", float_activations_, true, "layers read float rows, even if the checkpoint says that engines quantize them");
     o.flag("json", json_, true, "print one JSON object on stdout");
@@ -48,16 +56,31 @@ class generate final : public command {
     for (const std::int32_t id : *prompt) {
       if (id < 0 || id >= (*model)->spec().vocab_size) return fail(error_kind::input, "tokenizer and model do not belong together: an id is out of range", model_);
     }
-    options_.eos_id = tok->eos_id();
+    options_.eos_id = ignore_eos_ ? -1 : tok->eos_id();
     const report::stopwatch clock;
-    auto ids = model::generate(**model, *prompt, options_);
+    const auto weights = model::resident_model::read(**model);
+    if (!weights) return forward_error(weights);
+    // What the prompt took ends with the first token.
+    const moment loaded(clock);
+    std::optional<moment> first;
+    moment last = loaded;
+    auto ids = model::generate(*weights, *prompt, options_, [&](std::int32_t) {
+      last = moment(clock);
+      if (!first) first = last;
+      return true;
+    });
     if (!ids) return forward_error(ids);
     const std::string text = tok->decode(*ids, true);
     if (json_) {
       io::json::array numbers;
       for (const std::int32_t id : *ids) numbers.emplace_back(static_cast<std::int64_t>(id));
       io::json out = io::json::object{};
-      out.set("text", text).set("prompt", prompt_).set("ids", std::move(numbers)).set("seconds", clock.seconds());
+      const moment begun = first.value_or(moment(clock));
+      out.set("text", text).set("prompt", prompt_).set("ids", std::move(numbers)).set("prompt_tokens", static_cast<std::int64_t>(prompt->size()));
+      out.set("load_seconds", loaded.wall).set("prompt_seconds", begun.wall - loaded.wall).set("prompt_cpu_seconds", begun.cpu - loaded.cpu);
+      if (ids->size() > 1) out.set("generation_seconds", last.wall - begun.wall).set("generation_cpu_seconds", last.cpu - begun.cpu);
+      out.set("seconds", clock.seconds()).set("weight_bytes", static_cast<std::int64_t>(weights->weight_bytes()));
+      out.set("peak_memory_bytes", static_cast<std::int64_t>(report::peak_memory_bytes()));
       fmt::print("{}\n", io::dump(out, {.indent = -1}));
     } else {
       fmt::print("{}{}\n", prompt_, text);
@@ -70,8 +93,7 @@ class generate final : public command {
   std::optional<double> temperature_;
   std::int64_t seed_ = 42;
   model::generation_options options_;
-  bool float_activations_ = false;
-  bool json_ = false;
+  bool json_ = false, ignore_eos_ = false, float_activations_ = false;
 };
 
 }  // namespace

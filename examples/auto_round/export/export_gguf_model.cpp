@@ -164,6 +164,25 @@ class gguf_model final : public stored_model {
 
   io::json config() const override { return config_; }
   std::string location() const override { return file_.path(); }
+
+  /// What does not consist of finite numbers is left to read(), which names it.
+  result<model::packed_pointer> packed(const std::string& name, std::uint64_t rows, std::uint64_t cols) const override {
+    const io::gguf_tensor_ref* t = find(name);
+    if (t == nullptr || t->ne != std::vector<std::uint64_t>{cols, rows}) return model::packed_pointer();
+    const auto n = static_cast<std::size_t>(rows), width = static_cast<std::size_t>(cols);
+    model::packed_pointer found;
+    if (const std::uint64_t heads = permuted_heads(spec_, name); heads == 0) {
+      found = stored_rows(t->type, t->data, n, width);
+    } else if (n != 0 && t->data.size() % n == 0) {
+      std::vector<std::byte> ordered(t->data.size());
+      const std::size_t row = ordered.size() / n;
+      for (std::size_t i = 0; i < n; ++i) std::copy_n(t->data.data() + i * row, row, ordered.data() + static_cast<std::size_t>(permuted_row(i, n, heads)) * row);
+      file_.release(t->data);
+      found = stored_rows(t->type, std::move(ordered), n, width);
+    }
+    return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
+  }
+
   std::string format() const override { return "gguf"; }
   std::string tokenizer_directory() const override { return std::filesystem::path(file_.path()).parent_path().string(); }
   std::uint64_t file_bytes() const override { return file_.bytes().size(); }
@@ -184,6 +203,13 @@ class gguf_model final : public stored_model {
   result<void> check() const override { return {}; }  // the header was checked in full when the file was opened
 
  private:
+  template <class Bytes>
+  static model::packed_pointer stored_rows(io::gguf_type type, Bytes bytes, std::size_t rows, std::size_t cols) {
+    if (type == io::gguf_type::f16) return model::number_matrix(io::dtype::f16, std::move(bytes), rows, cols);
+    if (type == io::gguf_type::bf16) return model::number_matrix(io::dtype::bf16, std::move(bytes), rows, cols);
+    return model::block_matrix(static_cast<std::uint32_t>(type), std::move(bytes), rows, cols);
+  }
+
   const io::gguf_tensor_ref* find(const std::string& name) const {
     const auto at = by_name_.find(gguf_name(spec_, name));
     return at == by_name_.end() ? nullptr : at->second;

@@ -111,6 +111,24 @@ class packed_int_layer final : public packed_layer {
     return layer;
   }
 
+  result<model::packed_pointer> packed() const override {
+    auto n = unpack();
+    if (!n) return forward_error(n);
+    model::packed_codes p;
+    p.rows = m_.rows, p.cols = m_.cols, p.bits = m_.bits;
+    p.block_cols = m_.group_size;
+    if (!model::set_codes(p, n->code)) return fail(error_kind::internal, "the layer's codes do not fit its width");
+    p.scale = model::stored_numbers(parts_[2]->type, parts_[2]->bytes);
+    if (has_biases(m_.layout)) {
+      p.bias = model::stored_numbers(parts_[1]->type, parts_[1]->bytes);
+    } else {
+      p.scale.transpose(m_.groups, m_.rows);
+      p.zero.assign(n->zero.begin(), n->zero.end());  // 0 to 256
+    }
+    p.group.assign(g_idx_.begin(), g_idx_.end());
+    return model::code_matrix(std::move(p));
+  }
+
  private:
   /// The layer as numbers; scales and biases in the order of their tensors.
   struct numbers {

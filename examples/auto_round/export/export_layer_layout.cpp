@@ -257,6 +257,28 @@ class layout_layer final : public packed_layer {
     return layer;
   }
 
+  result<model::packed_pointer> packed() const override {
+    auto n = unpack();
+    if (!n) return forward_error(n);
+    model::packed_codes p;
+    p.rows = l_.rows, p.cols = l_.cols, p.bits = l_.bits;
+    p.block_rows = l_.block_rows, p.block_cols = l_.block_cols;
+    if (!model::set_codes(p, n->code)) return fail(error_kind::internal, "the layer's codes do not fit its width", dir_.path(), name_);
+    if (l_.codes == element::integer) {
+      p.middle = static_cast<std::int16_t>(1 << (l_.bits - 1));
+      if (zeros_ != nullptr) p.zero.assign(n->zero.begin(), n->zero.end());
+    } else {
+      const values all = values_of(l_);
+      p.values.assign(all.begin(), all.begin() + (std::ptrdiff_t{1} << l_.bits));
+    }
+    std::array<float, 256> table{};
+    for (std::size_t i = 0; i < table.size(); ++i) table[i] = scale_of_byte(byte_scales_, static_cast<std::uint8_t>(i));
+    p.scale = model::stored_numbers(scales_->type, scales_->bytes, table);
+    p.divisor = n->global_scale;
+    p.group.assign(n->group.begin(), n->group.end());
+    return model::code_matrix(std::move(p));
+  }
+
  private:
   result<layer_numbers> unpack() const {
     layer_numbers n;

@@ -88,6 +88,21 @@ class folder_model final : public stored_model {
     return layer;
   }
 
+  /// What does not consist of finite numbers is left to read(), which names it.
+  result<model::packed_pointer> packed(const std::string& name, std::uint64_t rows, std::uint64_t cols) const override {
+    const std::vector<std::uint64_t> shape = {rows, cols};
+    model::packed_pointer found;
+    if (const auto at = packed_.find(name); at != packed_.end()) {
+      if (at->second.shape != shape) return model::packed_pointer();
+      auto layer = at->second.layer->packed();
+      if (!layer) return forward_error(layer);
+      found = std::move(*layer);
+    } else if (const io::tensor_ref* t = dir_.find(name); t != nullptr && t->shape == shape) {
+      found = model::number_matrix(t->type, t->bytes, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols));
+    }
+    return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
+  }
+
   std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }

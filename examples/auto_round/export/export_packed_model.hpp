@@ -35,6 +35,7 @@ class packed_layer {
   virtual const std::vector<const io::tensor_ref*>& parts() const = 0; ///< its tensors, codes first
   virtual result<void> read(std::span<float> weight) const = 0;        ///< [rows x cols]
   virtual result<tune::quantized_layer> stored() const = 0;            ///< as stored_model::stored_layer; name and finiteness are the caller's
+  virtual result<model::packed_pointer> packed() const = 0;            ///< the same weight in memory of its own, packed
 };
 
 /// What a quantization configuration means.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/linalg.hpp"
+#include "model/packed_matrix.hpp"
 #include "model/rotation.hpp"
 #include "model/spec.hpp"
 
@@ -22,6 +23,8 @@ struct block_weights {
   /// Bits of the weights rounded to bfloat16, for runners of precision bf16. Where `linears_bf16[i]` is not empty such a runner reads it and
   /// never looks at `linears[i]`, which may then be empty; otherwise it rounds `linears[i]` itself once a forward. May have size 0.
   std::vector<std::vector<std::uint16_t>> linears_bf16;
+  /// Weights that stay packed, in place of `linears[i]`, which is then empty; forward passes of runners of precision f32 only. May have size 0.
+  std::vector<packed_pointer> packed;
   std::vector<std::vector<float>> bias;
   std::vector<float> input_norm, post_attention_norm;  ///< before attention and before the MLP
   std::array<std::vector<float>, block_parts> parts;     ///< by block_part; empty where there is no such tensor

@@ -119,11 +119,16 @@ class block_layers {
 
   static bool has(const block_weights& w, int linear) {
     const auto i = static_cast<std::size_t>(linear);
-    return (i < w.linears.size() && !w.linears[i].empty()) || (narrow && i < w.linears_bf16.size() && !w.linears_bf16[i].empty());
+    return (i < w.linears.size() && !w.linears[i].empty()) || (narrow && i < w.linears_bf16.size() && !w.linears_bf16[i].empty()) || packed(w, linear) != nullptr;
+  }
+  static const packed_matrix* packed(const block_weights& w, int linear) {
+    const auto i = static_cast<std::size_t>(linear);
+    return i < w.packed.size() ? w.packed[i].get() : nullptr;
   }
 
   void use_weight(const block_weights& w, int linear, std::size_t total) {
     const auto i = static_cast<std::size_t>(linear);
+    if (packed(w, linear) != nullptr) return;  // read where it lies
     if constexpr (narrow) {
       if (i < w.linears_bf16.size() && !w.linears_bf16[i].empty()) {
         weights_[i] = w.linears_bf16[i].data();
@@ -162,6 +167,9 @@ class block_layers {
           std::copy_n(b, out, y + r * stride);
       }
       add = true;
+    }
+    if constexpr (!narrow) {
+      if (const packed_matrix* p = packed(w, i); p != nullptr) return multiply(*p, x, rows, y, stride, add, who);
     }
     if (who == own_work)
       forward_weights_[index].multiply(matrix(x, rows, in, in), y, stride, add);

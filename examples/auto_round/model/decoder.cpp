@@ -52,14 +52,32 @@ result<void> add_positions(const weight_source& source, std::size_t first, std::
   return {};
 }
 
+result<void> check_ids(const weight_source& source, std::span<const std::int32_t> ids) {
+  for (const std::int32_t id : ids)
+    if (id < 0 || id >= source.spec().vocab_size)
+      return fail(error_kind::input,
+                  "token " + std::to_string(id) + " is outside the model's vocabulary of " + std::to_string(source.spec().vocab_size) +
+                      "; the tokenizer does not belong to this model",
+                  source.location(), source.spec().embed_name);
+  return {};
+}
+
+/// From rows of the table to the first block's input, for sequences of `seqlen` rows that begin at position `first`.
+result<void> finish_embedding(const weight_source& source, std::size_t first, std::size_t seqlen, std::span<float> x) {
+  if (source.spec().embed_scale != 1)
+    for (float& v : x) v *= static_cast<float>(source.spec().embed_scale);
+  if (x.empty()) return {};
+  return add_positions(source, first, seqlen, x);
+}
+
 /// Output of the last block for whole sequences of `seqlen` ids.
 result<std::vector<float>> run_blocks(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen,
-                                      const std::function<void()>& on_block) {
+                                      const std::function<void()>& on_block, weight_form form) {
   auto x = embed(source, ids, seqlen);
   if (!x) return x;
   block_runner runner(source.spec(), linalg::precision::f32);
   for (std::int64_t layer = 0; layer < source.spec().num_layers; ++layer) {
-    const auto w = read_block(source, layer);
+    const auto w = read_block(source, layer, form);
     if (!w) return forward_error(w);
     auto filter = source.input_filter(layer);
     if (!filter) return forward_error(filter);
@@ -131,7 +149,22 @@ result<std::vector<float>> read_tensor(const weight_source& source, const std::s
   return v;
 }
 
-result<block_weights> read_block(const weight_source& source, std::int64_t layer) {
+result<stored_matrix> read_matrix(const weight_source& source, const std::string& name, std::uint64_t rows, std::uint64_t cols, weight_form form) {
+  stored_matrix m;
+  if (form == weight_form::stored) {
+    if (auto r = check_shape(source, name, {rows, cols}); !r) return forward_error(r);
+    auto packed = source.packed(name, rows, cols);
+    if (!packed) return forward_error(packed);
+    m.packed = std::move(*packed);
+    if (m.packed != nullptr) return m;
+  }
+  auto floats = read_tensor(source, name, {rows, cols});
+  if (!floats) return forward_error(floats);
+  m.floats = std::move(*floats);
+  return m;
+}
+
+result<block_weights> read_block(const weight_source& source, std::int64_t layer, weight_form form) {
   const model_spec& spec = source.spec();
   const std::string prefix = spec.block_prefix + std::to_string(layer) + ".";
   const auto hidden = static_cast<std::uint64_t>(spec.hidden_size);
@@ -143,12 +176,16 @@ result<block_weights> read_block(const weight_source& source, std::int64_t layer
     return {};
   };
   w.linears.resize(spec.linears.size());
+  w.packed.resize(spec.linears.size());
   w.bias.resize(spec.linears.size());
   for (std::size_t i = 0; i < spec.linears.size(); ++i) {
     if (!spec.has_linear(layer, static_cast<int>(i))) continue;
     const linear_desc& d = spec.linears[i];
     const auto out = static_cast<std::uint64_t>(d.out_features), in = static_cast<std::uint64_t>(d.in_features);
-    if (auto r = read_into(prefix + d.name + ".weight", {out, in}, w.linears[i]); !r) return forward_error(r);
+    auto weight = read_matrix(source, prefix + d.name + ".weight", out, in, form);
+    if (!weight) return forward_error(weight);
+    w.linears[i] = std::move(weight->floats);
+    w.packed[i] = std::move(weight->packed);
     if (d.bias)
       if (auto r = read_into(prefix + d.name + ".bias", {out}, w.bias[i]); !r) return forward_error(r);
   }
@@ -171,13 +208,15 @@ result<std::vector<float>> embed(const weight_source& source, std::span<const st
   const model_spec& spec = source.spec();
   const auto hidden = static_cast<std::size_t>(spec.hidden_size);
   if (auto r = check_shape(source, spec.embed_name, embedding_shape(spec)); !r) return forward_error(r);
-  for (const std::int32_t id : ids)
-    if (id < 0 || id >= spec.vocab_size)
-      return fail(error_kind::input,
-                  "token " + std::to_string(id) + " is outside the model's vocabulary of " + std::to_string(spec.vocab_size) +
-                      "; the tokenizer does not belong to this model",
-                  source.location(), spec.embed_name);
+  if (auto r = check_ids(source, ids); !r) return forward_error(r);
   std::vector<float> x(ids.size() * hidden);
+  const auto packed = source.packed(spec.embed_name, static_cast<std::uint64_t>(spec.vocab_size), hidden);
+  if (!packed) return forward_error(packed);
+  if (*packed != nullptr) {
+    for (std::size_t t = 0; t < ids.size(); ++t) (*packed)->decode(static_cast<std::size_t>(ids[t]), 1, x.data() + t * hidden);
+    if (auto r = finish_embedding(source, 0, seqlen == 0 ? ids.size() : seqlen, x); !r) return forward_error(r);
+    return x;
+  }
   // The table is read in pieces of 16 MiB, those that hold no wanted row are left out: it may be larger than all blocks of a small model.
   const auto vocab = static_cast<std::size_t>(spec.vocab_size), step = std::max<std::size_t>(1, (std::size_t{4} << 20) / hidden);
   std::vector<std::vector<std::size_t>> wanted((vocab + step - 1) / step);
@@ -190,18 +229,15 @@ result<std::vector<float>> embed(const weight_source& source, std::span<const st
     if (auto r = source.read_part(spec.embed_name, vocab * hidden, first * hidden, rows); !r) return forward_error(r);
     for (const std::size_t t : wanted[piece]) std::copy_n(rows.data() + (static_cast<std::size_t>(ids[t]) - first) * hidden, hidden, x.data() + t * hidden);
   }
-  if (spec.embed_scale != 1)
-    for (float& v : x) v *= static_cast<float>(spec.embed_scale);
-  if (!ids.empty())
-    if (auto r = add_positions(source, 0, seqlen == 0 ? ids.size() : seqlen, x); !r) return forward_error(r);
+  if (auto r = finish_embedding(source, 0, seqlen == 0 ? ids.size() : seqlen, x); !r) return forward_error(r);
   return x;
 }
 
-result<std::vector<float>> logits(const weight_source& source, std::span<const std::int32_t> ids) {
+result<std::vector<float>> logits(const weight_source& source, std::span<const std::int32_t> ids, weight_form form) {
   if (ids.empty()) return std::vector<float>{};
-  const auto x = run_blocks(source, ids, ids.size(), {});
+  const auto x = run_blocks(source, ids, ids.size(), {}, form);
   if (!x) return forward_error(x);
-  const auto h = read_head(source);
+  const auto h = read_head(source, form);
   if (!h) return forward_error(h);
   std::vector<float> scratch, out(ids.size() * h->vocab);
   h->logits(x->data(), ids.size(), scratch, out.data());
@@ -230,16 +266,16 @@ result<evaluation> evaluate(const weight_source& source, std::span<const std::in
     ++done;
     if (on_block) on_block(done, blocks);
   };
-  const auto x = run_blocks(source, ids, window, count_block);
+  const auto x = run_blocks(source, ids, window, count_block, weight_form::stored);
   if (!x) return forward_error(x);
-  const auto h = read_head(source);
+  const auto h = read_head(source, weight_form::stored);
   if (!h) return forward_error(h);
   std::vector<float> x_ref;
   output_head h_ref;
   if (reference != nullptr) {
-    auto xr = run_blocks(*reference, ids, window, count_block);
+    auto xr = run_blocks(*reference, ids, window, count_block, weight_form::stored);
     if (!xr) return forward_error(xr);
-    auto hr = read_head(*reference);
+    auto hr = read_head(*reference, weight_form::stored);
     if (!hr) return forward_error(hr);
     x_ref = std::move(*xr);
     h_ref = std::move(*hr);
@@ -287,49 +323,97 @@ result<evaluation> evaluate(const weight_source& source, std::span<const std::in
   return e;
 }
 
-result<std::vector<std::int32_t>> generate(const weight_source& source, std::span<const std::int32_t> prompt, const generation_options& options,
-                                           const std::function<bool(std::int32_t)>& on_token) {
-  const model_spec& spec = source.spec();
-  const auto hidden = static_cast<std::size_t>(spec.hidden_size);
-  if (prompt.empty()) return fail(error_kind::usage, "the prompt is empty; give at least one token");
-  if (!(options.temperature >= 0)) return fail(error_kind::usage, "temperature must not be negative");
+struct resident_model::impl {
+  const weight_source& source;
   std::vector<block_weights> blocks;
   std::vector<block_runner::input_filter> filters;
+  output_head head;
+  stored_matrix table;  // of the embedding, unless the head is the same
+
+  /// Row `id` of the embedding.
+  void embed_token(std::int32_t id, float* out) const {
+    const bool tied = source.spec().tie_word_embeddings;
+    const packed_pointer& packed = tied ? head.packed : table.packed;
+    const std::vector<float>& floats = tied ? head.weight : table.floats;
+    if (packed != nullptr) packed->decode(static_cast<std::size_t>(id), 1, out);
+    else std::copy_n(floats.data() + static_cast<std::size_t>(id) * head.hidden, head.hidden, out);
+  }
+  result<std::vector<float>> embed(std::span<const std::int32_t> ids) const {
+    std::vector<float> x(ids.size() * head.hidden);
+    for (std::size_t t = 0; t < ids.size(); ++t) embed_token(ids[t], x.data() + t * head.hidden);
+    if (auto r = finish_embedding(source, 0, ids.size(), x); !r) return forward_error(r);
+    return x;
+  }
+};
+
+resident_model::resident_model() = default;
+resident_model::resident_model(resident_model&&) noexcept = default;
+resident_model::~resident_model() = default;
+
+result<resident_model> resident_model::read(const weight_source& source, weight_form form) {
+  const model_spec& spec = source.spec();
+  resident_model m;
+  m.impl_ = std::make_unique<impl>(impl{source, {}, {}, {}, {}});
   for (std::int64_t layer = 0; layer < spec.num_layers; ++layer) {
-    auto w = read_block(source, layer);
+    auto w = read_block(source, layer, form);
     if (!w) return forward_error(w);
-    blocks.push_back(std::move(*w));
+    m.impl_->blocks.push_back(std::move(*w));
     auto filter = source.input_filter(layer);
     if (!filter) return forward_error(filter);
-    filters.push_back(std::move(*filter));
+    m.impl_->filters.push_back(std::move(*filter));
     source.done_with_block(layer);
   }
-  const auto h = read_head(source);
-  if (!h) return forward_error(h);
-  std::vector<float> untied;
+  auto head = read_head(source, form);
+  if (!head) return forward_error(head);
+  m.impl_->head = std::move(*head);
   if (!spec.tie_word_embeddings) {
-    auto table = read_tensor(source, spec.embed_name, embedding_shape(spec));
+    auto table = read_matrix(source, spec.embed_name, embedding_shape(spec)[0], embedding_shape(spec)[1], form);
     if (!table) return forward_error(table);
-    untied = std::move(*table);
+    m.impl_->table = std::move(*table);
   }
-  const float* const table = spec.tie_word_embeddings ? h->weight.data() : untied.data();
-  auto x = embed(source, prompt);
+  return m;
+}
+
+std::uint64_t resident_model::weight_bytes() const {
+  const auto floats = [](const std::vector<float>& v) { return v.size() * sizeof(float); };
+  const output_head& head = impl_->head;
+  std::uint64_t n = impl_->table.bytes() + floats(head.weight) + floats(head.norm) + floats(head.norm_bias);
+  if (head.packed != nullptr) n += head.packed->bytes();
+  for (const block_weights& w : impl_->blocks) {
+    for (const auto* group : {&w.linears, &w.bias})
+      for (const std::vector<float>& v : *group) n += floats(v);
+    for (const packed_pointer& p : w.packed) n += p == nullptr ? 0 : p->bytes();
+    for (const std::vector<float>& v : w.parts) n += floats(v);
+    n += floats(w.input_norm) + floats(w.post_attention_norm);
+  }
+  return n;
+}
+
+result<std::vector<std::int32_t>> generate(const resident_model& model, std::span<const std::int32_t> prompt, const generation_options& options,
+                                           const std::function<bool(std::int32_t)>& on_token) {
+  const resident_model::impl& m = *model.impl_;
+  const model_spec& spec = m.source.spec();
+  const std::size_t hidden = m.head.hidden;
+  if (prompt.empty()) return fail(error_kind::usage, "the prompt is empty; give at least one token");
+  if (!(options.temperature >= 0)) return fail(error_kind::usage, "temperature must not be negative");
+  if (auto r = check_ids(m.source, prompt); !r) return forward_error(r);
+  auto x = m.embed(prompt);
   if (!x) return forward_error(x);
 
   std::mt19937_64 generator(options.seed);
   block_runner runner(spec, linalg::precision::f32);
-  std::vector<kv_cache> caches(blocks.size());
-  std::vector<float> scratch, row(h->vocab);
+  std::vector<kv_cache> caches(m.blocks.size());
+  std::vector<float> scratch, row(m.head.vocab);
   std::vector<std::int32_t> out;
   std::vector<std::int32_t> all(prompt.begin(), prompt.end());
   std::size_t fresh = prompt.size();  // tokens whose rows x holds
   auto position = static_cast<std::int64_t>(prompt.size());
   while (static_cast<std::int64_t>(out.size()) < options.max_tokens && position <= spec.max_position_embeddings) {
-    for (std::size_t l = 0; l < blocks.size(); ++l) {
-      runner.set_input_filter(filters[l]);
-      runner.forward_cached(blocks[l], x->data(), fresh, caches[l], x->data());
+    for (std::size_t l = 0; l < m.blocks.size(); ++l) {
+      runner.set_input_filter(m.filters[l]);
+      runner.forward_cached(m.blocks[l], x->data(), fresh, caches[l], x->data());
     }
-    h->logits(x->data() + (fresh - 1) * hidden, 1, scratch, row.data());
+    m.head.logits(x->data() + (fresh - 1) * hidden, 1, scratch, row.data());
     const std::int32_t token = sample(row.data(), row.size(), options.temperature, generator);
     if (token == options.eos_id) break;
     out.push_back(token);
@@ -338,21 +422,27 @@ result<std::vector<std::int32_t>> generate(const weight_source& source, std::spa
     all.push_back(token);
     // Beyond the original context all tokens turn by other frequencies; what is cached no longer fits.
     if (spec.rope.type == rope_spec::kind::longrope && position == spec.rope.original_max_position) {
-      x = embed(source, all);
+      x = m.embed(all);
       if (!x) return forward_error(x);
-      caches.assign(blocks.size(), {});
+      caches.assign(m.blocks.size(), {});
       fresh = all.size();
       ++position;
       continue;
     }
-    std::copy_n(table + static_cast<std::size_t>(token) * hidden, hidden, x->data());
-    if (spec.embed_scale != 1)
-      for (std::size_t i = 0; i < hidden; ++i) (*x)[i] *= static_cast<float>(spec.embed_scale);
-    if (auto r = add_positions(source, static_cast<std::size_t>(position), 1, std::span(*x).first(hidden)); !r) return forward_error(r);
+    m.embed_token(token, x->data());
+    if (auto r = finish_embedding(m.source, static_cast<std::size_t>(position), 1, std::span(*x).first(hidden)); !r) return forward_error(r);
     fresh = 1;
     ++position;
   }
   return out;
+}
+
+result<std::vector<std::int32_t>> generate(const weight_source& source, std::span<const std::int32_t> prompt, const generation_options& options,
+                                           const std::function<bool(std::int32_t)>& on_token) {
+  if (prompt.empty()) return fail(error_kind::usage, "the prompt is empty; give at least one token");
+  const auto model = resident_model::read(source);
+  if (!model) return forward_error(model);
+  return generate(*model, prompt, options, on_token);
 }
 
 }  // namespace auto_round::model

@@ -10,7 +10,8 @@ namespace auto_round::model {
 void output_head::logits(const float* x, std::size_t rows, std::vector<float>& scratch, float* out) const {
   scratch.resize(rows * hidden);
   normalize(x, rows, scratch.data());
-  linalg::gemm_nt({scratch.data(), rows, hidden, hidden}, {weight.data(), vocab, hidden, hidden}, out, vocab);
+  if (packed != nullptr) multiply(*packed, scratch.data(), rows, out, vocab);
+  else linalg::gemm_nt({scratch.data(), rows, hidden, hidden}, {weight.data(), vocab, hidden, hidden}, out, vocab);
   if (cap > 0) kernels::soft_cap(out, rows * vocab, 1.0f, cap);
 }
 
@@ -46,14 +47,15 @@ result<output_head> read_final_norm(const weight_source& source) {
   return h;
 }
 
-result<output_head> read_head(const weight_source& source) {
+result<output_head> read_head(const weight_source& source, weight_form form) {
   const model_spec& spec = source.spec();
   auto found = read_final_norm(source);
   if (!found) return found;
   output_head& h = *found;
-  auto weight = read_tensor(source, spec.tie_word_embeddings ? spec.embed_name : spec.head_name, {h.vocab, h.hidden});
+  auto weight = read_matrix(source, spec.tie_word_embeddings ? spec.embed_name : spec.head_name, h.vocab, h.hidden, form);
   if (!weight) return forward_error(weight);
-  h.weight = std::move(*weight);
+  h.weight = std::move(weight->floats);
+  h.packed = std::move(weight->packed);
   return found;
 }
 

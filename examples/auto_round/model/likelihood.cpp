@@ -140,7 +140,7 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
     if (!x) return forward_error(x);
     const auto hidden = static_cast<std::size_t>(spec.hidden_size);
     for (std::int64_t layer = 0; layer < spec.num_layers; ++layer) {
-      const auto w = read_block(source, layer);
+      const auto w = read_block(source, layer, weight_form::stored);
       if (!w) return forward_error(w);
       for (const batch& b : p.batches) {
         float* const rows = x->data() + b.first_row * hidden;
@@ -149,7 +149,7 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
       source.done_with_block(layer);
       if (on_block) on_block(++done, all);
     }
-    const auto head = read_head(source);
+    const auto head = read_head(source, weight_form::stored);
     if (!head) return forward_error(head);
     score(*head, *x, std::move(targets), out);
   }
