@@ -249,7 +249,8 @@ class planner {
         if (answer && *answer == exporting::holding::packed) others += (others.empty() ? "" : ", ") + name;
       }
     }
-    e.message += fmt::format("; formats for layers of this kind: {}; with another scheme the model is quantized anew (quantize --model)", others);
+    const char* anew = source_.directory() == nullptr ? "another scheme needs another quantization, of what `convert --format fake` writes" : "with another scheme the model is quantized anew (quantize --model)";
+    e.message += fmt::format("; formats for layers of this kind: {}; {}", others, anew);
     return tl::unexpected<error>(std::move(e));
   }
 

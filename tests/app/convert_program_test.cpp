@@ -319,7 +319,7 @@ TEST_F(Convert, BlocksOfKTypesGoFromFileToFileOnly) {
   fs::create_directories(folder);
   fs::copy(golden_file, folder / "model.gguf");
   for (const char* f : {"tokenizer.json", "tokenizer_config.json"}) fs::copy(models / f, folder / f);
-  expect_refused(convert(folder.string(), "auto_gptq", out_), unsupported, {"auto_gptq", "_proj", "gguf:q2_k_s", "quantize --model"});
+  expect_refused(convert(folder.string(), "auto_gptq", out_), unsupported, {"auto_gptq", "_proj", "gguf:q2_k_s", "--format fake"});
   expect_refused(convert(folder.string(), "gguf:q4_0", out_), unsupported, {"Q2_K"});
   const outcome o = convert(folder.string(), "gguf:q2_k_s", out_);
   ASSERT_EQ(o.status, 0) << o.err;

@@ -238,7 +238,7 @@ class converter {
 
   void print_dry_run() {
     if (!o_.json) {
-      fmt::print("{}", plan::describe(plan()));
+      fmt::print("{}Packed tensors of the source have no size above; its weight files have {}.\n", plan::describe(plan()), report::human_bytes(source_->file_bytes()));
       for (std::size_t i = 0; i < accounts_.size(); ++i) fmt::print("{}\n", summary(i));
       return;
     }
