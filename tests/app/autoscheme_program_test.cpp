@@ -208,7 +208,8 @@ TEST_F(AutoScheme, GgufHeadAndEmbeddingAreInTheBudget) {
     tiny_model().write(model_);
     std::vector<std::string> a = {"--format", "gguf:q2_k_s"};
     a.insert(a.end(), more.begin(), more.end());
-    for (const ordered_json& l : chosen(choose("GGUF:Q2_K_S,GGUF:Q4_K_S,GGUF:Q6_K", "5.9", a))["autoscheme"]["layers"]) EXPECT_FALSE(l["scheme"].is_null()) << l["name"];
+    const ordered_json result = chosen(choose("GGUF:Q2_K_S,GGUF:Q4_K_S,GGUF:Q6_K", "5.9", a));
+    for (const ordered_json& l : result["autoscheme"]["layers"]) EXPECT_FALSE(l["scheme"].is_null()) << l["name"];
   }
 }
 
