@@ -624,16 +624,26 @@ TEST(Block, CachedTokensEqualTheWholeSequence) {
   const std::vector<float> x = noise(tokens * 48, 1, 27);
   std::vector<float> whole(x.size()), steps(x.size());
   block_runner runner(s, precision::f32);
-  runner.forward(w, x.data(), 1, tokens, whole.data());
-  model::kv_cache cache;
-  std::size_t at = 0;
-  for (const std::size_t n : {70u, 1u, 1u, 15u, 3u}) {
-    runner.forward_cached(w, x.data() + at * 48, n, cache, steps.data() + at * 48);
-    at += n;
+  std::vector<float> plain;
+  for (const bool filtered : {false, true}) {
+    if (filtered) {
+      runner.set_input_filter([&](int linear, float* rows, std::size_t n) {
+        for (std::size_t i = 0; i < n * static_cast<std::size_t>(s.linears[static_cast<std::size_t>(linear)].in_features); ++i) rows[i] *= 0.5f + 0.125f * static_cast<float>(linear);
+      });
+    }
+    runner.forward(w, x.data(), 1, tokens, whole.data());
+    model::kv_cache cache;
+    std::size_t at = 0;
+    for (const std::size_t n : {70u, 1u, 1u, 15u, 3u}) {
+      runner.forward_cached(w, x.data() + at * 48, n, cache, steps.data() + at * 48);
+      at += n;
+    }
+    ASSERT_EQ(at, tokens);
+    EXPECT_EQ(cache.tokens, tokens);
+    EXPECT_LT(support::largest_difference(steps, whole), 2e-6);
+    if (!filtered) plain = steps;
   }
-  ASSERT_EQ(at, tokens);
-  EXPECT_EQ(cache.tokens, tokens);
-  EXPECT_LT(support::largest_difference(steps, whole), 2e-6);
+  EXPECT_GT(support::largest_difference(steps, plain), 1e-2);
 }
 
 /// Weights behind rotated inputs: each row times M, and the same of a gradient.

@@ -369,7 +369,7 @@ struct block_runner::typed_impl final : block_runner::impl {
   using thread_scratch = typename block_layers<T>::thread_scratch;
 
   void forward_cached(const block_weights& w, const float* x, std::size_t count, kv_cache& cache, float* y) override {
-    assert(!narrow && !layers.filter);
+    assert(!narrow);
     tokens = count;
     layers.use_weights(w, 0);
     make_room();

@@ -63,12 +63,13 @@ class block_attention {
   }
 
   /// The same for `count` further tokens of one sequence.
-  void forward_cached(const block_weights& w, const T* normed, std::size_t count, kv_cache& cache) {
+  void forward_cached(const block_weights& w, T* normed, std::size_t count, kv_cache& cache) {
     const std::size_t before = cache.tokens, total = before + count, g = group();
     begin(w, 1, count, before, total);
     attended_.get(tokens_ * o_width_);
     head_store_.get(kv_heads_ * task_size());
     l_.prepare_scratch();
+    l_.apply_filter(latent() ? spec_.reader(input_reader()) : spec_.q, normed, count);
     if (latent()) compress(w, normed);
     const projected rows = project_rows(w, normed, 0, count, linalg::work::shared);
     cache.k.resize(total * kv_width_);
