@@ -130,7 +130,7 @@ class scheme_packing final : public packing {
     }
     to.sym = config.at("sym").as_bool(to.sym);
     if (config.at("data_type").is_string()) to.data_type = config.at("data_type").as_string();
-    // Of inputs, which matter to conversions alone: what is not understood stays unsaid.
+    // Of inputs: what is not understood stays unsaid.
     if (config.at("act_bits").is_int()) to.act_bits = std::clamp<std::int64_t>(config.at("act_bits").as_int(), 1, 64);
     if (config.at("act_group_size").is_int()) to.act_group_size = std::clamp<std::int64_t>(config.at("act_group_size").as_int(), -1, 1 << 30);
     if (config.at("act_sym").is_bool()) to.act_sym = config.at("act_sym").as_bool();
@@ -176,13 +176,10 @@ class fp8_reader final : public packing {
   std::string name() const override { return block_rows_ > 0 ? fmt::format("fp8 (tiles of {} x {})", block_rows_, block_cols_) : "fp8"; }
   bool is_part(std::string_view tensor) const override { return is_own_part(tensor); }
   result<input_scheme> inputs(const io::checkpoint_dir& dir, const std::string& layer) const override {
-    input_scheme s;
-    if (!says_inputs_) return s;
-    s.bits = 8;
-    s.data_type = "fp";
-    s.dynamic = !fixed_inputs_;
-    s.group_size = fixed_inputs_ ? 0 : block_rows_ > 0 ? static_cast<int>(block_cols_) : -1;
-    return with_static_scale(std::move(s), dir, layer);
+    if (!says_inputs_) return input_scheme{};
+    ar::scheme_fields s;
+    set_inputs(s, block_rows_ > 0 ? static_cast<int>(block_cols_) : -1);
+    return with_static_scale(input_scheme::of(s), dir, layer);
   }
   /// Its lists of layers are meant differently by different programs; weights in FP8 say it themselves.
   result<std::optional<bool>> promises(const std::string&) const override { return std::optional<bool>(); }
@@ -216,12 +213,16 @@ class fp8_reader final : public packing {
     s.data_type = "fp";
     s.group_size = l.one_scale ? 0 : l.block_cols == l.cols && l.block_rows == 1 ? -1 : static_cast<int>(l.block_cols);
     s.group_rows = !l.one_scale && block_rows_ > 0 && s.group_size > 0 ? static_cast<int>(l.block_rows) : 0;
+    set_inputs(s, s.group_rows > 0 ? s.group_size : -1);
+    return s;
+  }
+  /// `group`: of dynamic scales.
+  void set_inputs(ar::scheme_fields& s, int group) const {
     s.act_bits = 8;
     s.act_data_type = "fp";
     s.act_sym = true;
     s.act_dynamic = !fixed_inputs_;
-    s.act_group_size = fixed_inputs_ ? 0 : s.group_rows > 0 ? s.group_size : -1;
-    return s;
+    s.act_group_size = fixed_inputs_ ? 0 : group;
   }
 
   std::string file_;

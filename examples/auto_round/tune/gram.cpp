@@ -480,7 +480,11 @@ class gram_tuner {
     statistics_[plain].add(x, error_rows_.set(e, n, errors, bf16_));
   }
 
-  void norm(const std::vector<float>& weight, const model::row_rotation* by, const float* x, std::size_t tokens, std::vector<float>& out) const {
+  /// What the layers behind the norm before attention, or before the MLP, read in float.
+  void norm(bool attention, const float* x, std::size_t tokens, std::vector<float>& out) const {
+    const std::vector<float>& weight = attention ? floats_.input_norm : floats_.post_attention_norm;
+    const model::row_rotation* by = nullptr;
+    if (floats_.rotations != nullptr) by = (attention ? floats_.rotations->attention_input : floats_.rotations->mlp_input).get();
     out.resize(step_ * sample_size());
     const auto eps = static_cast<float>(spec_.rms_norm_eps);
 #pragma omp parallel for schedule(static)
@@ -499,14 +503,11 @@ class gram_tuner {
   /// Statistics of a stage that reads a norm: `quantized` is the quantized model's stream, `floating` the float model's (the same: no error).
   void collect_normed(std::size_t first, std::size_t tokens, bool attention, const float* quantized, const float* floating,
                       std::array<std::vector<float>*, 2> weights) {
-    const std::vector<float>& weight = attention ? floats_.input_norm : floats_.post_attention_norm;
-    const model::row_rotation* by = nullptr;
-    if (floats_.rotations != nullptr) by = (attention ? floats_.rotations->attention_input : floats_.rotations->mlp_input).get();
-    norm(weight, by, quantized, tokens, normed_);
+    norm(attention, quantized, tokens, normed_);
     if (inputs_ != nullptr) inputs_->forward(spec_.reader(attention ? spec_.q : spec_.gate), normed_.data(), tokens);
     float* error = nullptr;
     if (quantized != floating || inputs_ != nullptr) {
-      norm(weight, by, floating, tokens, normed_float_);
+      norm(attention, floating, tokens, normed_float_);
       subtract(normed_.data(), normed_float_.data(), tokens, normed_float_.data());
       error = normed_float_.data();
     }
@@ -536,11 +537,10 @@ class gram_tuner {
 
   /// What q, k and v read, for their static scale.
   void observe_attention_input(bool same_input) {
-    const model::row_rotation* const by = floats_.rotations != nullptr ? floats_.rotations->attention_input.get() : nullptr;
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       if (!used(first)) return;
       (same_input ? float_stream_ : stream_).load(first, n, x_.data());
-      norm(floats_.input_norm, by, x_.data(), tokens, normed_);
+      norm(true, x_.data(), tokens, normed_);
       inputs_->observe(spec_.q, normed_.data(), tokens);
     });
   }
@@ -619,12 +619,11 @@ class gram_tuner {
 
   /// What gate and up read, for their static scale.
   void observe_mlp_input() {
-    const model::row_rotation* const by = floats_.rotations != nullptr ? floats_.rotations->mlp_input.get() : nullptr;
     for_pieces([&](std::size_t first, std::size_t n, std::size_t tokens) {
       if (!used(first)) return;
       stream_.load(first, n, x_.data());
       attended_stream(first, n);
-      norm(floats_.post_attention_norm, by, h_.data(), tokens, normed_);
+      norm(false, h_.data(), tokens, normed_);
       inputs_->observe(spec_.gate, normed_.data(), tokens);
     });
   }
