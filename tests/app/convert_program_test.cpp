@@ -122,12 +122,7 @@ class Convert : public testing::Test {
   }
   /// No trace of an output.
   void expect_refused(const outcome& o, int status, const std::vector<std::string>& words) const {
-    EXPECT_EQ(o.status, status) << o.err;
-    const std::size_t at = o.err.rfind("error: ");
-    ASSERT_NE(at, std::string::npos) << o.err;
-    const std::string line = o.err.substr(at);
-    EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << "one line: " << line;
-    for (const std::string& w : words) EXPECT_NE(line.find(w), std::string::npos) << "\"" << w << "\" is not in: " << line;
+    support::expect_error_line(o, status, words);
     EXPECT_FALSE(fs::exists(out_));
     EXPECT_FALSE(fs::exists(out_ + ".partial"));
   }

@@ -38,13 +38,8 @@ class Program : public testing::Test {
 
   /// Wrong input: the status, one line that names what is wrong, and no trace in the file system.
   void expect_refused(const outcome& o, int status, const std::vector<std::string>& words) {
-    EXPECT_EQ(o.status, status) << o.err;
     EXPECT_EQ(o.out, "");
-    const std::size_t at = o.err.rfind("error: ");
-    ASSERT_NE(at, std::string::npos) << o.err;
-    const std::string line = o.err.substr(at);
-    EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << "one line: " << line;
-    for (const std::string& w : words) EXPECT_NE(line.find(w), std::string::npos) << "\"" << w << "\" is not in: " << line;
+    support::expect_error_line(o, status, words);
     EXPECT_FALSE(fs::exists(out_));
     for (const auto& e : fs::directory_iterator(dir_.path())) EXPECT_EQ(e.path().filename().string().find(".partial"), std::string::npos) << e.path();
   }

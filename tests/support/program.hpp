@@ -1,8 +1,10 @@
 // Runs the program under test and catches its exit status and output.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -44,6 +46,16 @@ inline outcome run(const std::vector<std::string>& arguments, const std::string&
   o.out = text(dir / "out");
   o.err = text(dir / "err");
   return o;
+}
+
+/// Wrong input: the status, and one line at the end that names what is wrong.
+inline void expect_error_line(const outcome& o, int status, const std::vector<std::string>& words) {
+  EXPECT_EQ(o.status, status) << o.err;
+  const std::size_t at = o.err.rfind("error: ");
+  ASSERT_NE(at, std::string::npos) << o.err;
+  const std::string line = o.err.substr(at);
+  EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << "one line: " << line;
+  for (const std::string& w : words) EXPECT_NE(line.find(w), std::string::npos) << "\"" << w << "\" is not in: " << line;
 }
 
 }  // namespace support
