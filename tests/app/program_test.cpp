@@ -620,7 +620,7 @@ TEST_F(Program, AnInterruptLeavesNothing) {
     const std::string log = dir_ / signal;
     const std::string prefix = "sh -c '\"$@\" & p=$!; while kill -0 $p && ! grep -qs first_loss " + log + "; do sleep 0.02; done; kill -s " + signal + " $p; wait $p' sh";
     const outcome o = run({"--model", model_, "--output_dir", out_, "--iters", "1000000", "--seqlen", "32", "--nsamples", "8", "--dataset", dir_ / "calib.jsonl",
-                           "--scheme", "W4A16G32", "--ignore_layers", "model.layers.0", "--tuning", tuning, "--restart", "--log_json", log}, prefix);
+                           "--scheme", "W4A16G32", "--ignore_layers", "model.layers.0", "--tuning", tuning, "--restart", "--descent_sweeps", "0", "--log_json", log}, prefix);
     expect_refused(o, 130, {"interrupted while tuning"});
     const std::string events = golden::read_bytes(log);
     EXPECT_NE(events.find("\"status\": 130"), std::string::npos) << "the run did not end in good order: " << events;
