@@ -27,7 +27,7 @@ struct operand {
 /// wrong. Called once by main; without it the first product uses `automatic`.
 result<void> initialize(backend choice);
 std::string description();    ///< "oneDNN 2.6.3 (avx512_core_bf16)", "Highway (AVX3)", "Eigen 3.4.0"
-bool fast_bf16();             ///< the CPU multiplies bfloat16 faster than float (AVX512-BF16 or AMX) and the backend uses it
+bool fast_bf16();             ///< the CPU multiplies bfloat16 faster than float (AMX, or AVX512-BF16 by AMD) and the backend uses it
 
 /// Who computes a product: all threads in pieces, or the calling thread alone and at once (for callers that are parallel themselves). A choice of
 /// the caller and not of the moment: the two may differ in the last bit.
