@@ -3,7 +3,7 @@
 # Arguments: further packages.
 set -eu
 packages="g++ cmake ninja-build pkg-config git ca-certificates libhwy-dev libeigen3-dev libxsimd-dev libdnnl-dev libfmt-dev libexpected-dev
-  nlohmann-json3-dev libpcre2-dev libutf8proc-dev libzstd-dev $*"
+  nlohmann-json3-dev libpcre2-dev libutf8proc-dev libzstd-dev libssl-dev $*"
 missing=""
 for p in $packages; do
   dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"

@@ -43,6 +43,9 @@ CASES = {
     "tiny_w2g32_rtn": TINY | {"options": f"{W2} {RTN}"},
     "tiny_w2g32_optrtn": TINY | {"options": f"{W2} {OPT_RTN}"},
     "tiny_w2g32": TINY | {"options": f"{W2} {TUNE.format(200)}"},
+    # The iterations of auto-round-best; there is no text for its 512 samples of 2048 tokens.
+    "tiny_w4_best": TINY | {"options": f"{W4} {TUNE.format(1000)}"},
+    "tiny_w2g32_best": TINY | {"options": f"{W2} {TUNE.format(1000)}"},
     "smollm2_w4g64_rtn": SMOL | {"options": f"{W4G64} {RTN}"},
     "smollm2_w4g64_optrtn": SMOL | {"options": f"{W4G64} {OPT_RTN}"},
     "smollm2_w4g64": SMOL | {"options": f"{W4G64} {TUNE.format(20)}"},

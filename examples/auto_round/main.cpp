@@ -1,4 +1,6 @@
 // The program: runs one command and turns its outcome into an exit status.
+#include <malloc.h>
+
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -23,6 +25,11 @@ int main(int argc, char** argv) {
   // Exceptions of the standard library and of third parties end here; our own code returns errors.
   try {
     auto_round::io::clean_up_on_signals();
+#ifdef __GLIBC__
+    // Matrices go back to the system when they are freed; by default glibc's heap keeps those of up to 32 MiB once one was freed, in pieces between others.
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 2 << 20);
+#endif
     const auto outcome = auto_round::command::run_program(argc > 0 ? argv[0] : "auto-round", std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
     if (!outcome) return exit_with(outcome.error());
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return exit_with({error_kind::output, "the results could not be written to standard output", {}, {}});

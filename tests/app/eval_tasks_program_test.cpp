@@ -84,6 +84,27 @@ TEST_F(EvalTasks, WhatIsMissingIsNamed) {
   EXPECT_EQ(2, eval({}).status);
 }
 
+TEST_F(EvalTasks, BehindAQuantizationTheOutputOfTheLastFormatAnswers) {
+  const std::string model = dir_ / "model", out = dir_ / "out";
+  fs::copy(topic_ / "tiny", model);
+  for (const auto& entry : fs::directory_iterator(golden::root() / "calibration" / "tok_plain")) fs::copy(entry.path(), fs::path(model) / entry.path().filename());
+  const std::vector<std::string> quantize = {"quantize", model, "--scheme", "W4A16", "--group_size", "32", "--iters", "0", "--format", "auto_round,fake", "--output_dir", out};
+  auto with = quantize;
+  with.insert(with.end(), {"--tasks", "piqa", "--task_dir", dir_ / "nowhere"});
+  const auto missing = run(with);
+  EXPECT_EQ(3, missing.status);
+  EXPECT_THAT(missing.err, HasSubstr("piqa.jsonl"));
+  EXPECT_FALSE(fs::exists(out)) << "told before any work";
+  with = quantize;
+  with.insert(with.end(), {"--tasks", "piqa", "--task_dir", documents_, "--json"});
+  const auto got = run(with);
+  ASSERT_EQ(0, got.status) << got.err;
+  const auto facts = golden::parse_json(got.out);
+  const auto alone = run({"eval", "--model", facts["formats"][1]["path"].get<std::string>(), "--tasks", "piqa", "--task_dir", documents_, "--json"});
+  ASSERT_EQ(0, alone.status) << alone.err;
+  EXPECT_EQ(golden::parse_json(alone.out)["results"], facts["evaluation"]["results"]);
+}
+
 TEST_F(EvalTasks, AreListed) {
   const auto out = run({"list", "tasks"});
   ASSERT_EQ(0, out.status) << out.err;

@@ -263,7 +263,7 @@ TEST_F(Program, SmoothedModelsAreExportedWithTheirNormsAndLoad) {
   // Without quantized layers in the way: the float model of the fake format differs by what is quantized alone, so every pipeline must load and come near.
   EXPECT_EQ(quantized("awq", {"--algorithm", "awq"})["method"], "AWQ, round to nearest");
   EXPECT_EQ(quantized("searched", {"--algorithm", "awq", "--enable_opt_rtn"})["method"], "AWQ, OPT-RTN (searched scales)");
-  EXPECT_EQ(quantized("tuned", {"--algorithm", "awq,auto_round", "--iters", "3"})["method"], "AWQ, SignRound, 3 iterations");
+  EXPECT_EQ(quantized("tuned", {"--algorithm", "awq,auto_round", "--iters", "3"})["method"], "AWQ, coordinate descent, 14 sweeps");
   quantized("extended", {"--algorithm", "awq,auto_round", "--iters", "3", "--enable_alg_ext"});
   quantized("rounded", {"--iters", "0", "--disable_opt_rtn"});
   const double rounded = kl(dir_ / "rounded");
@@ -587,6 +587,28 @@ TEST_F(Program, AnOutputFolderThatIsNotEmptyIsLeftAlone) {
   EXPECT_EQ(o.status, bad_output) << o.err;
   EXPECT_EQ(golden::read_bytes(out_ + "/mine.txt"), "precious");
   EXPECT_FALSE(fs::exists(out_ + ".partial"));
+}
+
+TEST_F(Program, OverwriteReplacesWhatThisProgramMadeAndNothingElse) {
+  tiny_model().write(model_);
+  const auto overwrite = [&](std::vector<std::string> command) {
+    command.push_back("--overwrite");
+    return run(command);
+  };
+  fs::create_directories(out_);
+  tiny_model::put(out_ + "/mine.txt", "precious");
+  support::expect_error_line(overwrite(quantize()), bad_output, {out_, "was not made by this program"});
+  EXPECT_EQ(golden::read_bytes(out_ + "/mine.txt"), "precious");
+  fs::remove(out_ + "/mine.txt");
+  ASSERT_EQ(overwrite(quantize()).status, 0) << "an empty folder is nobody's";
+  const std::string before = golden::read_bytes(out_ + "/SHA256SUMS");
+  support::expect_error_line(run(quantize()), bad_output, {});
+  std::vector<std::string> other = quantize();
+  other.insert(other.end(), {"--group_size", "16"});
+  ASSERT_EQ(overwrite(other).status, 0);
+  EXPECT_NE(golden::read_bytes(out_ + "/SHA256SUMS"), before);
+  EXPECT_FALSE(fs::exists(out_ + ".partial"));
+  support::expect_error_line(overwrite({"--model", model_, "--output_dir", fs::path(model_).parent_path().string(), "--iters", "0"}), usage, {"the model that is read"});
 }
 
 TEST_F(Program, AnUnwritablePlaceIsRefused) {

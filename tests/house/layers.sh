@@ -64,6 +64,7 @@ only() { # only <regex of header> <regex of files that may include it> <why>
 }
 only 'Eigen/|oneapi/|dnnl' 'examples/auto_round/model/linalg[a-z_]*\.(cpp|hpp)' "only model/linalg sees Eigen and oneDNN"
 only 'nlohmann/' 'examples/auto_round/io/json_events\.cpp' "only io/json_events sees the JSON library"
+only 'openssl/' 'examples/auto_round/export/export_checksums\.cpp' "only export/export_checksums sees OpenSSL"
 only 'pcre2' 'examples/auto_round/text/[a-z_]+\.cpp' "only text sees PCRE2"
 only '(iostream|fstream|sstream|thread|mutex|vector|string|memory|stdexcept|functional|map)>' 'examples/.*' "include/ar uses no heap, threads or streams"
 

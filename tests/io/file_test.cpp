@@ -365,6 +365,38 @@ TEST(OutputDir, FilledMeanwhileByOthersItIsNotReplaced) {
   EXPECT_FALSE(fs::exists(dir / "out.partial"));
 }
 
+TEST(OutputDir, ToldToReplaceItLeavesTheOldFolderAloneUntilTheNewOneIsFinished) {
+  const support::temp_dir dir;
+  fs::create_directories(dir / "out/inner");
+  dir.write("out/old", "1");
+  dir.write("out/inner/older", "2");
+  {
+    auto out = output_dir::begin(dir / "out", output_dir::existing::replace);
+    ASSERT_TRUE(out);
+    ASSERT_TRUE(write_text(out->partial() + "/new", "3"));
+    EXPECT_EQ(*read_text(dir / "out/old"), "1");
+  }
+  EXPECT_EQ(names_in(dir / "out"), (std::vector<std::string>{"inner", "old"})) << "a run that failed";
+  auto out = output_dir::begin(dir / "out", output_dir::existing::replace);
+  ASSERT_TRUE(out);
+  ASSERT_TRUE(write_text(out->partial() + "/new", "3"));
+  ASSERT_TRUE(out->commit());
+  EXPECT_EQ(names_in(dir / "out"), std::vector<std::string>{"new"});
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"out"});
+}
+
+TEST(OutputDir, WhatWasToBeReplacedMayGoAwayMeanwhile) {
+  const support::temp_dir dir;
+  fs::create_directory(dir / "out");
+  dir.write("out/old", "1");
+  auto out = output_dir::begin(dir / "out", output_dir::existing::replace);
+  ASSERT_TRUE(out);
+  fs::remove_all(dir / "out");
+  ASSERT_TRUE(write_text(out->partial() + "/new", "3"));
+  ASSERT_TRUE(out->commit());
+  EXPECT_EQ(names_in(dir.path()), std::vector<std::string>{"out"});
+}
+
 TEST(OutputDir, MoreThanTheDiskHasIsRefusedAtOnce) {
   const support::temp_dir dir;
   auto out = output_dir::begin(dir / "out");

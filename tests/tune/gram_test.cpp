@@ -429,7 +429,7 @@ TEST_P(GramModel, QuantizedInputsAreThoseThatTheLossIsMadeOf) {
       if (set_.valid[t] == 0) continue;
       for (size_t i = t * 256; i < (t + 1) * 256; ++i) sum += std::pow(static_cast<double>(got[i] - want[i]), 2.0), ++count;
     }
-    EXPECT_NEAR(o.result.blocks[0].best_loss, sum / count, 1e-3 * sum / count) << name;
+    EXPECT_NEAR(o.result.blocks[0].best_loss, sum / count, 1e-2 * sum / count) << name << ": the float model's stream is rounded to 8 bits of what a block adds";
   }
 }
 
@@ -458,7 +458,7 @@ TEST_P(GramModel, LayersThatAreNotNamedStayInFloat) {
   const outcome o = must(some, quick());
   EXPECT_EQ(o.order, (std::vector<std::string>{model_.spec().linear_name(1, model_.spec().v), model_.spec().linear_name(1, model_.spec().down)}));
   EXPECT_EQ(o.result.blocks[0].quantized, 0);
-  EXPECT_LT(o.result.blocks[0].best_loss, 1e-12);
+  EXPECT_LT(o.result.blocks[0].best_loss, 1e-5) << "only the float model's stream is rounded, to 8 bits of what a block adds";
 }
 
 TEST_P(GramModel, FloatInputsMakeBlocksIndependent) {

@@ -21,6 +21,7 @@ class convert final : public command {
     o.positional("MODEL", positional_model_, "quantized model folder or GGUF file");
     o.text("model,model_name,model_name_or_path", "PATH", run_.model, "the quantized checkpoint: a folder in any format that `eval` reads, or a GGUF file");
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
+    o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "formats to write (`auto-round list formats`), several separated by commas; fake: dequantized weights");
     o.flag("allow_loss", run_.allow_loss, true, "write layers, too, whose weights the format rounds (scales to another type, zero points that it does not have)");
     o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");

@@ -50,7 +50,7 @@ class converter {
     if (auto r = open(); !r) return r;
     std::optional<io::output_dir> dir;
     if (!o_.dry_run) {  // an output folder that cannot be used must not cost a pass over the model
-      auto begun = io::output_dir::begin(o_.output_dir);
+      auto begun = begin_output(o_.output_dir, o_.overwrite, o_.model);
       if (!begun) return forward_error(begun);
       dir.emplace(std::move(*begun));
       if (auto r = dir->require_space(plan().total_bytes()); !r) return r;

@@ -15,6 +15,7 @@ struct convert_options {
   std::vector<std::string> formats;
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
   bool allow_loss = false;  ///< write what the format rounds, too
+  bool overwrite = false;   ///< replace an output folder that this program made
   bool dry_run = false, json = false, quiet = false;
   report::progress_style progress = report::progress_style::automatic;
 };

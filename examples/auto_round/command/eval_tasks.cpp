@@ -12,6 +12,7 @@
 #include "export/export_checksums.hpp"
 #include "io/file.hpp"
 #include "report/progress.hpp"
+#include "report/resources.hpp"
 
 namespace auto_round::command {
 namespace {
@@ -322,6 +323,26 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
   config.set("model", model_path).set("add_bos_token", *bos).set("max_length", longest).set("limit", options.limit ? io::json(*options.limit) : io::json());
   out.set("config", std::move(config)).set("files_sha256", std::move(hashes));
   return {};
+}
+
+result<void> check_tasks(const task_options& options) {
+  if (!options.tasks) return {};
+  if (options.max_length < 0) return fail(error_kind::usage, "--max_length must be positive");
+  io::json hashes = io::json::object{};
+  const auto asked = ask_all(options, hashes);
+  if (!asked) return forward_error(asked);
+  return {};
+}
+
+result<io::json> score_output(const task_options& options, const std::string& path, bool json) {
+  io::json out = io::json::object{};
+  if (!options.tasks) return out;
+  const report::stopwatch clock;
+  const auto model = exporting::open_model(path);
+  if (!model) return forward_error(model);
+  if (auto r = evaluate_tasks(options, **model, nullptr, path, (*model)->tokenizer_directory(), json, out); !r) return forward_error(r);
+  if (!json) fmt::print(stderr, "evaluation running time={:.0f}s\n", clock.seconds());
+  return out;
 }
 
 }  // namespace auto_round::command

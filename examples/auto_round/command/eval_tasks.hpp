@@ -28,4 +28,10 @@ struct task_options {
 result<void> evaluate_tasks(const task_options& options, const exporting::stored_model& model, const exporting::stored_model* reference,
                             const std::string& model_path, const std::string& tokenizer_directory, bool json, io::json& out);
 
+/// What can be told before a model is there: names, numbers, and whether the documents are there and well formed.
+result<void> check_tasks(const task_options& options);
+
+/// Scores the tasks with a finished checkpoint: tables on stdout and the time on stderr, or, if `json`, the results that eval prints. Empty without tasks.
+result<io::json> score_output(const task_options& options, const std::string& path, bool json);
+
 }  // namespace auto_round::command

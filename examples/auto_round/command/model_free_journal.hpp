@@ -21,6 +21,7 @@ class model_free_journal {
   bool empty() const { return finished_.empty(); }
   /// True if the file is recorded and its bytes are still those that were written.
   bool has(const std::string& name) const;
+  const std::map<std::string, std::string>& sums() const { return finished_; }  ///< SHA-256 of the recorded files by name
   /// Records a file that was finished in folder().
   result<void> record(const std::string& name);
   /// Removes what is left.

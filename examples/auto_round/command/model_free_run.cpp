@@ -14,6 +14,7 @@
 #include "ar/numeric/half.hpp"
 #include "ar/numeric/small_float.hpp"
 #include "command/model_free_journal.hpp"
+#include "command/plan_output.hpp"
 #include "export/export_checksums.hpp"
 #include "export/export_folder.hpp"
 #include "export/export_int_layout.hpp"
@@ -79,7 +80,7 @@ class run {
       else fmt::print("{}", plan::describe(plan_, threads_));
       return {};
     }
-    auto dir = io::output_dir::begin(o_.output_dir);
+    auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model);
     if (!dir) return forward_error(dir);
     if (auto r = dir->require_space(plan_.bytes()); !r) return r;
     bar_.message(fmt::format("{}: {} layers of {} files by {}, shard by shard; {} threads, about {} of memory", o_.model, plan_.quantized(), plan_.shards.size(), plan_.scheme_name,
@@ -90,7 +91,9 @@ class run {
     if (auto r = check(dir->partial()); !r) return r;
     if (auto r = dir->commit(); !r) return r;
     if (journal_) journal_->remove();
-    report_end(dir->path());
+    auto scores = score_output(o_.tasks, dir->path(), o_.json);
+    if (!scores) return forward_error(scores);
+    report_end(dir->path(), *scores);
     return {};
   }
 
@@ -310,7 +313,7 @@ class run {
       names.push_back(name);
       if (auto r = io::copy_file_durably(o_.model + "/" + name, partial + "/" + name); !r) return r;
     }
-    return exporting::write_checksums(partial, names);
+    return exporting::write_checksums(partial, names, journal_ ? journal_->sums() : std::map<std::string, std::string>{});
   }
 
   /// The folder opens, and holds the tensors that were planned.
@@ -331,7 +334,7 @@ class run {
     return {};
   }
 
-  void report_end(const std::string& path) {
+  void report_end(const std::string& path, const io::json& scores) {
     const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
     std::uint64_t before = 0;
     for (const io::tensor_ref& t : source_->tensors()) before += t.bytes.size();
@@ -349,6 +352,7 @@ class run {
     out.set("quantized_layers", plan_.quantized()).set("weight_bytes_before", number(before)).set("formats", std::move(formats)).set("kept_layers", std::move(kept));
     out.set("seconds", total_.seconds()).set("cpu_seconds", report::cpu_seconds()).set("peak_memory_bytes", number(report::peak_memory_bytes()));
     log_.write("end", out.members());
+    if (!scores.members().empty()) out.set("evaluation", scores);
     if (o_.json) fmt::print("{}\n", io::dump(out));
     bar_.message(fmt::format("time: {} ({} of CPU); peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
                              report::human_bytes(report::peak_memory_bytes())));

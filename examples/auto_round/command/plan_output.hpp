@@ -5,12 +5,16 @@
 #include <string>
 
 #include "error.hpp"
+#include "io/file.hpp"
 #include "plan.hpp"
 
 namespace auto_round::command {
 
 /// Where job `i` writes if the whole output is `base`.
 std::string export_folder(const plan::run_plan& plan, const std::string& base, std::size_t i);
+
+/// The output folder of a run that reads `model`. overwrite: one that this program made is replaced when the run has succeeded; any other is refused.
+result<io::output_dir> begin_output(const std::string& path, bool overwrite, const std::string& model);
 
 result<void> begin_exports(plan::run_plan& plan, const std::string& base);
 result<void> finish_exports(plan::run_plan& plan);

@@ -41,6 +41,8 @@ class quantize final : public command {
     rotation_.declare(o);
     awq_.declare(o);
     static_scales_.declare(o);
+    o.group("Tasks, answered by the output of the last format");
+    run_.tasks.declare(o);
     declare_what_is_not_here(o);
   }
 
@@ -51,6 +53,7 @@ class quantize final : public command {
     while (run_.model.size() > 1 && run_.model.ends_with('/')) run_.model.pop_back();
     if (auto r = complete(); !r) return r;
     if (auto r = complete_route(); !r) return r;
+    if (auto r = check_tasks(run_.tasks); !r) return r;
     return run_.model_free ? run_model_free(run_) : run_quantize(run_);
   }
 
@@ -59,6 +62,7 @@ class quantize final : public command {
     o.group("Model and run");
     o.text("model,model_name,model_name_or_path", "DIR", model_, "folder of the float checkpoint (config.json, safetensors, tokenizer)");
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
+    o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "auto_round, auto_gptq, auto_awq, mlx, gguf:q4_k_m, fake and others (`auto-round list formats`); several separated by commas (auto_round)");
     o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor and all sizes, then stop");
@@ -237,7 +241,7 @@ class quantize final : public command {
     o.notice("disable_trust_remote_code", false, "code of a model is never run");
     o.notice("enable_deterministic_algorithms", false, "results are always reproducible");
     o.notice("disable_low_cpu_mem_usage", false, "weights are mapped files; the system keeps them in memory while there is room");
-    o.notice("disable_eval", false, "nothing is evaluated after quantization");
+    o.notice("disable_eval", false, "nothing is evaluated unless --tasks asks for it");
     o.notice("low_cpu_mem_mode", true, "one block is in memory at a time, always");
     o.notice("use_standalone_format", false, "there is one format of each name");
     o.notice("mllm", false, "the kind of model is read from its configuration");
@@ -255,9 +259,10 @@ class quantize final : public command {
            }});
     o.refuse("num_hidden_layers,debug_layer_num", true, "quantizing a part of a model is not supported so far");
     o.refuse("enable_lfq", false, "is not supported");
-    o.refuse("tasks,task", true, "tasks are not run after quantization; `auto-round eval --model OUT --tasks NAMES --task_dir DIR` scores the finished folder");
-    for (const char* name : {"eval_bs", "limit", "num_fewshot", "eval_gen_kwargs", "eval_model_dtype", "vllm_args"}) o.refuse(name, true, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
-    for (const char* name : {"add_bos_token", "fewshot_as_multiturn"}) o.refuse(name, false, "an option of `auto-round eval --tasks`; tasks are not run after quantization");
+    for (const char* name : {"eval_gen_kwargs", "vllm_args"}) o.refuse(name, true, "tasks are answered by this program itself, and none of them generates text");
+    o.refuse("fewshot_as_multiturn", false, "tasks are asked with plain prompts");
+    o.notice("eval_bs", true, "batches are formed by the length of texts");
+    o.notice("eval_model_dtype", true, "tasks are computed in float32");
     o.refuse("quant_nontext_module", false, "only text models are supported");
     for (const char* name : {"template", "extra_data_dir", "prompt", "prompt_file", "metrics", "image_save_dir", "guidance_scale", "num_inference_steps",
                              "calib_num_inference_steps", "generator_seed", "diffusion_tuning_cache_size"}) {
@@ -269,7 +274,6 @@ class quantize final : public command {
     }
     for (const char* name : {"enable_svdquant_smooth", "enable_svdquant_residual_early_stop"}) o.refuse(name, false, "SVDQuant is for diffusion models; only text models are supported");
     o.notice("resume", false, "an interrupted run is always gone on with: the same command finds its journal beside the output folder");
-    o.refuse("overwrite", false, "an output folder is never reused; remove it or choose another one");
   }
 
   /// Recipe defaults, ranges, and what depends on several options.

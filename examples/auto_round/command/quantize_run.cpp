@@ -62,7 +62,7 @@ class quantization {
       else fmt::print("{}", plan::describe(plan_));
       return {};
     }
-    auto dir = io::output_dir::begin(o_.output_dir);
+    auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model);
     if (!dir) return forward_error(dir);
     if (auto r = report_.check(); !r) return r;
     if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
@@ -82,7 +82,9 @@ class quantization {
     if (auto r = dir->commit(); !r) return r;
     journal_.remove();
     times_.add("commit", since_last_part());
-    return report_.write(report_end(dir->path()), plan_.exporters.front()->plan());
+    auto scores = score_output(o_.tasks, folder_of(dir->path(), plan_.jobs.size() - 1), o_.json);
+    if (!scores) return forward_error(scores);
+    return report_.write(report_end(dir->path(), *scores), plan_.exporters.front()->plan());
   }
 
   result<void> open_journal(const std::string& output) {
@@ -165,7 +167,7 @@ class quantization {
     if (auto r = rotate(); !r) return r;
     if (o_.autoscheme.wanted()) {
       if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
-        if (auto dir = io::output_dir::begin(o_.output_dir); !dir) return forward_error(dir);
+        if (auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model); !dir) return forward_error(dir);
       }
       auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat, bar_);
       if (!chosen) return forward_error(chosen);
@@ -589,7 +591,8 @@ class quantization {
 
   std::string method_name() const {
     const std::string first = smoothed() ? "AWQ, " : "";
-    if (tuned()) return first + fmt::format("SignRound, {} iterations", request_.iters);
+    if (tuned() && how() == tuning::gram && o_.descent_sweeps > 0) return first + fmt::format("coordinate descent, {} sweeps", o_.descent_sweeps);
+    if (tuned()) return first + fmt::format("{}SignRound, {} iterations", how() == tuning::hybrid && o_.descent_sweeps > 0 ? "coordinate descent, " : "", request_.iters);
     return first + (searched() ? "OPT-RTN (searched scales)" : "round to nearest");
   }
 
@@ -620,7 +623,7 @@ class quantization {
   }
 
   /// Tells what was done; returns what --json prints.
-  io::json report_end(const std::string& path) {
+  io::json report_end(const std::string& path, const io::json& scores) {
     const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
     const exporting::output_plan& p = plan_.exporters.front()->plan();
     std::uint64_t before = 0;
@@ -645,6 +648,7 @@ class quantization {
     result_json.set("timing", timing());
     log_.write("end", result_json.members());
     if (o_.autoscheme.wanted()) result_json.set("autoscheme", autoscheme_.data);
+    if (!scores.members().empty()) result_json.set("evaluation", scores);
     if (o_.json) fmt::print("{}\n", io::dump(result_json));
     if (tuned()) {
       const tune::stage_seconds& s = tuning_.seconds;

@@ -7,6 +7,7 @@
 
 #include "ar/detail/tune_types.hpp"
 #include "command/autoscheme_run.hpp"
+#include "command/eval_tasks.hpp"
 #include "command/run_journal.hpp"
 #include "error.hpp"
 #include "plan.hpp"
@@ -46,7 +47,9 @@ struct run_options {
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   given_options given;   ///< the options as they were written
   bool restart = false;  ///< do not go on with what an interrupted run has done
+  bool overwrite = false;  ///< replace an output folder that this program made
   bool dry_run = false, json = false, quiet = false;
+  task_options tasks;  ///< answered by the output of the last format
   std::string log_json, report_dir;
   report::progress_style progress = report::progress_style::automatic;
 };

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,8 +18,8 @@ std::string sha256_hex(std::span<const std::byte> data);  ///< FIPS 180-4, lower
 
 std::uint64_t checksums_size(const std::vector<std::string>& names);  ///< bytes of the file for these names
 
-/// Writes DIR/SHA256SUMS over the named files, in the given order, as sha256sum prints it.
-result<void> write_checksums(const std::string& directory, const std::vector<std::string>& names);
+/// Writes DIR/SHA256SUMS over the named files, in the given order, as sha256sum prints it. known: sums by name that are not computed again.
+result<void> write_checksums(const std::string& directory, const std::vector<std::string>& names, const std::map<std::string, std::string>& known = {});
 
 /// Recomputes every line. error_kind::verification names the first file that is missing or differs. Returns the number of files checked; 0 if the
 /// folder has no SHA256SUMS.

@@ -69,6 +69,10 @@ class folder_model final : public stored_model {
     return {};
   }
 
+  void done_with_block(std::int64_t layer) const override {  // blocks are released as they are read
+    if (const io::tensor_ref* t = layer == -1 ? dir_.find(spec_.embed_name) : nullptr) dir_.release(*t);
+  }
+
   result<model::block_runner::input_filter> input_filter(std::int64_t layer) const override {
     if (packing_ == nullptr || float_inputs_) return model::block_runner::input_filter();
     return make_input_filter(spec_, layer, [&](const std::string& name) -> result<input_scheme> {

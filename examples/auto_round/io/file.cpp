@@ -340,7 +340,7 @@ result<void> create_folder(const std::string& path) {
   return {};
 }
 
-result<output_dir> output_dir::begin(const std::string& path) {
+result<output_dir> output_dir::begin(const std::string& path, existing there) {
   if (path.empty()) return fail(error_kind::usage, "the name of the output folder is empty");
   std::error_code ec;
   fs::path full = fs::weakly_canonical(fs::absolute(path, ec), ec);  // a link to an empty folder is resolved: rename() would replace the link
@@ -354,7 +354,8 @@ result<output_dir> output_dir::begin(const std::string& path) {
     const fs::file_status status = fs::symlink_status(full, ec);
     if (fs::exists(status) && !fs::is_directory(status))
       return fail(error_kind::output, "the output folder's name is taken by something else; name another one", out);
-    if (fs::exists(status) && !is_empty_folder(out))
+    const bool occupied = fs::exists(status) && !is_empty_folder(out);
+    if (occupied && there == existing::refuse)
       return fail(error_kind::output, "the output folder is not empty; name another one or empty it first", out);
     const result<int> parents = create_parents(full);
     if (!parents) return forward_error(parents);
@@ -391,6 +392,7 @@ result<output_dir> output_dir::begin(const std::string& path) {
     output_dir d;
     d.path_ = out;
     d.partial_ = partial;
+    d.replaces_ = occupied;
     d.slot_ = occupy_slot(partial, *parents);
     if (d.slot_ < 0) {
       discard(partial.c_str(), *parents);
@@ -403,13 +405,14 @@ result<output_dir> output_dir::begin(const std::string& path) {
 }
 
 output_dir::output_dir(output_dir&& o) noexcept
-    : path_(std::move(o.path_)), partial_(std::move(o.partial_)), lock_fd_(std::exchange(o.lock_fd_, -1)), slot_(std::exchange(o.slot_, -1)) {}
+    : path_(std::move(o.path_)), partial_(std::move(o.partial_)), replaces_(o.replaces_), lock_fd_(std::exchange(o.lock_fd_, -1)), slot_(std::exchange(o.slot_, -1)) {}
 
 output_dir& output_dir::operator=(output_dir&& o) noexcept {
   if (this != &o) {
     abandon();
     path_ = std::move(o.path_);
     partial_ = std::move(o.partial_);
+    replaces_ = o.replaces_;
     lock_fd_ = std::exchange(o.lock_fd_, -1);
     slot_ = std::exchange(o.slot_, -1);
   }
@@ -441,6 +444,27 @@ result<void> output_dir::require_space(std::uint64_t bytes) const {
       path_);
 }
 
+namespace {
+
+/// Renames `from` to `to`; what was there, if that is to be replaced, is at `old` then. Returns errno; on failure both are what they were.
+int put_in_place(const std::string& from, const std::string& to, bool replace, std::string& old) {
+  if (replace && ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    old = from;
+    return 0;
+  }
+  if (replace) {  // the file system cannot exchange, or the old one went away meanwhile
+    const std::string aside = to + ".replaced";
+    if (::access(aside.c_str(), F_OK) == 0) return EEXIST;
+    if (::rename(to.c_str(), aside.c_str()) == 0) old = aside;
+  }
+  if (::rename(from.c_str(), to.c_str()) == 0) return 0;
+  const int code = errno;
+  if (!old.empty()) ::rename(old.c_str(), to.c_str());
+  return code;
+}
+
+}  // namespace
+
 result<void> output_dir::commit() {
   if (slot_ < 0) return fail(error_kind::internal, "the output folder was finished before", path_);
   std::error_code ec;
@@ -457,7 +481,8 @@ result<void> output_dir::commit() {
   for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) {
     if (const int code = sync_path(*folder, true); code != 0) return fail_writing("the folder cannot be brought to the disk", *folder, code);
   }
-  if (::rename(partial_.c_str(), path_.c_str()) != 0) return fail_writing("the finished folder cannot be given its name", path_, errno);
+  std::string old;
+  if (const int code = put_in_place(partial_, path_, replaces_, old); code != 0) return fail_writing("the finished folder cannot be given its name", path_, code);
   partial_slots[slot_].state.store(0, std::memory_order_release);
   slot_ = -1;
   // The lock file goes last: without it a crash just before the rename would leave a partial folder that no later run recognizes.
@@ -466,6 +491,9 @@ result<void> output_dir::commit() {
   if (code == 0) code = sync_path(path_, true);
   if (code == 0) code = sync_path(fs::path(path_).parent_path().string(), true);
   if (code != 0) return fail_writing("the folder is complete but cannot be brought to the disk", path_, code);
+  if (old.empty()) return {};
+  discard(old.c_str(), 0);
+  if (::access(old.c_str(), F_OK) == 0) return fail(error_kind::output, "the folder is complete, but what it replaced cannot be removed from here; remove it by hand", old);
   return {};
 }
 

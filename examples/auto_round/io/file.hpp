@@ -58,12 +58,14 @@ result<void> create_folder(const std::string& path);  ///< one level, which must
 
 /// An output folder. Everything is written into `<path>.partial`; commit() syncs it and renames it to `path`, the only moment at which `path`
 /// comes into being. Destroyed without commit, the partial folder is removed, and so are the parents that begin() created. begin() refuses a
-/// path that exists and is not an empty folder. Never touches anything else.
+/// path that exists and is not an empty folder, unless it is told to replace it: then commit() changes the places of both at once, if the file system can,
+/// and removes the old one; until then it stays as it is. Never touches anything else.
 /// The partial folder holds a lock file while it exists: a second run on the same path is refused, and what a killed run left behind is
 /// recognized by it (or by being empty) and replaced. A `<path>.partial` without it was not made here and is refused.
 class output_dir {
  public:
-  static result<output_dir> begin(const std::string& path);
+  enum class existing { refuse, replace };
+  static result<output_dir> begin(const std::string& path, existing folder = existing::refuse);
   output_dir(output_dir&&) noexcept;
   output_dir& operator=(output_dir&&) noexcept;
   ~output_dir();
@@ -78,6 +80,7 @@ class output_dir {
   void abandon();
 
   std::string path_, partial_;
+  bool replaces_ = false;
   int lock_fd_ = -1;
   int slot_ = -1;  // where the clean-up of signals finds this folder; -1: nothing to clean up
 };

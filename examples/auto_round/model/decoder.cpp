@@ -138,6 +138,7 @@ std::vector<std::uint64_t> float_source::shape(const std::string& name) const {
 }
 
 void float_source::done_with_block(std::int64_t layer) const {
+  if (const io::tensor_ref* t = layer == -1 ? dir_.find(spec_.embed_name) : nullptr) return dir_.release(*t);
   for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
     if (const io::tensor_ref* t = dir_.find(spec_.linear_name(layer, i) + ".weight")) dir_.release(*t);
 }

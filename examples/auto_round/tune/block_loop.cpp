@@ -285,7 +285,7 @@ double block_loop::loss(const std::int32_t* idx, std::size_t n, const activation
   token_loss_.assign(n * seqlen_, 0.0);
 #pragma omp parallel
   {
-    std::vector<float> wide(o_.bf16_activations ? hidden_ : 0);
+    std::vector<float> wide(hidden_);
 #pragma omp for schedule(static)
     for (std::size_t token = 0; token < n * seqlen_; ++token) {
       const std::size_t sample = static_cast<std::size_t>(idx[token / seqlen_]), position = token % seqlen_;
@@ -323,7 +323,7 @@ double block_loop::loss_without_outliers(const std::int32_t* idx, std::size_t n,
   errors_.resize(elements);
 #pragma omp parallel
   {
-    std::vector<float> wide(o_.bf16_activations ? hidden_ : 0);
+    std::vector<float> wide(hidden_);
 #pragma omp for schedule(static)
     for (std::size_t token = 0; token < n * seqlen_; ++token) {
       const float* const to = target.row(static_cast<std::size_t>(idx[token / seqlen_]), token % seqlen_ * hidden_, hidden_, wide.data());

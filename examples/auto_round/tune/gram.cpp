@@ -140,7 +140,8 @@ enum class method { gram, hybrid };
 /// Options of the hybrid's loop. Steps are so short that only weights whose gradients mostly agree reach the other side of a border: with steps of 0.01 that
 /// began at the border, or momentum 0.9, noise flipped weights and KL rose. tiny-stories W2A16G32 (means of two seeds; gram alone 9.3e-4 in 7.5 CPU s): an eighth
 /// of the iterations and half the way 8.6e-4 in 11 s, a quarter 7.6e-4 in 15, half 7.1e-4 in 19, half and twice the way 8.0e-4. Two blocks of SmolLM2-135M, W2
-/// in groups of 64 (gram alone 0.116): 0.106 in 50 CPU s, 0.108 in 67, 0.104 in 90.
+/// in groups of 64 (gram alone 0.116): 0.106 in 50 CPU s, 0.108 in 67, 0.104 in 90; on another machine (gram alone 0.110) half the iterations gave 0.100, an
+/// eighth 0.128 and 0.156.
 signround_options finishing(signround_options o) {
   o.iters = std::max<std::int64_t>(1, o.iters / 2);
   o.batch_size = std::max<std::int64_t>(1, o.batch_size / 8);
@@ -202,9 +203,9 @@ class gram_tuner {
 
   result<tuning_result> run() {
     stopwatch watch;
-    if (auto r = embed_calibration(source_, set_, o_.bf16_activations, float_stream_); !r) return forward_error(r);
+    if (auto r = embed_calibration(source_, set_, o_.bf16_activations, stream_); !r) return forward_error(r);
+    float_stream_.reset_relative(samples_, sample_size(), stream_);
     middle_.reset(std::min(samples_, used_pieces_ * step_), sample_size(), o_.bf16_activations);
-    stream_.reset(samples_, sample_size(), o_.bf16_activations);
     watch.lap(out_.seconds.collect);
     for (std::int64_t b = 0; b < spec_.num_layers; ++b)
       if (auto r = run_block(b); !r) return forward_error(r);
@@ -231,7 +232,7 @@ class gram_tuner {
     quantized_.linears_bf16.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       const layer_plan& l = layers_[i];
-      if (l.choice == nullptr) use_weight(i, floats_.linears[i]);
+      if (l.choice == nullptr) use_weight(i, std::vector<float>(floats_.linears[i]));
       else size_output(l.name, l.choice->scheme, l.grid, l.rows, l.cols, l.group_size, outputs_[i]);
     }
     return {};
@@ -239,14 +240,19 @@ class gram_tuner {
 
   const layer_plan& plan_of(int linear) const { return layers_[static_cast<std::size_t>(linear)]; }
 
-  /// What the quantized model computes with from now on.
-  void use_weight(std::size_t i, const std::vector<float>& weight) {
+  /// What the quantized model computes with from now on. A float weight is taken; take_weights_back returns it.
+  void use_weight(std::size_t i, std::vector<float>&& weight) {
     if (!bf16_) {
-      quantized_.linears[i] = weight;
+      quantized_.linears[i] = std::move(weight);
       return;
     }
     quantized_.linears_bf16[i].resize(weight.size());
     linalg::to_bf16(weight.data(), weight.size(), quantized_.linears_bf16[i].data());
+  }
+
+  void take_weights_back() {
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      if (layers_[i].choice != nullptr && outputs_[i].weight.empty()) outputs_[i].weight = std::move(quantized_.linears[i]);
   }
 
   // What the runner's layers read: float rows in the float model; in the quantized one rows that are quantized as an engine does.
@@ -317,6 +323,7 @@ class gram_tuner {
     block_.best_iteration = block_.iterations = o_.iters;
     watch.lap(seconds.propagate);
 
+    take_weights_back();
     std::vector<quantized_layer> done;
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (layers_[i].choice == nullptr) continue;
@@ -334,7 +341,7 @@ class gram_tuner {
       if (layers_[i].choice == nullptr) continue;
       auto layer = recorded.next(layers_[i]);
       if (!layer) return forward_error(layer);
-      use_weight(i, (*layer)->weight);
+      use_weight(i, std::vector<float>((*layer)->weight));
       if (inputs_ != nullptr) inputs_->restore(static_cast<int>(i), (*layer)->act_max);
     }
     run_float_block(false, same_input);
@@ -366,6 +373,7 @@ class gram_tuner {
     const auto in_steps = [](const layer_plan& l) { return l.choice == nullptr || (l.grid.family != ar::tune_family::scaled && l.grid.whole_zero); };
     if (block_.quantized == 0 || !std::ranges::all_of(layers_, in_steps)) return {};
     stopwatch watch;
+    take_weights_back();
     std::vector<layer_plan> plans = layers_;
     std::vector<initial_values> initial(plans.size());
     std::vector<tuned_block> unit(1);
@@ -683,8 +691,11 @@ class gram_tuner {
         runner_.add_linear(quantized_, spec_.o, runner_.attend(quantized_, x_.data(), n, seqlen_), x_.data(), x_.data());
       }
       runner_.add_linear(quantized_, spec_.down, runner_.gate(quantized_, x_.data(), tokens), x_.data(), x_.data());
-      if (needed) stream_.store(first, n, x_.data());
       float_stream_.load(first, n, e_.data());
+      if (needed) {
+        stream_.store(first, n, x_.data());
+        float_stream_.store(first, n, e_.data());
+      }
       subtract(x_.data(), e_.data(), tokens, e_.data());
       errors.assign(tokens, 0.0);
 #pragma omp parallel for schedule(static)
@@ -783,7 +794,9 @@ class gram_tuner {
     }
     for (const int i : stage) {
       const auto at = static_cast<std::size_t>(i);
-      if (layers_[at].choice != nullptr) use_weight(at, outputs_[at].weight);
+      if (layers_[at].choice == nullptr) continue;
+      use_weight(at, std::move(outputs_[at].weight));
+      if (how_ == method::gram) floats_.linears[at] = std::vector<float>();  // not needed any more
     }
     watch.lap(out_.seconds.step);
     return {};
@@ -820,8 +833,8 @@ class gram_tuner {
   bool bf16_;
   model::block_runner runner_;
 
-  // Streams of the calibration set: the float model's before a block and then behind it, behind its attention, and the quantized model's.
-  activations float_stream_, middle_, stream_;
+  // Streams of the calibration set: the quantized model's before a block; the float model's before it and then behind it, relative to that; behind attention.
+  activations stream_, float_stream_, middle_;
   std::vector<float> x_, h_, e_, normed_, normed_float_;
   std::vector<char> gathered_;
   operand_rows input_rows_, error_rows_, gram_operand_;
