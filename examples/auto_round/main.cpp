@@ -13,7 +13,16 @@
 
 namespace {
 
-int exit_with(const auto_round::error& e) {
+/// One line that is read, whatever a stranger's file or command line put into it: real ones have a few hundred bytes.
+int exit_with(auto_round::error e) {
+  const auto shorten = [](std::string& s, std::size_t most) {
+    if (s.size() <= most) return;
+    while (most > 0 && (static_cast<unsigned char>(s[most]) & 0xC0) == 0x80) --most;  // whole characters
+    s = s.substr(0, most) + "...";
+  };
+  shorten(e.message, 1500);
+  shorten(e.file, 4096);
+  shorten(e.tensor, 500);
   std::fprintf(stderr, "error: %s\n", auto_round::describe(e).c_str());
   return static_cast<int>(e.kind);
 }

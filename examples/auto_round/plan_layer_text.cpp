@@ -177,8 +177,10 @@ result<io::json> read_layer_config(const std::string& text) {
   } else if (!inline_text && (text.ends_with(".json") || text.find('/') != std::string::npos)) {
     return fail(error_kind::usage, "--layer_config: there is no such file", text);
   }
+  const std::string file = content == text ? std::string() : text;
   auto json = parse_layer_config(content);
-  if (json && !json->is_object()) return fail(error_kind::usage, "--layer_config must map names or patterns of layers to schemes: {name:{bits:8}}");
+  if (!json) return fail(json.error().kind, json.error().message, file);
+  if (!json->is_object()) return fail(error_kind::usage, "--layer_config must map names or patterns of layers to schemes: {name:{bits:8}}", file);
   return json;
 }
 

@@ -120,6 +120,7 @@ class entry_reader {
       to = kept(value.as_string());
       return {};
     };
+    if (name == "bits" && value.as_int() > 64) return wrong(name, "must be a width of numbers: at most 64");
     if (name == "bits") return integer(bits_, 1);
     if (name == "group_size") return take_group(value);
     if (name == "sym") {

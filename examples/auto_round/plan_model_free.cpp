@@ -209,8 +209,13 @@ class planner {
       if (p.scale->shape != std::vector<std::uint64_t>{tiles(t.shape[0], plan_.tile_rows), tiles(t.shape[1], plan_.tile_cols)})
         return fail(error_kind::input, "the scales do not fit the weight and weight_block_size", source_.files()[p.scale->file], p.scale->name);
     }
+    const bool number = t.type == io::dtype::f64 || t.type == io::dtype::f32 || t.type == io::dtype::f16 || t.type == io::dtype::bf16 || p.scale != nullptr;
+    if (!number && !kept && t.shape.size() == 2 && t.name.ends_with(weight_end)) {
+      return fail(error_kind::unsupported, fmt::format("the weight has type {}; only floating types can be rounded", io::name_of(t.type)), source_.files()[t.file], t.name);
+    }
     const bool real = t.type == io::dtype::f32 || t.type == io::dtype::f16 || t.type == io::dtype::bf16 || p.scale != nullptr;
-    if (t.shape.size() == 3 && real && p.scale == nullptr && take_experts(s, t)) return {};
+    // Without bytes a line of the header could name any number of experts.
+    if (t.shape.size() == 3 && real && p.scale == nullptr && !t.bytes.empty() && take_experts(s, t)) return {};
     const bool transposed = class_contains("GPT2") && (t.name.find(".c_attn.") != std::string::npos || t.name.find(".c_proj.") != std::string::npos || t.name.find(".c_fc.") != std::string::npos);
     add(s, std::move(p), real && t.shape.size() == 2 && t.name.ends_with(weight_end) && t.shape[0] > 0 && t.shape[1] > 0 && !transposed);
     return {};

@@ -1,4 +1,5 @@
 // links: ar_dispatch
+// runs: 4000
 // Any bytes as the words of any codec: what is unpacked fits the width and packs to the same words where no bit is spare; the same for zero points.
 // The kernels of every SIMD target give the bytes and errors of the plain code, and touch nothing in the gaps between rows.
 // Any bytes as the tensors of any layout, converted to any other: equal weights as the layouts' readers compute them, or nothing written. Buffers

@@ -1,4 +1,5 @@
 // links: ar_io
+// runs: 200000
 // Any bytes as a GGUF file: an error, or tensors that lie in the file in order, and a size that is the sum of what was read.
 #include <cstddef>
 #include <cstdint>

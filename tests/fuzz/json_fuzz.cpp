@@ -1,4 +1,5 @@
 // links: ar_io
+// runs: 50000
 // Any bytes as JSON: an error, or a value that, written in any layout, reads back as the same value.
 #include <cstddef>
 #include <cstdint>

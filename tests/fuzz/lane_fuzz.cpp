@@ -1,4 +1,5 @@
 // links: ar_dispatch
+// runs: 1500
 // Every data type on any floats: each SIMD target gives the error, the codes, the parameters and the weights that the float lane gives, bit for bit.
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,5 @@
 // links: ar_io
+// runs: 200000
 // Any bytes as a safetensors file: an error, or tensors that lie in the file one after another and cover it.
 #include <cstddef>
 #include <cstdint>

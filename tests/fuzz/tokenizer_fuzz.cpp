@@ -1,4 +1,5 @@
 // links: ar_text
+// runs: 3000
 // Any bytes as tokenizer.json and, behind the first NUL byte, a text: an error, or ids that are no sizes out of range, the same a second time,
 // and that decode. The text is also tried as a --dataset option and as a chat template.
 #include <cstddef>

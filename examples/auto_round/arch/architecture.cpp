@@ -34,11 +34,12 @@ const architecture* find(std::string_view name) {
   return nullptr;
 }
 
-result<void> unfuse_experts(io::checkpoint_dir& dir) {
-  return dir.split([](const io::tensor_ref& t) -> std::vector<std::string> {
+result<void> unfuse_experts(io::checkpoint_dir& dir, const model::model_spec& spec) {
+  return dir.split([&](const io::tensor_ref& t) -> std::vector<std::string> {
     constexpr std::string_view mark = ".experts.", suffix = ".weight";
     const std::size_t at = t.name.rfind(mark);
-    if (t.shape.size() != 3 || at == std::string::npos || t.shape[0] > 65536) return {};
+    // Without bytes a line of the header could name any number of pieces.
+    if (t.shape.size() != 3 || at == std::string::npos || t.bytes.empty() || t.shape[0] != static_cast<std::uint64_t>(spec.mixture.experts)) return {};
     std::string_view last = std::string_view(t.name).substr(at + mark.size());
     if (last.ends_with(suffix)) last.remove_suffix(suffix.size());
     if (last.find('.') != std::string_view::npos) return {};

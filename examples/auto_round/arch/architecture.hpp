@@ -23,7 +23,7 @@ std::span<const architecture* const> all();
 result<model::model_spec> read_spec(const io::json& config, const std::string& file);
 /// Experts that a checkpoint stores in one tensor [experts, rows, cols] become tensors of their own, as auto-round takes them apart:
 /// P.experts.X -> P.experts.<i>.X.weight, gate_up_proj and w13 in two halves, gate_proj and up_proj, w1 and w3.
-result<void> unfuse_experts(io::checkpoint_dir& dir);
+result<void> unfuse_experts(io::checkpoint_dir& dir, const model::model_spec& spec);
 const architecture* find(std::string_view name);  ///< by stem; null if unknown
 
 }  // namespace auto_round::arch

@@ -23,10 +23,9 @@ result<model_spec> read_qwen3_moe(const io::json& config) {
   const std::int64_t window = in.boolean("use_sliding_window", false) ? in.integer("sliding_window", 1, max_positions, 4096, false) : 0;
   if (in.failed()) return tl::unexpected<error>(in.problem());
   if (window != 0) s.windows.assign(static_cast<std::size_t>(s.num_layers), window);
-  const auto& dense = config.at("mlp_only_layers").items();
-  for (std::int64_t l = 0; l < s.num_layers; ++l) {
-    const bool only_mlp = std::any_of(dense.begin(), dense.end(), [&](const io::json& v) { return v.as_int(-1) == l; });
-    s.mixes.push_back(!only_mlp && (l + 1) % step == 0 ? 1 : 0);
+  for (std::int64_t l = 0; l < s.num_layers; ++l) s.mixes.push_back((l + 1) % step == 0 ? 1 : 0);
+  for (const io::json& v : config.at("mlp_only_layers").items()) {
+    if (const std::int64_t l = v.as_int(-1); l >= 0 && l < s.num_layers) s.mixes[static_cast<std::size_t>(l)] = 0;
   }
   add_attention(s, bias, bias);
   if (std::find(s.mixes.begin(), s.mixes.end(), 0) != s.mixes.end()) add_gated_mlp(s, false, model::block_kind::dense);

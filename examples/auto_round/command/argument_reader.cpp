@@ -160,7 +160,8 @@ result<std::vector<given_option>> read_config_file(const option_set& set, const 
       continue;
     }
     std::string text = typed(value);
-    if (auto r = check_choice(key, text, o->choices); !r) return forward_error(r);
+    if (auto r = check_choice(key, text, o->choices); !r) return fail(r.error().kind, r.error().message, file);
+    if (text.find('\0') != std::string::npos) return fail(error_kind::usage, fmt::format("option \"{}\" holds a zero byte", key), file);
     given.push_back({o, std::move(text), file});
   }
   return given;

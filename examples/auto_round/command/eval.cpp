@@ -42,6 +42,7 @@ class eval final : public command {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
     if (text_.empty() && !tasks_.tasks) return fail(error_kind::usage, "nothing to evaluate; write --ppl FILE (.txt or .jsonl) or --tasks NAMES");
+    if (max_tokens_ < 0) return fail(error_kind::usage, "--max_tokens must not be negative");
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
     const report::stopwatch clock;
     auto model = exporting::open_model(model_);

@@ -283,7 +283,7 @@ class quantize final : public command {
     if (!formats) return forward_error(formats);
     q.formats = std::move(*formats);
     auto shard = plan::parse_bytes(max_shard_size_);
-    if (!shard) return forward_error(shard);
+    if (!shard) return fail(shard.error().kind, "--max_shard_size: " + shard.error().message);
     q.max_shard_bytes = *shard;
     auto algorithms = complete_algorithms();
     if (!algorithms) return forward_error(algorithms);

@@ -46,6 +46,7 @@ class quantization {
     if (!log) return forward_error(log);
     log_ = std::move(*log);
     result<void> outcome = prepare_and_run();
+    if (!outcome && outcome.error().file.empty()) outcome.error().file = file_of(outcome.error().tensor);
     if (!outcome) outcome = keep_journal(std::move(outcome.error()));
     if (!outcome) log_.write("error", {{"message", exporting_message(outcome.error())}, {"status", static_cast<int>(outcome.error().kind)}});
     if (auto r = log_.close(); !r && outcome) return r;
@@ -53,6 +54,13 @@ class quantization {
   }
 
  private:
+  /// Where a tensor of the source lies: what quantizes layers knows their names alone. Empty if there is no such tensor.
+  std::string file_of(const std::string& tensor) const {
+    const io::checkpoint_dir* dir = tensor.empty() || source_ == nullptr ? nullptr : source_->directory();
+    const io::tensor_ref* t = dir == nullptr ? nullptr : dir->find(tensor);
+    return t == nullptr ? std::string() : dir->files()[t->file];
+  }
+
   static std::string exporting_message(const error& e) { return describe(e); }
 
   result<void> prepare_and_run() {

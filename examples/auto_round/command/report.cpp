@@ -101,7 +101,7 @@ class report_command final : public command {
       r.seconds = run.at("seconds").as_double();
       r.peak_memory = run.at("peak_memory_bytes").as_int();
       auto model = exporting::open_model(r.path);
-      if (!model) return forward_error(model);
+      if (!model) return fail(model.error().kind, fmt::format("{}; named in {}", model.error().message, file), model.error().file, model.error().tensor);
       if ((*model)->spec().vocab_size != reference.spec().vocab_size) {
         return fail(error_kind::usage, "this run belongs to another model than --ref: their vocabularies differ", file);
       }

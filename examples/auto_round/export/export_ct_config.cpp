@@ -263,6 +263,8 @@ class ct_reader final : public packing {
     }
     if (!w.is_object()) return wrong("weights is no object");
     g.has_weights = true;
+    if (!w.at("num_bits").is_null() && !w.at("num_bits").is_int()) return wrong("num_bits is no whole number");
+    if (!w.at("symmetric").is_null() && !w.at("symmetric").is_bool()) return wrong("symmetric is neither true nor false");
     const std::int64_t bits = w.at("num_bits").as_int(8);
     const std::string type = w.find("type") == nullptr ? "int" : w.at("type").as_string();
     const bool floats = type == "float";

@@ -53,6 +53,7 @@ std::string spellings_that_hold(const ar::scheme_fields& scheme) {
 
 result<std::unique_ptr<stored_model>> open_model(const std::string& path) {
   std::error_code ec;
+  if (path.find('\0') != std::string::npos) return fail(error_kind::input, "a path holds a zero byte", path);  // the system would see its beginning
   if (!std::filesystem::exists(path, ec)) return fail(error_kind::input, "there is no such folder or file; give a model folder or a .gguf file", path);
   for (const export_format* f : registry) {
     auto model = f->open(path);

@@ -106,6 +106,7 @@ class gguf_model final : public stored_model {
     spec_ = std::move(*spec);
     for (const io::gguf_tensor_ref& t : contents_.tensors) by_name_[t.name] = &t;
     if (auto r = read_rope_factors(); !r) return r;
+    if (auto r = check_count(contents_.tensors.size(), spec_, file_.path()); !r) return r;
     for (const required_tensor& need : required_tensors(spec_)) {
       const io::gguf_tensor_ref* t = find(need.name);
       if (t == nullptr) return fail(error_kind::input, "a tensor that the metadata calls for is missing", file_.path(), gguf_name(spec_, need.name));

@@ -69,6 +69,19 @@ std::vector<required_tensor> required_tensors(const model::model_spec& spec) {
   return all;
 }
 
+result<void> check_count(std::uint64_t tensors, const model::model_spec& spec, const std::string& file) {
+  std::uint64_t of_kind[2] = {0, 0}, wanted = 0;  // at most 100,000 blocks of some 200,000 layers: far from wrapping
+  for (const model::linear_desc& d : spec.linears) {
+    if (d.where != model::block_kind::mixture) ++of_kind[0];
+    if (d.where != model::block_kind::dense) ++of_kind[1];
+  }
+  for (std::int64_t l = 0; l < spec.num_layers; ++l) wanted += of_kind[spec.is_mixture(l) ? 1 : 0];
+  // A little more is an incomplete download, of which the first tensor that is missing is named.
+  if (wanted <= 2 * tensors + 1000) return {};
+  return fail(error_kind::input, fmt::format("{} linear layers are called for ({} blocks, {} experts), but the model has {} tensors", wanted, spec.num_layers,
+                                             spec.mixture.experts, tensors), file);
+}
+
 result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, const std::function<bool(const std::string&)>& packed) {
   for (const required_tensor& need : required_tensors(spec)) {
     if (packed && packed(need.name)) continue;

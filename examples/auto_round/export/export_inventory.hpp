@@ -21,6 +21,10 @@ struct required_tensor {
 /// Everything that the forward pass reads: embedding, norms, linear weights and biases, head (unless tied).
 std::vector<required_tensor> required_tensors(const model::model_spec& spec);
 
+/// error_kind::input if config.json (`file`) calls for far more layers than there are tensors: to be asked before anything is made for each of them, as a
+/// few digits can call for billions.
+result<void> check_count(std::uint64_t tensors, const model::model_spec& spec, const std::string& file);
+
 /// error_kind::input naming file and tensor if a required tensor is missing, has another shape or no floating type; those that are `packed` are not
 /// looked at.
 result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, const std::function<bool(const std::string&)>& packed = {});

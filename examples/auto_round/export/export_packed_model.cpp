@@ -29,7 +29,8 @@ class folder_model final : public stored_model {
     if (!spec) return forward_error(spec);
     spec_ = std::move(*spec);
     if (spec_.mixture.experts > 0)
-      if (auto r = arch::unfuse_experts(dir_); !r) return r;
+      if (auto r = arch::unfuse_experts(dir_, spec_); !r) return r;
+    if (auto r = check_count(dir_.tensors().size(), spec_, dir_.path() + "/config.json"); !r) return r;
     if (found != nullptr) {
       auto packing = make(*found, dir_, spec_);
       if (!packing) return forward_error(packing);
@@ -221,6 +222,32 @@ std::string describe_int_scheme(const ar::scheme_fields& s) {
   return fmt::format("W{} {} {}", s.bits, group, s.sym ? "sym" : "asym");
 }
 
+namespace {
+
+/// Keys that all readers of configurations share are of the kind that is written there: a value of another one must not be taken for the default.
+result<found_quantization> of_right_kinds(found_quantization found) {
+  struct kind {
+    const char* name;
+    bool (io::json::*is)() const;
+    std::initializer_list<const char*> keys;
+  };
+  const kind kinds[] = {
+      {"true or false", &io::json::is_bool, {"sym", "desc_act", "zero_point", "is_marlin_format"}},
+      {"a name", &io::json::is_string, {"format", "checkpoint_format", "packing_format", "version", "pack_dtype", "data_type"}},
+      {"a list", &io::json::is_array, {"modules_to_not_convert", "ignore"}},
+      {"an object", &io::json::is_object, {"dynamic", "extra_config", "config_groups"}},
+  };
+  for (const kind& k : kinds) {
+    for (const char* key : k.keys) {
+      const io::json& value = found.config.at(key);
+      if (!value.is_null() && !(value.*k.is)()) return fail(error_kind::input, fmt::format("\"{}\" of the quantization must be {}", key, k.name), found.file);
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
 result<found_quantization> find_quantization(const io::checkpoint_dir& dir) {
   const std::string file = dir.path() + "/config.json";
   const io::json& config = dir.config();
@@ -229,9 +256,9 @@ result<found_quantization> find_quantization(const io::checkpoint_dir& dir) {
   if (own.is_object() && own.find("quant_method") != nullptr && !(mlx && own.at("packing_format").as_string() == "mlx")) {
     const std::string method = lower(own.at("quant_method").as_string());
     if (method.empty()) return fail(error_kind::input, "quant_method is no name", file);
-    return found_quantization{method, own, file};
+    return of_right_kinds({method, own, file});
   }
-  if (mlx) return found_quantization{"mlx", config.at("quantization"), file};
+  if (mlx) return of_right_kinds({"mlx", config.at("quantization"), file});
   if (own.is_object()) return fail(error_kind::input, "quantization_config does not say quant_method", file);
   const auto packed = [](const io::tensor_ref& t) { return t.name.ends_with(".qweight"); };
   if (std::none_of(dir.tensors().begin(), dir.tensors().end(), packed)) return found_quantization{};
@@ -241,7 +268,8 @@ result<found_quantization> find_quantization(const io::checkpoint_dir& dir) {
     auto read = io::read_json(beside);
     if (!read) return forward_error(read);
     const std::string& said = read->at("quant_method").as_string();
-    return found_quantization{said.empty() ? method : lower(said), std::move(*read), beside};
+    std::string named = said.empty() ? method : lower(said);
+    return of_right_kinds({std::move(named), std::move(*read), beside});
   }
   return fail(error_kind::input, "the folder holds packed layers, but no configuration that says how", file);
 }

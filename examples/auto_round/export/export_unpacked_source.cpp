@@ -41,7 +41,7 @@ result<io::checkpoint_dir> present(const stored_model& packed, outside_blocks ou
   auto dir = io::checkpoint_dir::open(packed.directory()->path());
   if (!dir) return forward_error(dir);
   if (packed.spec().mixture.experts > 0)
-    if (auto r = arch::unfuse_experts(*dir); !r) return forward_error(r);
+    if (auto r = arch::unfuse_experts(*dir, packed.spec()); !r) return forward_error(r);
   for (const stored_model::entry& e : packed.entries()) tensors.push_back(e.quantized ? computed_tensor(e) : *dir->find(e.name));
   dir->present(std::move(tensors), std::move(config));
   return dir;

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "io/bytes.hpp"
@@ -154,12 +156,25 @@ std::vector<float> imatrix_entry::mean() const {
   return m;
 }
 
+namespace {
+
+/// Which of two a layer is weighted by would be left to chance.
+result<imatrix_file> without_twins(result<imatrix_file> read, const std::string& path) {
+  if (!read) return read;
+  std::set<std::string_view> names;
+  for (const imatrix_entry& e : read->entries)
+    if (!names.insert(e.name).second) return fail(error_kind::input, "an entry of the importance matrix appears twice", path, e.name);
+  return read;
+}
+
+}  // namespace
+
 result<imatrix_file> read_imatrix(const std::string& path) {
   auto file = mapped_file::open(path);
   if (!file) return forward_error(file);
   const std::span<const std::byte> bytes = file->bytes();
   const bool gguf = bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0;
-  return gguf ? from_gguf(bytes, path) : from_dat(bytes, path);
+  return without_twins(gguf ? from_gguf(bytes, path) : from_dat(bytes, path), path);
 }
 
 result<void> write_imatrix(const std::string& path, imatrix_file contents) {

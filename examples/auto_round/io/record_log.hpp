@@ -23,6 +23,8 @@ class record_log {
   ~record_log();
 
   std::size_t size() const { return records_.size(); }
+  const std::string& path() const { return path_; }
+  std::uint64_t bytes(std::size_t i) const { return records_[i].bytes; }  ///< of record `i` < size(), as its frame claims
   /// Record `i` < size(). error_kind::output if it can no longer be read.
   result<std::vector<std::byte>> read(std::size_t i) const;
   /// Appends a record of at most 2^40 bytes and waits until it is on the disk. After an error the log is as before.

@@ -1,6 +1,7 @@
 #include "text/calibration.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <numeric>
 #include <optional>
@@ -122,7 +123,7 @@ class loader {
     if (part.apply_chat_template || conversations) {
       if (tok_.chat_template().empty()) return fail(error_kind::input, "a chat template is asked for, but the tokenizer has none", *path);
       auto parsed = chat_template::parse(tok_.chat_template());
-      if (!parsed) return forward_error(parsed);
+      if (!parsed) return fail(parsed.error().kind, parsed.error().message, tok_.chat_template_file());
       chat = std::move(*parsed);
     }
 
@@ -134,12 +135,20 @@ class loader {
     for (std::size_t done = 0; done < order.size() && kept.size() < most;) {
       const std::size_t count = std::min(order.size() - done, std::max<std::size_t>(64, most == SIZE_MAX ? 1024 : most - kept.size()));
       tokenized.assign(count, row());
+      std::atomic<std::size_t> first_failed = count;  // what fails may have taken long: nothing behind it is tried
 #pragma omp parallel for schedule(dynamic, 8)
       for (std::size_t i = 0; i < count; ++i) {
+        if (i > first_failed) continue;
         tokenized[i] = ids_of(records[static_cast<std::size_t>(order[done + i])], part, chat ? &*chat : nullptr, whole_text);
+        for (std::size_t known = first_failed; !tokenized[i] && i < known && !first_failed.compare_exchange_weak(known, i);) {
+        }
       }
       for (std::size_t i = 0; i < count && kept.size() < most; ++i) {
-        if (!tokenized[i]) return fail(tokenized[i].error().kind, tokenized[i].error().message, *path);
+        if (!tokenized[i]) {
+          const error& e = tokenized[i].error();
+          if (e.file.empty()) return fail(e.kind, e.message, *path);
+          return fail(e.kind, e.message + "; met in " + (builtin ? "the sample text" : *path), e.file);
+        }
         const auto length = static_cast<std::int64_t>(tokenized[i]->size());
         set_.longest_record_tokens = std::max(set_.longest_record_tokens, length);
         candidates.clear();
@@ -215,7 +224,7 @@ class loader {
         without_system_turn_ = true;
       }
     }
-    if (!rendered) return forward_error(rendered);
+    if (!rendered) return fail(rendered.error().kind, rendered.error().message, tok_.chat_template_file());
     // Special tokens are added to those that the template printed: two BOS are possible, as in the original.
     return tok_.encode_truncated(*rendered, seqlen());
   }

@@ -17,7 +17,7 @@ using io::json;
 constexpr int kMostDepth = 400;                   // of expressions and statements
 constexpr int kMostFrames = 800;                  // of statements and expressions being evaluated: macros may call themselves
 constexpr std::size_t kMostWords = 1000;          // in one tag; bounds the depth of a chain like a + a + a
-constexpr std::uint64_t kMostBytes = 256u << 20;  // put together while rendering
+constexpr std::uint64_t kMostBytes = 32u << 20;  // put together while rendering
 constexpr std::int64_t kMostRange = 100'000;      // Jinja's sandbox has the same
 constexpr std::uint64_t kMostSteps = 500'000;     // evaluated nodes
 
@@ -650,7 +650,7 @@ class renderer {
   // True if `more` bytes may still be put together.
   bool afford(std::size_t more) {
     bytes_ += more;
-    if (bytes_ > kMostBytes) complain("makes more than 256 MiB of text");
+    if (bytes_ > kMostBytes) complain("makes more than 32 MiB of text");
     return ok();
   }
   void print(const std::string& s) {

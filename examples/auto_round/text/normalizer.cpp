@@ -90,6 +90,10 @@ std::string strip(const std::string& text, bool left, bool right) {
   return text.substr(begin, (right ? end : text.size()) - begin);
 }
 
+tl::unexpected<error> too_long(std::size_t bytes) {
+  return fail(error_kind::input, "the normalizer makes more than " + std::to_string(most_normalized_bytes(bytes)) + " bytes of a text of " + std::to_string(bytes));
+}
+
 step replace_step(regex pattern, std::string content) {
   // A std::function must be copyable.
   return [pattern = std::make_shared<const regex>(std::move(pattern)), content = std::move(content)](std::string text,
@@ -97,6 +101,7 @@ step replace_step(regex pattern, std::string content) {
     std::vector<span_match> found;
     if (auto r = pattern->find_all(text, space, found); !r) return forward_error(r);
     if (found.empty()) return text;
+    if (content.size() > (most_normalized_bytes(text.size()) - text.size()) / found.size()) return too_long(text.size());
     std::string out;
     std::size_t done = 0;
     for (const span_match& m : found) {
@@ -175,7 +180,9 @@ result<void> read_steps(const io::json& part, std::vector<step>& steps) {
     auto map = precompiled_map::from_base64(f.text("precompiled_charsmap"));
     if (!map) return forward_error(map);
     steps.push_back([map = std::make_shared<const precompiled_map>(std::move(*map))](std::string text, regex::workspace&) -> result<std::string> {
-      return map->apply(text);
+      auto out = map->apply(text, most_normalized_bytes(text.size()));
+      if (!out) return too_long(text.size());
+      return std::move(*out);
     });
   } else if (type == "Nmt") {
     if (auto r = add_replace(kNmtDropped, "", steps); !r) return r;
@@ -211,9 +218,11 @@ result<normalizer> normalizer::from_json(const io::json& part) {
 bool normalizer::empty() const { return impl_->steps.empty(); }
 
 result<std::string> normalizer::apply(std::string text, regex::workspace& space) const {
+  const std::size_t bytes = text.size();
   for (const step& s : impl_->steps) {
     auto next = s(std::move(text), space);
     if (!next) return next;
+    if (next->size() > most_normalized_bytes(bytes)) return too_long(bytes);
     text = std::move(*next);
   }
   return text;

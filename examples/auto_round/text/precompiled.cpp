@@ -74,10 +74,11 @@ std::string_view precompiled_map::find(std::string_view key) const {
   return {};
 }
 
-std::string precompiled_map::apply(std::string_view text) const {
+std::optional<std::string> precompiled_map::apply(std::string_view text, std::size_t most) const {
   std::string out;
   out.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
+    if (out.size() > most) return std::nullopt;  // entries may be megabytes long
     const std::size_t end = grapheme_end(text, at);
     const std::string_view whole = text.substr(at, end - at);
     if (const std::string_view entry = whole.size() < 6 ? find(whole) : std::string_view(); entry.data() != nullptr) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,8 +18,8 @@ class precompiled_map {
   static result<precompiled_map> from_base64(std::string_view text);
 
   /// `text`, well-formed UTF-8, with every grapheme of fewer than 6 bytes, else every character, replaced by the entry of its shortest prefix that has
-  /// one. So a mark behind a letter with an entry of its own is lost: the `tokenizers` package does that.
-  std::string apply(std::string_view text) const;
+  /// one. So a mark behind a letter with an entry of its own is lost: the `tokenizers` package does that. Nothing if that is much more than `most` bytes.
+  std::optional<std::string> apply(std::string_view text, std::size_t most) const;
 
  private:
   /// The entry of the shortest prefix of `key`; null view (data() == nullptr) if there is none.

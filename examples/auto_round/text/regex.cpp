@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "text/unicode.hpp"
+
 namespace auto_round::text {
 namespace {
 
@@ -119,6 +121,13 @@ std::string word_class() {
   return "\\p{Alphabetic}" + category_class("L") + category_class("M") + category_class("Nd") + "\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
 }
 
+/// A pattern as errors show it: a stranger's may fill pages.
+std::string shown(std::string_view pattern) {
+  constexpr std::size_t most = 200;
+  if (pattern.size() <= most) return "\"" + std::string(pattern) + "\"";
+  return "\"" + to_well_formed(pattern.substr(0, most)) + "...\"";
+}
+
 class translator {
  public:
   explicit translator(std::string_view pattern) : in_(pattern) {}
@@ -143,7 +152,7 @@ class translator {
     at_ += count;
   }
   void refuse(const std::string& what) {
-    problem_ = {error_kind::unsupported, "the pattern \"" + std::string(in_) + "\" uses " + what + ", which this version cannot do", {}, {}};
+    problem_ = {error_kind::unsupported, "the pattern " + shown(in_) + " uses " + what + ", which this version cannot do", {}, {}};
   }
 
   void item() {
@@ -425,7 +434,7 @@ result<regex> regex::compile(std::string_view pattern) {
   // \C and (*VERB)s are not Oniguruma's, and a verb at the start could lift the limits.
   out.impl_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated->data()), translated->size(),
                                       PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset, context.get()));
-  if (!out.impl_->code) return fail(error_kind::input, "the pattern \"" + std::string(pattern) + "\" does not compile: " + pcre_message(code));
+  if (!out.impl_->code) return fail(error_kind::input, "the pattern " + shown(pattern) + " does not compile: " + pcre_message(code));
   // Without a just-in-time compiler for this processor the interpreter of PCRE2 does the same, slower.
   (void)pcre2_jit_compile(out.impl_->code.get(), PCRE2_JIT_COMPLETE);
   return out;
@@ -447,7 +456,7 @@ result<void> regex::find_all(std::string_view text, workspace& space, std::vecto
     }
     if (rc == PCRE2_ERROR_NOMATCH) return {};
     if (rc < 0) {
-      return fail(error_kind::input, "the pattern \"" + impl_->pattern + "\" cannot be matched against a text of " + std::to_string(text.size()) +
+      return fail(error_kind::input, "the pattern " + shown(impl_->pattern) + " cannot be matched against a text of " + std::to_string(text.size()) +
                                          " bytes: " + pcre_message(rc));
     }
     // \K inside a look-around can give an end before the start, or a start before `from`; Oniguruma patterns have no \K.
@@ -465,7 +474,7 @@ result<void> regex::find_all(std::string_view text, workspace& space, std::vecto
 }
 
 result<std::string> translate_oniguruma(std::string_view pattern) {
-  if (pattern.starts_with("(*")) return fail(error_kind::input, "the pattern \"" + std::string(pattern) + "\" starts with a quantifier");
+  if (pattern.starts_with("(*")) return fail(error_kind::input, "the pattern " + shown(pattern) + " starts with a quantifier");
   return translator(pattern).run();
 }
 

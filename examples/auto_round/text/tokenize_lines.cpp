@@ -22,7 +22,7 @@ result<void> tokenize_lines(const tokenizer& tok, const std::string& path, const
     const io::json& content = line->is_object() ? line->at("text") : *line;
     if (!content.is_string()) return fail(error_kind::input, "the line is neither a string nor an object with a string \"text\"", where);
     const auto ids = tok.encode(content.as_string(), true);
-    if (!ids) return fail(ids.error().kind, ids.error().message, where);
+    if (!ids) return fail(ids.error().kind, ids.error().message + "; met in " + where, ids.error().file);
     out.assign(1, '[');
     for (const std::int32_t id : *ids) {
       if (out.size() > 1) out.append(", ");

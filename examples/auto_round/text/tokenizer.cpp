@@ -56,6 +56,8 @@ struct tokenizer::impl {
   std::string bos, eos, chat_template;
   std::int32_t bos_id = -1, eos_id = -1, pad_id = -1;
   std::int64_t model_max_length = 0;
+  std::string file;  // for errors
+  bool own_template = false;  // in a file of its own
 
   mutable std::mutex pool_mutex;
   mutable std::vector<std::unique_ptr<scratch>> pool;
@@ -208,6 +210,7 @@ result<std::vector<std::int32_t>> tokenizer::impl::encode_text(std::string_view 
     if (ids && ids->size() > most) ids->resize(most);
   }
   return_scratch(std::move(s));
+  if (!ids) return named(ids, file);
   return ids;
 }
 
@@ -249,6 +252,7 @@ result<tokenizer> tokenizer::parse(std::string_view tokenizer_json, std::string_
   tokenizer out;
   out.impl_ = std::make_unique<impl>(std::move(*word));
   impl& t = *out.impl_;
+  t.file = name;
   auto model = token_model::from_json(model_field->second);
   if (!model) return named(model, name);
   t.model = std::move(*model);
@@ -268,6 +272,7 @@ result<tokenizer> tokenizer::parse(std::string_view tokenizer_json, std::string_
   if (auto r = t.build_finders(); !r) return named(r, name);
 
   t.chat_template = chat_template;
+  t.own_template = !chat_template.empty();
   if (!tokenizer_config.empty()) {
     const auto config = io::parse_json(tokenizer_config, std::filesystem::path(name).replace_filename("tokenizer_config.json").string());
     if (!config) return forward_error(config);
@@ -321,6 +326,9 @@ std::int32_t tokenizer::pad_id() const { return impl_->pad_id; }
 const std::string& tokenizer::bos_token() const { return impl_->bos; }
 const std::string& tokenizer::eos_token() const { return impl_->eos; }
 const std::string& tokenizer::chat_template() const { return impl_->chat_template; }
+std::string tokenizer::chat_template_file() const {
+  return std::filesystem::path(impl_->file).replace_filename(impl_->own_template ? "chat_template.jinja" : "tokenizer_config.json").string();
+}
 std::int64_t tokenizer::model_max_length() const { return impl_->model_max_length; }
 
 }  // namespace auto_round::text

@@ -41,6 +41,7 @@ class tokenizer {
   const std::string& bos_token() const;                 ///< empty if there is none
   const std::string& eos_token() const;                 ///< empty if there is none
   const std::string& chat_template() const;             ///< Jinja text of the default template; empty if there is none
+  std::string chat_template_file() const;               ///< where it was found, for errors
   std::int64_t model_max_length() const;                ///< from tokenizer_config.json; 0 if absent or absurdly large
 
  private:

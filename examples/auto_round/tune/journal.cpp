@@ -85,6 +85,8 @@ result<journal> journal::open(const std::string& path, const io::json& key, bool
     if (auto r = j.log_.append(std::as_bytes(std::span(text))); !r) return forward_error(r);
     return j;
   }
+  constexpr std::uint64_t longest_key = std::uint64_t{16} << 20;  // options and names of files
+  if (j.log_.bytes(0) > longest_key) return fail(error_kind::output, "the journal does not begin with the run that it is of; --restart begins anew", path);
   auto record = j.log_.read(0);
   if (!record) return forward_error(record);
   auto known = io::parse_json(std::string(reinterpret_cast<const char*>(record->data()), record->size()), path);
@@ -121,7 +123,7 @@ result<recorded_block> journal::read(std::size_t i) const {
     in.get(layer.rows), in.get(layer.cols), in.get(layer.act_max), in.get(layer.global_scale);
     each_list(layer, [&](auto& x) { in.get_all(x); });
   }
-  if (!in.done()) return fail(error_kind::output, "record " + std::to_string(i + 1) + " of the journal is none of this program; --restart begins anew");
+  if (!in.done()) return fail(error_kind::output, "record " + std::to_string(i + 1) + " of the journal is none of this program; --restart begins anew", log_.path());
   return b;
 }
 
