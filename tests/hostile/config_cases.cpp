@@ -123,7 +123,7 @@ void architectures(list& l) {
   l.other("OPT fields of another kind", "OPTForCausalLM", {{"ffn_dim", -4}, {"do_layer_norm_before", "x"}}, {file});
   l.other("NeoX with rotary_pct 1.5", "GPTNeoXForCausalLM", {{"rotary_pct", 1.5}}, {"rotary_pct", file});
   l.other("NeoX with rotary_pct -1", "GPTNeoXForCausalLM", {{"rotary_pct", -1}}, {"rotary_pct", file});
-  l.other("DeepSeek without ranks", "DeepseekV3ForCausalLM", {{"num_key_value_heads", 2}, {"kv_lora_rank", nullptr}}, {file});
+  l.other("DeepSeek without ranks", "DeepseekV3ForCausalLM", {{"num_key_value_heads", 2}, {"kv_lora_rank", nullptr}}, {"missing", "@/model"});
   l.other("DeepSeek with negative ranks", "DeepseekV3ForCausalLM",
           {{"num_key_value_heads", 2}, {"kv_lora_rank", -1}, {"q_lora_rank", -1}, {"qk_rope_head_dim", 0}, {"qk_nope_head_dim", 0}, {"v_head_dim", 0}}, {file});
   l.other("Phi-3 with a partial rotary factor of 0", "Phi3ForCausalLM", {{"partial_rotary_factor", 0}}, {"partial_rotary_factor", file});

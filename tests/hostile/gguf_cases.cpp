@@ -188,7 +188,7 @@ void metadata(list& l) {
   l.change("block_count is an array", [](gguf& g) { g.value("llama.block_count") = array(type_u8, 1, "\2"); }, {"llama.block_count"});
   l.number("block_count", 0, {"num_hidden_layers"});
   l.number("block_count", 3, {"blk.2.attn_norm.weight"});
-  l.number("block_count", 100'000, {"blk.2.attn_norm.weight"});
+  l.number("block_count", 100'000, {"700000 linear layers", "100000 blocks"});
   l.number("block_count", std::uint64_t{1} << 62, {"block_count"});
   l.number("embedding_length", 0, {"hidden_size"});
   l.number("embedding_length", 64, {"token_embd.weight"});

@@ -11,9 +11,9 @@ std::vector<std::string> tunes(const std::vector<std::string>& more = {}) {
   return a;
 }
 
-/// A frame of zstd as the journal stores it, with its size before it; blocks as they are.
+/// A frame of zstd as the journal stores it, with its size before it; a window of 1 MiB, blocks as they are.
 std::string frame(std::uint64_t content, const std::string& blocks) {
-  const std::string f = std::string("\x28\xB5\x2F\xFD\xE0", 5) + bytes_of(content) + blocks;
+  const std::string f = std::string("\x28\xB5\x2F\xFD\xC0\x50", 6) + bytes_of(content) + blocks;
   return bytes_of(static_cast<std::uint64_t>(f.size())) + f;
 }
 std::string block(std::uint32_t kind, std::uint32_t size, bool last) {

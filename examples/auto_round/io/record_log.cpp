@@ -79,11 +79,30 @@ result<void> record_log::find_records() {
     if (read_at(fd_, begin.data(), n, r.offset) != 0) break;
     r.bytes = ZSTD_getFrameContentSize(begin.data(), n);
     if (r.bytes > most_bytes) break;  // also "unknown" and "error"
-    if (!read_frame(r)) break;
+    if (!is_sound(r)) break;
     records_.push_back(r);
     end_ = r.offset + r.stored;
   }
   return {};
+}
+
+/// Unpacks a frame piece by piece, without keeping anything: many times its size may be packed in it.
+bool record_log::is_sound(const extent& at) const {
+  std::vector<std::byte> stored(static_cast<std::size_t>(at.stored)), piece(ZSTD_DStreamOutSize());
+  if (read_at(fd_, stored.data(), stored.size(), at.offset) != 0) return false;
+  const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  if (context == nullptr) return false;
+  ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, 24);  // level 1 looks back 512 KiB
+  ZSTD_inBuffer in{stored.data(), stored.size(), 0};
+  std::uint64_t bytes = 0;
+  for (;;) {
+    ZSTD_outBuffer out{piece.data(), piece.size(), 0};
+    const std::size_t left = ZSTD_decompressStream(context.get(), &out, &in);
+    bytes += out.pos;
+    if (ZSTD_isError(left) != 0 || bytes > at.bytes) return false;
+    if (left == 0) return in.pos == in.size && bytes == at.bytes;
+    if (out.pos < out.size && in.pos == in.size) return false;
+  }
 }
 
 result<std::vector<std::byte>> record_log::read_frame(const extent& at) const {

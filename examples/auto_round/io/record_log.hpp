@@ -40,6 +40,7 @@ class record_log {
   };
   record_log() = default;
   result<void> find_records();
+  bool is_sound(const extent& at) const;
   result<std::vector<std::byte>> read_frame(const extent& at) const;
 
   std::string path_;
