@@ -20,7 +20,7 @@ namespace {
 
 using support::must;
 
-using source = support::fuzz_bytes;
+using input = support::fuzz_bytes;
 
 /// The codec of every SIMD target.
 std::vector<const ar::codec_kernels*> of_targets(const ar::codec_kernels& plain) {
@@ -32,7 +32,7 @@ std::vector<const ar::codec_kernels*> of_targets(const ar::codec_kernels& plain)
 }
 
 template <class Word>
-void there_and_back(source& in, const ar::codec_kernels& plain, int bits, std::size_t rows, std::size_t cols, std::size_t gap) {
+void there_and_back(input& in, const ar::codec_kernels& plain, int bits, std::size_t rows, std::size_t cols, std::size_t gap) {
   constexpr auto pack = support::calls<Word>::pack;
   constexpr auto unpack = support::calls<Word>::unpack;
   const ar::matrix_shape s = plain.packed_shape(bits, rows, cols);
@@ -65,7 +65,7 @@ void there_and_back(source& in, const ar::codec_kernels& plain, int bits, std::s
   must(again.memory == before);
 }
 
-void zeros_there_and_back(source& in, const ar::codec_kernels& plain, int bits, std::size_t rows, std::size_t groups) {
+void zeros_there_and_back(input& in, const ar::codec_kernels& plain, int bits, std::size_t rows, std::size_t groups) {
   const ar::matrix_shape s = plain.packed_zero_shape(bits, rows, groups);
   if (s == ar::matrix_shape()) return;
   std::vector<std::uint32_t> words(s.rows * s.cols), again(words.size());
@@ -90,7 +90,7 @@ void zeros_there_and_back(source& in, const ar::codec_kernels& plain, int bits, 
   }
 }
 
-void convert(source& in) {
+void convert(input& in) {
   static const support::layout_table<> all;
   const std::size_t from = in.below(all.size), to = in.below(all.size);
   const int bits = 1 + static_cast<int>(in.below(8)), wide = std::min(8, bits + static_cast<int>(in.below(4)));
@@ -128,7 +128,7 @@ void convert(source& in) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  source in{data, size};
+  input in{data, size};
   if (in.below(2) == 0) {
     convert(in);
     return 0;

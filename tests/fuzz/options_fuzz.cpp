@@ -2,6 +2,7 @@
 // runs: 20000
 // Any bytes as a command line, one argument on each line: an error, or options that, given again as their own file would give them, are the same. The
 // bytes are also tried as a text of --layer_config, which must be written back as it was understood, and as a size.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,8 +12,8 @@
 
 #include "command/command.hpp"
 #include "io/json.hpp"
+#include "plan.hpp"
 #include "plan_layers.hpp"
-#include "plan_scheme.hpp"
 #include "support/fuzz_bytes.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
