@@ -347,7 +347,12 @@ class gram_tuner {
     run_float_block(false, same_input);
     watch.lap(out_.seconds.reference);
     read_quantized();
-    if (o_.enable_quanted_input && index + 1 < spec_.num_layers) propagate(true, false);
+    if (o_.enable_quanted_input && index + 1 < spec_.num_layers) {
+      // As the run that tuned the block went on, through rows that may have been rounded when they were kept.
+      const bool attended = how_ == method::gram && (tuned({spec_.gate, spec_.up}) || tuned({spec_.down}));
+      if (attended) finish_attention(false);
+      propagate(true, attended);
+    }
     watch.lap(out_.seconds.propagate);
     block_ = known.result;
     return hand_over(std::move(known.layers));
