@@ -33,6 +33,11 @@ int main(int argc, char** argv) {
   using auto_round::error_kind;
   // Exceptions of the standard library and of third parties end here; our own code returns errors.
   try {
+#ifdef __GLIBC__
+    // Left to itself glibc keeps ever larger freed blocks in its heap, where they lie between others that live on. (tiny-stories, gram: peak 86 instead of
+    // 91 MiB in the same time.)
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
+#endif
     auto_round::io::clean_up_on_signals();
 #ifdef __GLIBC__
     // Matrices go back to the system when they are freed; by default glibc's heap keeps those of up to 32 MiB once one was freed, in pieces between others.

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
-#include <map>
 #include <set>
 
 #include "arch/architecture.hpp"
@@ -110,43 +109,6 @@ void add_once(std::vector<std::string>& to, const std::vector<std::string>& from
   for (const std::string& w : from) {
     if (std::find(to.begin(), to.end(), w) == to.end()) to.push_back(w);
   }
-}
-
-/// Weights of the largest block.
-std::uint64_t largest_block(const std::vector<layer_decision>& layers) {
-  std::map<std::int64_t, std::uint64_t> sizes;
-  for (const layer_decision& l : layers)
-    if (l.block >= 0) sizes[l.block] += l.rows * l.cols;
-  std::uint64_t largest = 0;
-  for (const auto& [block, size] : sizes) largest = std::max(largest, size);
-  return largest;
-}
-
-/// Rounding: one layer in float, dequantized, as codes and packed. Tuning: one block with its parameters and gradients, and two sets of activations.
-std::uint64_t estimate_memory(const request& wanted, const model::model_spec& spec, const std::vector<layer_decision>& layers) {
-  if (wanted.smoothing_tokens > 0) {
-    // The block and its candidate; the stream, its middle and a parent's output; a Gram matrix.
-    request plain = wanted;
-    plain.smoothing_tokens = 0;
-    const std::uint64_t block = largest_block(layers);
-    const auto n = static_cast<std::uint64_t>(wanted.nsamples) * static_cast<std::uint64_t>(std::min(wanted.smoothing_tokens, wanted.seqlen));
-    const auto hidden = static_cast<std::uint64_t>(spec.hidden_size), inner = static_cast<std::uint64_t>(spec.intermediate_size);
-    return std::max(estimate_memory(plain, spec, layers), (std::uint64_t{40} << 20) + (3 * block + 3 * n * hidden + inner * inner + hidden * hidden) * sizeof(float));
-  }
-  const std::uint64_t block_weights = largest_block(layers);
-  std::uint64_t largest = 0;
-  for (const layer_decision& l : layers)
-    if (l.quantize) largest = std::max(largest, l.rows * l.cols);
-  constexpr std::uint64_t program = 40u << 20, rounding_bytes = 14, tuning_bytes = 36;
-  const std::uint64_t rounding = program + std::max(largest, block_weights) * rounding_bytes;
-  if (wanted.how == exporting::method::rtn || (wanted.how == exporting::method::opt_rtn && wanted.has_importance)) return rounding;
-  const auto u = [](std::int64_t v) { return static_cast<std::uint64_t>(v); };
-  const std::uint64_t activations = u(wanted.nsamples) * u(wanted.seqlen) * u(spec.hidden_size) * sizeof(float);
-  const std::uint64_t tokens = u(wanted.batch_size) * u(wanted.seqlen);
-  const std::uint64_t forward = tokens * (8 * u(spec.hidden_size) + 5 * u(spec.intermediate_size)) * sizeof(float) +
-                                u(wanted.batch_size) * u(spec.num_heads) * u(wanted.seqlen) * u(wanted.seqlen) * sizeof(float);
-  if (wanted.how == exporting::method::opt_rtn) return std::max(rounding, program + block_weights * sizeof(float) + activations + forward);
-  return program + block_weights * tuning_bytes + 3 * activations + forward;
 }
 
 /// llama.cpp does not mind, and fake is for trying things.
@@ -350,7 +312,6 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
     if (!e) return forward_error(e);
     plan.exporters.push_back(std::move(*e));
   }
-  plan.peak_memory_bytes = estimate_memory(wanted, source.spec(), base.layers);
   return plan;
 }
 

@@ -14,6 +14,7 @@
 #include "export/export_format.hpp"
 #include "io/json.hpp"
 #include "plan_layers.hpp"
+#include "plan_memory.hpp"
 
 namespace auto_round::plan {
 
@@ -32,7 +33,7 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
 /// number of bits in place of the star.
 result<std::vector<std::string>> parse_formats(const std::string& text, std::optional<int> bits = {});
 
-/// "5GB", "300MB", "1000": binary units. error_kind::usage otherwise.
+/// "5GB", "300MiB", "1000": binary units, with or without i. error_kind::usage otherwise.
 result<std::uint64_t> parse_bytes(const std::string& text);
 
 enum class route { automatic, model_free, regular };
@@ -72,7 +73,7 @@ struct run_plan {
   std::vector<exporting::job> jobs;                            ///< one per format; all have the same decisions about layers
   std::vector<std::unique_ptr<exporting::exporter>> exporters; ///< likewise
   std::vector<std::string> warnings;
-  std::uint64_t peak_memory_bytes = 0;                         ///< an estimate
+  memory_estimate memory;                                      ///< put there by whoever knows how the run will go
 
   const std::vector<exporting::layer_decision>& layers() const { return jobs.front().layers; }
   std::uint64_t total_bytes() const;
@@ -88,7 +89,7 @@ std::vector<exporting::layer_decision> candidate_layers(const model::model_spec&
 /// The last component of the folder's path: job::model_name.
 std::string model_name_of(const std::string& folder);
 
-/// The plan for people: one line per group of equal tensors, sums, files, peak memory.
+/// The plan for people: one line per group of equal tensors, sums, files, peak memory and what it is made of.
 std::string describe(const run_plan& plan);
 /// The plan for programs: every tensor, every file.
 io::json to_json(const run_plan& plan);

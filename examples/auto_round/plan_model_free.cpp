@@ -479,16 +479,19 @@ std::size_t model_free_plan::quantized() const {
   return n;
 }
 
-std::uint64_t model_free_plan::peak_memory_bytes(int threads) const {
-  // Weights in float and dequantized, codes, packed; the program itself.
+memory_estimate model_free_plan::memory(int threads) const {
+  // Weights as they are read, in float and dequantized, codes, packed.
+  constexpr std::uint64_t rounding_bytes = 14, program = std::uint64_t{2} << 20;
   std::vector<std::uint64_t> sizes;
   for (const layer_decision& l : layers) {
-    if (l.quantize) sizes.push_back(l.rows * l.cols * 10);
+    if (l.quantize) sizes.push_back(l.rows * l.cols * rounding_bytes);
   }
   std::sort(sizes.rbegin(), sizes.rend());
-  std::uint64_t n = std::uint64_t{40} << 20;
+  std::uint64_t n = 0;
   for (std::size_t i = 0; i < std::min(sizes.size(), static_cast<std::size_t>(threads)); ++i) n += sizes[i];
-  return n;
+  memory_estimate all;
+  all.add({"rounding", {{"the program", report::current_memory_bytes() + program, {}}, {"the largest layers", n, "--threads"}}, {}});
+  return all;
 }
 
 std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& s, const std::string& format, const piece& p) {
@@ -513,7 +516,7 @@ bool model_free_applies(const request& wanted, const std::string& folder) {
   return source && make_model_free_plan(wanted, *source);
 }
 
-std::string describe(const model_free_plan& plan, int threads) {
+std::string describe(const model_free_plan& plan, const memory_estimate& memory) {
   std::map<std::string, std::vector<std::string>> quantized, kept;
   for (const layer_decision& l : plan.layers) {
     if (l.quantize) quantized[is_mx(l.scheme) ? fmt::format("MXFP{}", l.scheme.bits) : exporting::describe_int_scheme(l.scheme)].push_back(l.name);
@@ -524,10 +527,10 @@ std::string describe(const model_free_plan& plan, int threads) {
   for (auto& [reason, names] : kept) out += fmt::format("\nkept ({}): {} layers\n  {}\n", reason, names.size(), fmt::join(compress_names(names), "\n  "));
   out += "\n";
   for (const shard& s : plan.shards) out += fmt::format("{}  {} bytes\n", s.name, s.bytes);
-  return out + fmt::format("Peak memory: about {} beyond the mapped model.\n", report::human_bytes(plan.peak_memory_bytes(threads)));
+  return out + fmt::format("Peak memory: about {} ({}).\n", report::human_bytes(memory.bytes()), memory.explain());
 }
 
-io::json to_json(const model_free_plan& plan, int threads) {
+io::json to_json(const model_free_plan& plan, const memory_estimate& memory) {
   io::json::array shards, layers, warnings;
   for (const shard& s : plan.shards) {
     io::json one = io::json::object{};
@@ -543,7 +546,7 @@ io::json to_json(const model_free_plan& plan, int threads) {
   for (const std::string& w : plan.warnings) warnings.emplace_back(w);
   io::json out = io::json::object{};
   out.set("scheme", plan.scheme_name).set("format", plan.format).set("model_free", true).set("bytes", static_cast<std::int64_t>(plan.bytes()));
-  out.set("peak_memory_bytes", static_cast<std::int64_t>(plan.peak_memory_bytes(threads))).set("quantized_layers", plan.quantized());
+  out.set("peak_memory_bytes", static_cast<std::int64_t>(memory.bytes())).set("quantized_layers", plan.quantized());
   return out.set("files", std::move(shards)).set("layers", std::move(layers)).set("warnings", std::move(warnings));
 }
 

@@ -48,7 +48,7 @@ struct model_free_plan {
 
   std::uint64_t bytes() const;              ///< of all weight files
   std::size_t quantized() const;
-  std::uint64_t peak_memory_bytes(int threads) const;  ///< an estimate, beyond the mapped files
+  memory_estimate memory(int threads) const;
 };
 
 /// Schemes and formats: integers of 2, 4 and 8 bits to auto_round, auto_round:auto_gptq and fake; MXFP4 and MXFP8 to auto_round and llm_compressor; BF16 with rules.
@@ -61,7 +61,7 @@ bool model_free_applies(const request& wanted, const std::string& folder);
 /// The tensors of a layer as they are written: their types and shapes, codes first.
 std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& scheme, const std::string& format, const piece& p);
 
-std::string describe(const model_free_plan& plan, int threads);
-io::json to_json(const model_free_plan& plan, int threads);
+std::string describe(const model_free_plan& plan, const memory_estimate& memory);
+io::json to_json(const model_free_plan& plan, const memory_estimate& memory);
 
 }  // namespace auto_round::plan

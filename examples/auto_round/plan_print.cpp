@@ -118,7 +118,7 @@ std::string describe(const run_plan& plan) {
     out += fmt::format("\nWeights: {} -> {} ({:.2f} bits per weight; quantized layers alone {:.2f}), {} layers quantized.\n", report::human_bytes(source_bytes),
                        report::human_bytes(p.weight_bytes()), p.bits_per_weight(), p.bits_per_quantized_weight(), p.quantized_layers());
   }
-  out += fmt::format("Peak memory: about {} beyond the mapped model.\n", report::human_bytes(plan.peak_memory_bytes));
+  out += fmt::format("Peak memory: about {} ({}).\n", report::human_bytes(plan.memory.bytes()), plan.memory.explain());
   return out;
 }
 
@@ -149,7 +149,10 @@ io::json to_json(const run_plan& plan) {
     one.set("quantized_layers", p.quantized_layers()).set("files", std::move(files)).set("tensors", std::move(tensors));
     outputs.push_back(std::move(one));
   }
-  out.set("outputs", std::move(outputs)).set("bytes", number(plan.total_bytes())).set("peak_memory_bytes", number(plan.peak_memory_bytes));
+  out.set("outputs", std::move(outputs)).set("bytes", number(plan.total_bytes())).set("peak_memory_bytes", number(plan.memory.bytes()));
+  io::json parts = io::json::object{};
+  for (const memory_part& part : plan.memory.peak().parts) parts.set(part.what, number(part.bytes));
+  out.set("peak_memory_stage", plan.memory.peak().name).set("peak_memory_parts", std::move(parts));
   io::json::array warnings;
   for (const std::string& w : plan.warnings) warnings.emplace_back(w);
   return out.set("warnings", std::move(warnings));

@@ -237,7 +237,8 @@ result<std::uint64_t> parse_bytes(const std::string& text) {
   const std::string s = without_blanks(text);
   std::uint64_t number = 0;
   const auto [end, ec] = std::from_chars(s.data(), s.data() + s.size(), number);
-  const std::string unit = lower(s.substr(static_cast<std::size_t>(end - s.data())));
+  std::string unit = lower(s.substr(static_cast<std::size_t>(end - s.data())));
+  if (unit.size() == 3 && unit[1] == 'i') unit.erase(1, 1);  // all units are binary
   int shift = 0;
   if (unit == "kb") shift = 10;
   if (unit == "mb") shift = 20;
@@ -245,7 +246,7 @@ result<std::uint64_t> parse_bytes(const std::string& text) {
   if (unit == "tb") shift = 40;
   const bool known = unit.empty() || unit == "b" || shift != 0;
   if (ec != std::errc() || !known || number == 0 || number > (UINT64_MAX >> shift)) {
-    return fail(error_kind::usage, fmt::format("\"{}\" is no size; write a number with B, KB, MB or GB, for instance 5GB", text));
+    return fail(error_kind::usage, fmt::format("\"{}\" is no size; write a number with B, KB, MB or GB (KiB, MiB, GiB are the same), for instance 5GB", text));
   }
   return number << shift;
 }

@@ -25,6 +25,7 @@ class convert final : public command {
     o.text("format,formats", "LIST", formats_, "formats to write (`auto-round list formats`), several separated by commas; fake: dequantized weights");
     o.flag("allow_loss", run_.allow_loss, true, "write layers, too, whose weights the format rounds (scales to another type, zero points that it does not have)");
     o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
+    o.bytes("max_memory", run_.max_memory, "refuse what would take more memory: N with B, KB, MB or GB (no limit)");
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor, all sizes and what would be lost, then stop");
     o.flag("json", run_.json, true, "print one JSON object with the results on stdout");
     o.choice("progress", "bar,lines,never,auto", progress_, "bar, lines, never or auto (auto: a bar on a terminal)");

@@ -48,6 +48,7 @@ class converter {
 
   result<void> run() {
     if (auto r = open(); !r) return r;
+    if (auto r = plan::check_memory(plan().memory, o_.max_memory, plan().total_bytes()); !r) return r;
     std::optional<io::output_dir> dir;
     if (!o_.dry_run) {  // an output folder that cannot be used must not cost a pass over the model
       auto begun = begin_output(o_.output_dir, o_.overwrite, o_.model);
@@ -126,8 +127,7 @@ class converter {
     const exporting::stored_model& view = *conversion_.views.front();
     for (const io::tensor_ref& t : view.directory()->tensors()) {
       if (view.changed(t.name)) continue;
-      if (auto r = exporting::check_finite(t, view.directory()->files()[t.file]); !r) return r;
-      view.directory()->release(t);
+      if (auto r = exporting::check_finite(*view.directory(), t); !r) return r;
     }
     return {};
   }

@@ -14,6 +14,7 @@ struct convert_options {
   std::string model, output_dir = "./tmp_autoround";
   std::vector<std::string> formats;
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
+  std::uint64_t max_memory = 0;  ///< 0: no limit
   bool allow_loss = false;  ///< write what the format rounds, too
   bool overwrite = false;   ///< replace an output folder that this program made
   bool dry_run = false, json = false, quiet = false;

@@ -23,12 +23,6 @@ std::string describe_run(const io::checkpoint_dir& source, const plan::model_fre
   return hash_of(text);
 }
 
-result<std::string> file_digest(const std::string& path) {
-  auto file = io::mapped_file::open(path);
-  if (!file) return forward_error(file);
-  return exporting::sha256_hex(file->bytes());
-}
-
 }  // namespace
 
 result<model_free_journal> model_free_journal::open(const std::string& folder, const io::checkpoint_dir& source, const plan::model_free_plan& plan, bool restart,
@@ -69,12 +63,12 @@ result<model_free_journal> model_free_journal::open(const std::string& folder, c
 bool model_free_journal::has(const std::string& name) const {
   const auto known = finished_.find(name);
   if (known == finished_.end()) return false;
-  const auto now = file_digest(folder_ + "/" + name);
+  const auto now = exporting::file_sha256_hex(folder_ + "/" + name);
   return now && *now == known->second;
 }
 
 result<void> model_free_journal::record(const std::string& name) {
-  auto sum = file_digest(folder_ + "/" + name);
+  auto sum = exporting::file_sha256_hex(folder_ + "/" + name);
   if (!sum) return forward_error(sum);
   finished_[name] = std::move(*sum);
   return write();

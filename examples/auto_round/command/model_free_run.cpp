@@ -75,16 +75,19 @@ class run {
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
+    // Fewer tensors at a time give the same bytes.
+    for (memory_ = plan_.memory(threads_); o_.max_memory != 0 && memory_.bytes() > o_.max_memory && threads_ > 1;) memory_ = plan_.memory(--threads_);
+    if (auto r = plan::check_memory(memory_, o_.max_memory, plan_.bytes()); !r) return r;
     if (o_.dry_run) {
-      if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_, threads_)));
-      else fmt::print("{}", plan::describe(plan_, threads_));
+      if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_, memory_)));
+      else fmt::print("{}", plan::describe(plan_, memory_));
       return {};
     }
     auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model);
     if (!dir) return forward_error(dir);
     if (auto r = dir->require_space(plan_.bytes()); !r) return r;
     bar_.message(fmt::format("{}: {} layers of {} files by {}, shard by shard; {} threads, about {} of memory", o_.model, plan_.quantized(), plan_.shards.size(), plan_.scheme_name,
-                             threads_, report::human_bytes(plan_.peak_memory_bytes(threads_))));
+                             threads_, report::human_bytes(memory_.bytes())));
     log_.write("start", {{"model", o_.model}, {"scheme", plan_.scheme_name}, {"method", "round to nearest, model-free"}, {"planned_bytes", static_cast<std::int64_t>(plan_.bytes())}});
     if (auto r = write_shards(dir->partial()); !r) return r;
     if (auto r = write_rest(dir->partial()); !r) return r;
@@ -182,18 +185,24 @@ class run {
       auto made = p.quantize ? rounded(p) : in_bf16(p);
       if (!made) return forward_error(made);
       parts = std::move(*made);
-    } else if (auto r = exporting::check_finite(*p.source, source_->files()[p.source->file]); !r) {
+    } else if (auto r = exporting::check_finite(*source_, *p.source); !r) {
       return r;
     }
-    const std::size_t width = io::size_of(p.source->type);
     result<void> done;
 #pragma omp critical(model_free_write)
     {
-      if (parts.empty()) done = writer.write(p.name, p.source->bytes.subspan(static_cast<std::size_t>(p.first) * width, static_cast<std::size_t>(p.elements()) * width));
+      if (parts.empty()) done = copy(p, writer);
       for (std::size_t i = 0; i < parts.size() && done; ++i) done = writer.write(p.output[i].name, parts[i]);
     }
     if (p.source->elements() == p.elements()) source_->release(*p.source);
     return done;
+  }
+
+  result<void> copy(const piece& p, io::safetensors_writer& writer) const {
+    io::tensor_ref part = *p.source;  // a tensor may be written as several pieces
+    const std::size_t width = io::size_of(part.type);
+    part.bytes = part.bytes.subspan(static_cast<std::size_t>(p.first) * width, static_cast<std::size_t>(p.elements()) * width);
+    return source_->for_pieces(part, [&](std::span<const std::byte> bytes, std::size_t offset) { return writer.write(p.name, bytes, offset); });
   }
 
   // --- one tensor ------------------------------------------------------------------------------------------------------------------------------
@@ -364,6 +373,7 @@ class run {
   const run_options& o_;
   std::unique_ptr<io::checkpoint_dir> source_;
   plan::model_free_plan plan_;
+  plan::memory_estimate memory_;
   std::unique_ptr<model_free_journal> journal_;
   report::event_log log_;
   report::progress bar_;

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "plan.hpp"
+
 namespace auto_round::command {
 namespace {
 
@@ -112,6 +114,17 @@ void option_set::real(std::string_view names, std::optional<double>& to, std::st
     auto x = parse_real(name, v);
     if (!x) return forward_error(x);
     to = *x;
+    return {};
+  };
+  add(std::move(o));
+}
+
+void option_set::bytes(std::string_view names, std::uint64_t& to, std::string_view help) {
+  option o = named(names, "SIZE", help);
+  o.set = [&to, name = o.names.front()](const std::string& v) -> result<void> {
+    auto n = plan::parse_bytes(v);
+    if (!n) return fail(error_kind::usage, fmt::format("argument --{}: {}", name, n.error().message));
+    to = *n;
     return {};
   };
   add(std::move(o));

@@ -51,6 +51,8 @@ class option_set {
   void integer(std::string_view names, std::int64_t& to, std::string_view help);
   void integer(std::string_view names, std::optional<std::int64_t>& to, std::string_view help);
   void real(std::string_view names, std::optional<double>& to, std::string_view help);
+  /// As plan::parse_bytes.
+  void bytes(std::string_view names, std::uint64_t& to, std::string_view help);
   void flag(std::string_view names, bool& to, bool value, std::string_view help);
   void flag(std::string_view names, std::optional<bool>& to, bool value, std::string_view help);
   /// A flag and its negation, --no_NAME.

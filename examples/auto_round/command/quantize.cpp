@@ -65,6 +65,7 @@ class quantize final : public command {
     o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "auto_round, auto_gptq, auto_awq, mlx, gguf:q4_k_m, fake and others (`auto-round list formats`); several separated by commas (auto_round)");
     o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
+    o.bytes("max_memory", run_.max_memory, "most memory to take: N with B, KB, MB or GB; what would take more is done in a cheaper way with the same result, or refused (no limit)");
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor and all sizes, then stop");
     o.flag("json", run_.json, true, "print one JSON object with the results on stdout");
     o.text("log_json", "FILE", run_.log_json, "write one JSON object for each event and line");

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <span>
@@ -37,6 +38,8 @@ namespace {
 
 using exporting::layer_decision;
 
+constexpr std::uint64_t values_at_once = std::uint64_t{1} << 20;  // of a layer that is rounded by rows
+
 class quantization {
  public:
   explicit quantization(const run_options& options) : o_(options), bar_(options.progress), report_(options.report_dir) {}
@@ -64,7 +67,10 @@ class quantization {
   static std::string exporting_message(const error& e) { return describe(e); }
 
   result<void> prepare_and_run() {
+    if (o_.max_memory != 0 && (o_.autoscheme.wanted() || trains_rotation()))
+      return fail(error_kind::unsupported, "--max_memory: what the scores of AutoScheme and the training of a rotation take is not estimated so far");
     if (auto r = open(); !r) return r;
+    if (auto r = fit_memory(); !r) return r;
     if (o_.dry_run) {
       if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_)));
       else fmt::print("{}", plan::describe(plan_));
@@ -75,6 +81,9 @@ class quantization {
     if (auto r = report_.check(); !r) return r;
     if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
     if (auto r = load_calibration(); !r) return r;
+    if (reads_text())
+      if (auto r = fit_memory(); !r) return r;
+    spill_folder_ = spilled_ ? dir->partial() : std::string();
     if (auto r = open_journal(dir->path()); !r) return r;
     if (auto r = check_all_weights(); !r) return r;
     log_start();
@@ -108,6 +117,7 @@ class quantization {
     return tl::unexpected<error>(std::move(e));
   }
 
+  bool amp() const { return o_.amp ? *o_.amp : linalg::fast_bf16(); }
   bool tuned() const { return o_.request.how == exporting::method::signround; }
   bool searched() const { return o_.request.how == exporting::method::opt_rtn; }
   /// A pass of the float model over calibration text before any layer is quantized.
@@ -131,7 +141,8 @@ class quantization {
     int bits = 16;
     for (const layer_decision& l : plan_.layers())
       if (l.block >= 0 && l.quantize) bits = std::min(bits, l.scheme.bits);
-    return tune::prefer_gram(source_->spec(), calibration_, request_.iters, bits) ? tuning::gram : tuning::hybrid;
+    const std::int64_t tokens = calibration_.rows() > 0 ? std::ranges::count_if(calibration_.valid, [](auto v) { return v != 0; }) : request_.nsamples * request_.seqlen;
+    return tune::prefer_gram(source_->spec(), tokens, request_.iters, bits) ? tuning::gram : tuning::hybrid;
   }
   /// A head that is quantized is tuned on the output of the last block, by blocks only; gguf files have rounded ones, as the original's.
   bool tunes_head(const layer_decision& l) const { return l.block < 0 && l.quantize && tuned() && !gguf() && tune::tunes_by_rows(l.scheme); }
@@ -198,6 +209,54 @@ class quantization {
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
     if (request_.seqlen != o_.request.seqlen && reads_text()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
     return {};
+  }
+
+  plan::memory_facts memory_facts() const {
+    plan::memory_facts f;
+    f.base = base_memory_;
+    if (tuned()) f.tuned = how() == tuning::gram ? plan::tuner::gram : how() == tuning::hybrid ? plan::tuner::hybrid : plan::tuner::block;
+    f.importance = collects_importance() || collects_maxima();
+    f.tuned_head = tunes_head() && how() == tuning::block;
+    f.samples = calibration_.rows() > 0 ? calibration_.rows() : request_.nsamples;
+    f.seqlen = request_.seqlen;
+    f.batch_size = request_.batch_size;
+    f.nblocks = o_.nblocks;
+    f.gradient_accumulate_steps = request_.gradient_accumulate_steps;
+    f.smoothing_tokens = smoothed() ? std::min(request_.smoothing_tokens, request_.seqlen) : 0;
+    f.bf16 = bf16_;
+    f.adam = o_.enable_adam;
+    f.momentum = o_.momentum != 0;
+    f.keep_best = !o_.not_use_best_mse;
+    f.spilled = spilled_;
+    f.by_rows = gguf() && plan_.jobs.size() == 1 && o_.report_dir.empty();
+    f.kept_bytes = kept_bytes_;
+    std::error_code ec;
+    const std::uint64_t bytes = std::filesystem::file_size(source_->tokenizer_directory() + "/tokenizer.json", ec);
+    f.tokenizer_bytes = ec ? 0 : bytes;
+    f.threads = omp_get_max_threads();
+    return f;
+  }
+
+  /// Estimates the peak, with the first of the ways that give the same result that fits --max_memory: rows that are needed twice are made twice,
+  /// activations go to a scratch file, fewer threads work.
+  result<void> fit_memory() {
+    if (base_memory_ == 0) {
+      bf16_ = reads_text() && amp();  // asks the backend, which takes memory of its own from then on
+      base_memory_ = report::current_memory_bytes();
+    }
+    constexpr std::size_t kept = tune::signround_options{}.kept_bytes;
+    const auto fits = [&](bool spilled, std::size_t bytes) {
+      spilled_ = spilled;
+      kept_bytes_ = bytes;
+      plan_.memory = plan::estimate_memory(memory_facts(), source_->spec(), plan_.layers());
+      return o_.max_memory == 0 || plan_.memory.bytes() <= o_.max_memory;
+    };
+    if (!fits(false, kept) && !fits(false, 0) && !fits(true, kept)) {
+      while (!fits(true, 0) && omp_get_max_threads() > 1) omp_set_num_threads(omp_get_max_threads() / 2);
+    }
+    std::uint64_t mapped = 0;  // of one output at a time, when it is verified
+    for (const auto& e : plan_.exporters) mapped = std::max(mapped, e->plan().total_bytes());
+    return plan::check_memory(plan_.memory, o_.max_memory, mapped);
   }
 
   /// Weights from here on are rotated, where that is asked for.
@@ -318,8 +377,7 @@ class quantization {
     const io::checkpoint_dir& dir = *source_->directory();
     for (const io::tensor_ref& t : dir.tensors()) {
       if (source_->changed(t.name)) continue;  // computed, and looked at when it is read
-      if (auto r = exporting::check_finite(t, dir.files()[t.file]); !r) return r;
-      dir.release(t);
+      if (auto r = exporting::check_finite(dir, t); !r) return r;
     }
     return {};
   }
@@ -330,7 +388,7 @@ class quantization {
       if (auto r = e->add(layer); !r) return r;
     }
     if (auto r = report_.add(layer, *weights_); !r) return r;
-    ++layers_done_;
+    if (layer.first_row == 0) ++layers_done_;
     packing_ += clock.seconds();
     return {};
   }
@@ -432,9 +490,9 @@ class quantization {
     c.sums = sums;
     c.maxima = maxima;
     c.batch_size = request_.batch_size;
-    const bool amp = o_.amp.value_or(linalg::fast_bf16());
-    c.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
-    c.bf16_activations = amp;
+    c.precision = amp() ? linalg::precision::bf16 : linalg::precision::f32;
+    c.bf16_activations = amp();
+    c.spill_folder = spill_folder_;
     bar_.start("block", source_->spec().num_layers);
     c.on_block = [&](std::int64_t) {
       bar_.finish_unit(sums ? "importance collected" : "static scales collected");
@@ -485,11 +543,29 @@ class quantization {
   result<void> round_layer(const layer_decision& layer) {
     if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
     const std::vector<float> importance = tune::importance_of(importance_, layer.name);
+    const bool by_rows = o_.report_dir.empty() && std::ranges::all_of(plan_.exporters, [&](const auto& e) { return e->takes_rows(layer.name); });
+    if (by_rows && layer.rows * layer.cols > values_at_once) return round_rows(layer, importance);
     auto quantized = tune::quantize_layer(*weights_, layer.name, layer.scheme, static_cast<std::size_t>(layer.rows), static_cast<std::size_t>(layer.cols),
                                           rounding_of(layer, importance));
     if (!quantized) return forward_error(quantized);
     if (const auto m = maxima_.inputs.find(layer.name); m != maxima_.inputs.end()) quantized->act_max = m->second;
     return add(*quantized);
+  }
+
+  /// The same piece by piece: an embedding may be larger than a block.
+  result<void> round_rows(const layer_decision& layer, const std::vector<float>& importance) {
+    const std::uint64_t step = std::max<std::uint64_t>(1, values_at_once / layer.cols), elements = layer.rows * layer.cols;
+    for (std::uint64_t first = 0; first < layer.rows; first += step) {
+      const std::uint64_t rows = std::min(step, layer.rows - first);
+      std::vector<float> weight(static_cast<std::size_t>(rows * layer.cols));
+      if (auto r = weights_->read_part(layer.name + ".weight", elements, first * layer.cols, weight); !r) return r;
+      auto quantized = tune::quantize_layer(weight.data(), layer.name, layer.scheme, static_cast<std::size_t>(rows), static_cast<std::size_t>(layer.cols),
+                                            rounding_of(layer, importance));
+      if (!quantized) return forward_error(quantized);
+      quantized->first_row = static_cast<std::size_t>(first);
+      if (auto r = add(*quantized); !r) return r;
+    }
+    return {};
   }
 
   /// Layers that engines fuse share the scale of their whole tensors, where the scheme has one.
@@ -562,9 +638,10 @@ class quantization {
     t.scale_gradient = o_.scale_gradient.value_or(how() == tuning::block ? ar::scale_gradient::reference : ar::scale_gradient::f32);
     t.dynamic_max_gap = o_.dynamic_max_gap;
     t.descent_sweeps = o_.descent_sweeps;
-    const bool amp = o_.amp.value_or(linalg::fast_bf16());
-    t.precision = amp ? linalg::precision::bf16 : linalg::precision::f32;
-    t.bf16_activations = amp;
+    t.precision = amp() ? linalg::precision::bf16 : linalg::precision::f32;
+    t.bf16_activations = amp();
+    t.spill_folder = spill_folder_;
+    t.kept_bytes = kept_bytes_;
     const std::int64_t blocks = source_->spec().num_layers;
     bar_.start("block", (blocks + o_.nblocks - 1) / o_.nblocks);
     tune::tuning_events events;
@@ -607,7 +684,7 @@ class quantization {
   void log_start() {
     const model::model_spec& s = source_->spec();
     bar_.message(fmt::format("{}: {}, {} blocks; {} by {}; about {} of memory", o_.model, s.model_class, s.num_layers, plan_.scheme_name, method_name(),
-                             report::human_bytes(plan_.peak_memory_bytes)));
+                             report::human_bytes(plan_.memory.bytes())));
     if (reads_text()) {
       bar_.message(fmt::format("calibration: {} samples of {} tokens from {} records ({} too short, {} repetitive); tuning by {}{}; {}, {} threads",
                                calibration_.rows(), calibration_.seqlen, calibration_.records, calibration_.dropped_short, calibration_.dropped_repetitive,
@@ -704,6 +781,11 @@ class quantization {
   report::stopwatch total_, part_;
   report::time_table times_;
   std::size_t layers_done_ = 0;
+  std::uint64_t base_memory_ = 0;  // resident when the plan was made
+  bool bf16_ = false;              // products and activations of the calibration set
+  bool spilled_ = false;           // activations lie in a scratch file
+  std::size_t kept_bytes_ = tune::signround_options{}.kept_bytes;
+  std::string spill_folder_;
   double packing_ = 0;
 };
 

@@ -46,6 +46,7 @@ struct run_options {
   bool model_free = false;            ///< shard by shard, without a model class (model_free_run.hpp)
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
   given_options given;   ///< the options as they were written
+  std::uint64_t max_memory = 0;  ///< 0: no limit
   bool restart = false;  ///< do not go on with what an interrupted run has done
   bool overwrite = false;  ///< replace an output folder that this program made
   bool dry_run = false, json = false, quiet = false;

@@ -26,7 +26,7 @@ std::string lines_of(const tune::layer_choices& choices) {
 bool matters_for_results(const std::string& option) {
   constexpr std::string_view free[] = {"output_dir", "threads", "progress", "quiet", "json",           "log_json",       "report",
                                        "dry_run",    "restart", "resume",   "overwrite", "format", "max_shard_size", "autoscheme_json",
-                                       "tasks",      "task_dir", "limit",   "num_fewshot", "add_bos_token", "max_length"};
+                                       "tasks",      "task_dir", "limit",   "num_fewshot", "add_bos_token", "max_length", "max_memory"};
   return std::ranges::find(free, option) == std::end(free);
 }
 

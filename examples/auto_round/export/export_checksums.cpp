@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <memory>
 #include <filesystem>
 
 #include "io/file.hpp"
@@ -13,18 +14,44 @@ namespace {
 
 constexpr std::size_t hex_digits = 64;
 
+class sha256 {
+ public:
+  sha256() : context_(EVP_MD_CTX_new()) { check(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1); }
+  void add(std::span<const std::byte> data) { check(EVP_DigestUpdate(context_.get(), data.data(), data.size()) == 1); }
+  std::string finish() {
+    std::array<unsigned char, hex_digits / 2> digest;
+    check(EVP_DigestFinal_ex(context_.get(), digest.data(), nullptr) == 1);
+    std::string hex;
+    hex.reserve(hex_digits);
+    for (const unsigned char byte : digest) {
+      hex += "0123456789abcdef"[byte >> 4];
+      hex += "0123456789abcdef"[byte & 15u];
+    }
+    return hex;
+  }
+
+ private:
+  static void check(bool done) {
+    if (!done) std::abort();  // memory for its context is all that it asks for
+  }
+  struct release {
+    void operator()(EVP_MD_CTX* c) const { EVP_MD_CTX_free(c); }
+  };
+  std::unique_ptr<EVP_MD_CTX, release> context_;
+};
+
 }  // namespace
 
 std::string sha256_hex(std::span<const std::byte> data) {
-  std::array<unsigned char, hex_digits / 2> digest;
-  if (EVP_Digest(data.data(), data.size(), digest.data(), nullptr, EVP_sha256(), nullptr) != 1) std::abort();  // memory for its context is all that it asks for
-  std::string hex;
-  hex.reserve(hex_digits);
-  for (const unsigned char byte : digest) {
-    hex += "0123456789abcdef"[byte >> 4];
-    hex += "0123456789abcdef"[byte & 15u];
-  }
-  return hex;
+  sha256 hash;
+  hash.add(data);
+  return hash.finish();
+}
+
+result<std::string> file_sha256_hex(const std::string& path) {
+  sha256 hash;
+  if (auto r = io::read_pieces(path, [&](std::span<const std::byte> piece) { hash.add(piece); }); !r) return forward_error(r);
+  return hash.finish();
 }
 
 std::uint64_t checksums_size(const std::vector<std::string>& names) {
@@ -40,9 +67,9 @@ result<void> write_checksums(const std::string& directory, const std::vector<std
       text += at->second + "  " + name + "\n";
       continue;
     }
-    auto file = io::mapped_file::open(directory + "/" + name);
-    if (!file) return forward_error(file);
-    text += sha256_hex(file->bytes()) + "  " + name + "\n";
+    auto sum = file_sha256_hex(directory + "/" + name);
+    if (!sum) return forward_error(sum);
+    text += *sum + "  " + name + "\n";
   }
   return io::write_text(directory + "/" + checksums_name, text);
 }
@@ -59,9 +86,9 @@ result<std::size_t> check_checksums(const std::string& directory) {
     at = end + 1;
     const std::string name = line.size() > hex_digits + 2 ? line.substr(hex_digits + 2) : std::string();
     if (name.empty() || name.find('/') != std::string::npos) return fail(error_kind::verification, "a line of the checksum file is damaged", path);
-    auto file = io::mapped_file::open(directory + "/" + name);
-    if (!file) return fail(error_kind::verification, "a file listed in SHA256SUMS cannot be read: " + file.error().message, directory + "/" + name);
-    if (sha256_hex(file->bytes()) != line.substr(0, hex_digits)) {
+    auto sum = file_sha256_hex(directory + "/" + name);
+    if (!sum) return fail(error_kind::verification, "a file listed in SHA256SUMS cannot be read: " + sum.error().message, directory + "/" + name);
+    if (*sum != line.substr(0, hex_digits)) {
       return fail(error_kind::verification, "the file is not what was written: its SHA-256 differs from SHA256SUMS; copy or quantize it again",
                   directory + "/" + name);
     }

@@ -15,6 +15,7 @@ namespace auto_round::exporting {
 inline constexpr const char* checksums_name = "SHA256SUMS";
 
 std::string sha256_hex(std::span<const std::byte> data);  ///< FIPS 180-4, lower-case hexadecimal
+result<std::string> file_sha256_hex(const std::string& path);  ///< of a file, which is not held in memory
 
 std::uint64_t checksums_size(const std::vector<std::string>& names);  ///< bytes of the file for these names
 

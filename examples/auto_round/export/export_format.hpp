@@ -101,13 +101,15 @@ struct output_plan {
   std::size_t quantized_layers() const;
 };
 
-/// One export of one run. Calls come in the order below, add() once for each layer with `quantize`, from one thread at a time.
+/// One export of one run. Calls come in the order below, add() for each layer with `quantize`, from one thread at a time.
 class exporter {
  public:
   virtual ~exporter() = default;
   virtual const output_plan& plan() const = 0;
   virtual result<void> begin(const std::string& directory) = 0;       ///< creates the files; `directory` exists and is empty
   virtual result<void> add(const tune::quantized_layer& layer) = 0;
+  /// Whether that layer may be added in pieces, rows after rows (quantized_layer::first_row), and is read back by rows as fast.
+  virtual bool takes_rows(const std::string& /*layer*/) const { return false; }
   /// The weight that a reader will compute from the layer if it is added.
   virtual result<std::vector<float>> weight_of(const tune::quantized_layer& layer) const = 0;
   /// Writes all other tensors, the index, configuration and side files, and closes everything.

@@ -145,10 +145,21 @@ class gguf_model final : public stored_model {
         std::copy_n(stored.begin() + static_cast<std::ptrdiff_t>(i * width), width, out.begin() + static_cast<std::ptrdiff_t>(to * width));
       }
     }
-    for (const float v : out) {
-      if (!std::isfinite(v)) return fail(error_kind::input, "the tensor holds NaN or infinity; the file is damaged", file_.path(), t->name);
-    }
-    return {};
+    file_.release(t->data);
+    return check_finite(out, *t);
+  }
+
+  /// By rows where they lie as they are read.
+  result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override {
+    const io::gguf_tensor_ref* t = find(name);
+    const std::uint64_t cols = t == nullptr || t->ne.empty() ? 0 : t->ne[0];
+    const bool rows = cols != 0 && first % cols == 0 && out.size() % cols == 0 && elements % cols == 0 && permuted_heads(spec_, name) == 0;
+    if (!rows || first > elements || out.size() > elements - first || t->data.size() % (elements / cols) != 0) return stored_model::read_part(name, elements, first, out);
+    const auto row_bytes = static_cast<std::size_t>(t->data.size() / (elements / cols)), n = static_cast<std::size_t>(out.size() / cols);
+    const auto part = t->data.subspan(static_cast<std::size_t>(first / cols) * row_bytes, n * row_bytes);
+    if (auto r = decode_gguf(t->type, part, n, static_cast<std::size_t>(cols), out); !r) return r;
+    file_.release(part);
+    return check_finite(out, *t);
   }
 
   result<tune::quantized_layer> stored_layer(const std::string& weight) const override {
@@ -204,6 +215,11 @@ class gguf_model final : public stored_model {
   result<void> check() const override { return {}; }  // the header was checked in full when the file was opened
 
  private:
+  result<void> check_finite(std::span<const float> values, const io::gguf_tensor_ref& t) const {
+    if (io::all_finite(values)) return {};
+    return fail(error_kind::input, "the tensor holds NaN or infinity; the file is damaged", file_.path(), t.name);
+  }
+
   template <class Bytes>
   static model::packed_pointer stored_rows(io::gguf_type type, Bytes bytes, std::size_t rows, std::size_t cols) {
     if (type == io::gguf_type::f16) return model::number_matrix(io::dtype::f16, std::move(bytes), rows, cols);

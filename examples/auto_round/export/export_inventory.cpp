@@ -27,17 +27,21 @@ std::size_t first_not_finite(std::span<const std::byte> bytes, T exponent) {
 
 }  // namespace
 
-result<void> check_finite(const io::tensor_ref& tensor, const std::string& file) {
-  std::size_t first = 0;
-  switch (tensor.type) {
-    case io::dtype::f16: first = first_not_finite<std::uint16_t>(tensor.bytes, 0x7C00); break;
-    case io::dtype::bf16: first = first_not_finite<std::uint16_t>(tensor.bytes, 0x7F80); break;
-    case io::dtype::f32: first = first_not_finite<std::uint32_t>(tensor.bytes, 0x7F800000); break;
-    case io::dtype::f64: first = first_not_finite<std::uint64_t>(tensor.bytes, 0x7FF0000000000000); break;
-    default: return {};
-  }
-  if (first == tensor.elements()) return {};
-  return fail(error_kind::input, fmt::format("the tensor holds NaN or infinity (first at value {}); the checkpoint is damaged", first), file, tensor.name);
+result<void> check_finite(const io::checkpoint_dir& source, const io::tensor_ref& tensor) {
+  if (!is_float(tensor.type)) return {};
+  const std::size_t width = io::size_of(tensor.type);
+  return source.for_pieces(tensor, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
+    std::size_t first = 0;
+    switch (tensor.type) {
+      case io::dtype::f16: first = first_not_finite<std::uint16_t>(piece, 0x7C00); break;
+      case io::dtype::bf16: first = first_not_finite<std::uint16_t>(piece, 0x7F80); break;
+      case io::dtype::f32: first = first_not_finite<std::uint32_t>(piece, 0x7F800000); break;
+      default: first = first_not_finite<std::uint64_t>(piece, 0x7FF0000000000000); break;
+    }
+    if (first == piece.size() / width) return {};
+    return fail(error_kind::input, fmt::format("the tensor holds NaN or infinity (first at value {}); the checkpoint is damaged", offset / width + first),
+                source.files()[tensor.file], tensor.name);
+  });
 }
 
 std::string shape_text(const std::vector<std::uint64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }

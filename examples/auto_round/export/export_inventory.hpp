@@ -30,7 +30,7 @@ result<void> check_count(std::uint64_t tensors, const model::model_spec& spec, c
 result<void> check_inventory(const io::checkpoint_dir& source, const model::model_spec& spec, const std::function<bool(const std::string&)>& packed = {});
 
 /// error_kind::input naming file and tensor if a floating tensor holds NaN or infinity. Looks at bits only, in parallel.
-result<void> check_finite(const io::tensor_ref& tensor, const std::string& file);
+result<void> check_finite(const io::checkpoint_dir& source, const io::tensor_ref& tensor);
 
 std::string shape_text(const std::vector<std::uint64_t>& shape);  ///< "[256, 1024]"
 

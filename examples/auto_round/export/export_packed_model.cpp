@@ -103,9 +103,16 @@ class folder_model final : public stored_model {
       if (!layer) return forward_error(layer);
       found = std::move(*layer);
     } else if (const io::tensor_ref* t = dir_.find(name); t != nullptr && t->shape == shape) {
-      found = model::number_matrix(t->type, t->bytes, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols));
+      if (!exporting::check_finite(dir_, *t)) return model::packed_pointer();
+      return model::number_matrix(t->type, t->bytes, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols));
     }
     return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
+  }
+
+  /// Blocks are released as they are read.
+  void done_with_block(std::int64_t layer) const override {
+    const io::tensor_ref* embedding = layer < 0 ? dir_.find(spec_.embed_name) : nullptr;
+    if (embedding != nullptr) dir_.release(*embedding);
   }
 
   std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }

@@ -171,8 +171,9 @@ result<void> safetensors_exporter::add(const tune::quantized_layer& layer) {
 }
 
 result<void> safetensors_exporter::copy(const io::tensor_ref& tensor, io::dtype to) {
-  if (auto r = check_finite(tensor, run_.source->files()[tensor.file]); !r) return r;
-  if (to == tensor.type) return folder_.write(tensor.name, tensor.bytes);
+  if (auto r = check_finite(*run_.source, tensor); !r) return r;
+  if (to == tensor.type)
+    return run_.source->for_pieces(tensor, [&](std::span<const std::byte> piece, std::size_t offset) { return folder_.write(tensor.name, piece, offset); });
   // The only conversion there is: to half precision.
   std::vector<float> values(std::min<std::uint64_t>(copy_elements, tensor.elements()));
   std::vector<std::uint16_t> halves(values.size());
@@ -182,6 +183,7 @@ result<void> safetensors_exporter::copy(const io::tensor_ref& tensor, io::dtype 
     std::transform(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), halves.begin(), ar::f16_from_f32);
     if (auto r = folder_.write(tensor.name, std::as_bytes(std::span(halves).first(n)), at * 2); !r) return r;
     at += n;
+    run_.source->release(tensor, tensor.bytes.first(static_cast<std::size_t>(at) * io::size_of(tensor.type)));
   }
   return {};
 }

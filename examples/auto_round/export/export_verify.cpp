@@ -16,6 +16,9 @@
 namespace auto_round::exporting {
 namespace {
 
+/// Tensors are compared by rows: an embedding may be larger than a block.
+std::uint64_t rows_at_once(std::uint64_t row) { return std::max<std::uint64_t>(1, (std::uint64_t{1} << 20) / std::max<std::uint64_t>(1, row)); }
+
 result<void> check_files(const output_plan& plan, const std::string& directory) {
   std::set<std::string> expected;
   for (const file_plan& f : plan.files) {
@@ -31,14 +34,6 @@ result<void> check_files(const output_plan& plan, const std::string& directory) 
     if (!name.starts_with('.') && !expected.contains(name)) return fail(error_kind::verification, "the folder holds a file that was not planned", e.path().string());
   }
   return {};
-}
-
-/// The source's values as the output stores them.
-result<std::vector<float>> expected_values(const io::tensor_ref& source, const tensor_plan& planned) {
-  auto values = io::read_f32(source);
-  if (!values) return forward_error(values);
-  if (planned.output_type == "F16" && source.type != io::dtype::f16) std::transform(values->begin(), values->end(), values->begin(), ar::round_to_f16);
-  return values;
 }
 
 /// A kept tensor that something has changed, against what changed it.
@@ -75,22 +70,29 @@ result<void> check_copy(const job& run, const tensor_plan& planned, const stored
   const io::checkpoint_dir* dir = stored.directory();
   if (dir != nullptr && planned.what == action::keep) {
     const io::tensor_ref* t = dir->find(planned.name);
-    if (t == nullptr || t->type != source.type || t->shape != source.shape || t->bytes.size() != source.bytes.size() ||
-        (!source.bytes.empty() && std::memcmp(t->bytes.data(), source.bytes.data(), source.bytes.size()) != 0)) {
-      return fail(error_kind::verification, "a tensor that should have been copied is not the source's", dir->path(), planned.name);
+    const auto different = [&] { return fail(error_kind::verification, "a tensor that should have been copied is not the source's", dir->path(), planned.name); };
+    if (t == nullptr || t->type != source.type || t->shape != source.shape || t->bytes.size() != source.bytes.size()) return different();
+    return run.source->for_pieces(source, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
+      const auto copy = t->bytes.subspan(offset, piece.size());
+      if (std::memcmp(copy.data(), piece.data(), piece.size()) != 0) return different();
+      dir->release(*t, copy);
+      return {};
+    });
+  }
+  const std::uint64_t elements = source.elements(), row = source.shape.size() == 2 ? source.shape[1] : elements;
+  std::vector<float> expected, read;
+  for (std::uint64_t at = 0; at < elements; at += read.size()) {
+    const auto n = static_cast<std::size_t>(std::min(elements - at, rows_at_once(row) * row));
+    expected.resize(n);
+    read.resize(n);
+    if (auto r = io::read_f32(source, at, expected); !r) return r;
+    if (planned.output_type == "F16" && source.type != io::dtype::f16) std::transform(expected.begin(), expected.end(), expected.begin(), ar::round_to_f16);
+    if (auto r = stored.read_part(planned.name, elements, at, read); !r) return r;
+    if (digest(read) != digest(expected)) {
+      return fail(error_kind::verification, "a converted tensor does not read back as it was converted", stored.tokenizer_directory(), planned.name);
     }
-    dir->release(*t);
     run.source->release(source);
-    return {};
   }
-  auto expected = expected_values(source, planned);
-  if (!expected) return forward_error(expected);
-  std::vector<float> read(expected->size());
-  if (auto r = stored.read(planned.name, read); !r) return r;
-  if (digest(read) != digest(*expected)) {
-    return fail(error_kind::verification, "a converted tensor does not read back as it was converted", stored.tokenizer_directory(), planned.name);
-  }
-  run.source->release(source);
   return {};
 }
 
@@ -123,9 +125,14 @@ result<void> verify_output(const job& run, const exporter& written, const std::s
     if (expected == digests.end()) return fail(error_kind::verification, "a layer that was to be quantized was never written", directory, t.name);
     std::uint64_t elements = 1;
     for (const std::uint64_t d : t.shape) elements *= d;
-    std::vector<float> weight(static_cast<std::size_t>(elements));
-    if (auto r = stored.read(t.name, weight); !r) return r;
-    if (digest(weight) != expected->second) {
+    const std::uint64_t row = t.shape.back(), step = written.takes_rows(t.name.substr(0, t.name.rfind('.'))) ? rows_at_once(row) * row : elements;
+    digester read;
+    for (std::uint64_t at = 0; at < elements; at += step) {
+      std::vector<float> weight(static_cast<std::size_t>(std::min(step, elements - at)));
+      if (auto r = stored.read_part(t.name, elements, at, weight); !r) return r;
+      read.add(weight);
+    }
+    if (read.value() != expected->second) {
       return fail(error_kind::verification, "the layer does not read back as it was quantized", directory, t.name);
     }
     ++quantized;

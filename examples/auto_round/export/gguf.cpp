@@ -26,6 +26,8 @@
 namespace auto_round::exporting {
 namespace {
 
+constexpr std::size_t values_at_once = std::size_t{1} << 20;
+
 constexpr std::array<std::string_view, 14> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
                                                         "gguf:q3_k_m", "gguf:q3_k_l", "gguf:q4_k_s", "gguf:q4_k_m", "gguf:q5_k_s", "gguf:q5_k_m", "gguf:q6_k"};
 
@@ -150,9 +152,16 @@ class gguf_exporter final : public exporter {
     if (!bytes) return forward_error(bytes);
     auto expected = decode_rows(*type, *bytes, layer.rows, layer.cols, permuted_heads(*run_.spec, name));
     if (!expected) return forward_error(expected);
-    expected_.emplace_back(name, digest(*expected));
-    return writer_->write(gguf_name(*run_.spec, name), *bytes);
+    if (layer.first_row == 0) {
+      digester_ = {};
+      expected_.emplace_back(name, 0);
+    }
+    digester_.add(*expected);
+    expected_.back().second = digester_.value();
+    return writer_->write(gguf_name(*run_.spec, name), *bytes, layer.first_row * (bytes->size() / layer.rows));
   }
+
+  bool takes_rows(const std::string& layer) const override { return run_.how != method::stored && permuted_heads(*run_.spec, layer + ".weight") == 0; }
 
   result<std::vector<float>> weight_of(const tune::quantized_layer& layer) const override {
     const auto type = gguf_type_of(layer.scheme);
@@ -228,25 +237,34 @@ class gguf_exporter final : public exporter {
   }
 
   result<void> convert(const io::tensor_ref& t, io::gguf_type type) {
-    std::vector<float> values(static_cast<std::size_t>(t.elements()));
-    if (run_.changed(t.name)) {
-      if (auto r = run_.weights->read(t.name, values); !r) return r;
-    } else {
-      if (auto r = check_finite(t, run_.source->files()[t.file]); !r) return r;
-      if (auto r = io::read_f32(t, 0, values); !r) return r;
-    }
-    const std::uint64_t heads = permuted_heads(*run_.spec, t.name);
-    const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : values.size() / rows;
-    std::vector<float> ordered(values.size());
-    for (std::size_t i = 0; i < rows; ++i) {
-      const auto from = static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width);
-      std::copy_n(values.begin() + from, width, ordered.begin() + static_cast<std::ptrdiff_t>(i * width));
-    }
+    const bool changed = run_.changed(t.name);
+    if (!changed)
+      if (auto r = check_finite(*run_.source, t); !r) return r;
+    const std::uint64_t heads = permuted_heads(*run_.spec, t.name), elements = t.elements();
+    const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : static_cast<std::size_t>(elements) / rows;
+    // By rows, because an embedding may be larger than all blocks of a small model; rows of heads change places, and are few.
+    const std::size_t step = heads != 0 || width == 0 ? rows : std::max<std::size_t>(1, values_at_once / width);
     const std::string name = gguf_name(*run_.spec, t.name);
-    if (type == io::gguf_type::f32) return writer_->write(name, std::as_bytes(std::span<const float>(ordered)));
-    std::vector<std::uint16_t> halves(ordered.size());
-    std::transform(ordered.begin(), ordered.end(), halves.begin(), type == io::gguf_type::bf16 ? ar::bf16_from_f32 : ar::f16_from_f32);
-    return writer_->write(name, std::as_bytes(std::span<const std::uint16_t>(halves)));
+    for (std::size_t first = 0; first < rows; first += step) {
+      const std::size_t n = std::min(step, rows - first);
+      std::vector<float> values(n * width);
+      if (auto r = changed ? run_.weights->read_part(t.name, elements, first * width, values) : io::read_f32(t, first * width, values); !r) return r;
+      if (heads != 0) {
+        const std::vector<float> read = values;
+        for (std::size_t i = 0; i < rows; ++i)
+          std::copy_n(read.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width), width, values.begin() + static_cast<std::ptrdiff_t>(i * width));
+      }
+      if (auto r = write_converted(name, values, type, first * width); !r) return r;
+      run_.source->release(t);
+    }
+    return {};
+  }
+
+  result<void> write_converted(const std::string& name, const std::vector<float>& values, io::gguf_type type, std::size_t at) {
+    if (type == io::gguf_type::f32) return writer_->write(name, std::as_bytes(std::span<const float>(values)), at * sizeof(float));
+    std::vector<std::uint16_t> halves(values.size());
+    std::transform(values.begin(), values.end(), halves.begin(), type == io::gguf_type::bf16 ? ar::bf16_from_f32 : ar::f16_from_f32);
+    return writer_->write(name, std::as_bytes(std::span<const std::uint16_t>(halves)), at * sizeof(std::uint16_t));
   }
 
   const job run_;
@@ -258,6 +276,7 @@ class gguf_exporter final : public exporter {
   std::vector<float> rope_;
   std::vector<std::string> companions_;
   std::unique_ptr<io::gguf_writer> writer_;
+  digester digester_;  // of the layer that was added last
   std::vector<std::pair<std::string, std::uint64_t>> expected_;
 };
 

@@ -18,6 +18,7 @@ namespace fs = std::filesystem;
 constexpr json_limits kConfigLimits = {std::uint64_t{16} << 20, 1'000'000};
 constexpr json_limits kIndexLimits = {100'000'000, 1'000'000};
 constexpr std::size_t kMostShards = 10'000;  // each is one memory map; Linux grants 65,530
+constexpr std::size_t kPiece = std::size_t{4} << 20;  // whole values of every type
 constexpr char kConfig[] = "config.json";
 constexpr char kSingle[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
@@ -264,8 +265,17 @@ checkpoint_dir checkpoint_dir::presented(const std::string& file, std::vector<te
   return c;
 }
 
-void checkpoint_dir::release(const tensor_ref& t) const {
-  if (!t.bytes.empty()) impl_->maps[t.file].release(t.bytes);
+result<void> checkpoint_dir::for_pieces(const tensor_ref& t, const std::function<result<void>(std::span<const std::byte>, std::size_t)>& f) const {
+  for (std::size_t at = 0; at < t.bytes.size(); at += kPiece) {
+    const auto piece = t.bytes.subspan(at, std::min(kPiece, t.bytes.size() - at));
+    if (auto r = f(piece, at); !r) return r;
+    release(t, piece);
+  }
+  return {};
+}
+
+void checkpoint_dir::release(const tensor_ref& t, std::span<const std::byte> part) const {
+  if (!part.empty()) impl_->maps[t.file].release(part);
 }
 
 }  // namespace auto_round::io

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -41,7 +42,10 @@ class checkpoint_dir {
   /// Each becomes a tensor of two dimensions, rows as long as the last dimension. error_kind::input if pieces are not whole or a name is taken already.
   result<void> split(const std::function<std::vector<std::string>(const tensor_ref&)>& parts);
   /// Tells the kernel that a tensor's pages are no longer needed (keeps resident memory at one block).
-  void release(const tensor_ref& t) const;
+  void release(const tensor_ref& t) const { release(t, t.bytes); }
+  void release(const tensor_ref& t, std::span<const std::byte> part) const;  ///< of some of its bytes
+  /// f(bytes, offset in the tensor) over the bytes of a tensor, a few MiB at a time and each released behind it, until f gives an error.
+  result<void> for_pieces(const tensor_ref& t, const std::function<result<void>(std::span<const std::byte>, std::size_t)>& f) const;
 
  private:
   checkpoint_dir();

@@ -248,11 +248,14 @@ mapped_file::~mapped_file() {
 }
 
 void mapped_file::release(std::span<const std::byte> part) const {
+  if (data_ == nullptr || part.empty()) return;
+  // With a page the system maps what lies around it, as far as the cache has it in one piece: a norm of 1 KiB brought 450 KiB (Linux 6.18). A neighbour that
+  // is in use comes back.
+  constexpr std::size_t around = std::size_t{1} << 20;
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const auto offset = static_cast<std::size_t>(part.data() - data_);
-  const std::size_t begin = (offset + page - 1) / page * page;  // whole pages only: a neighbour may be in use
-  const std::size_t end = (offset + part.size()) / page * page;
-  if (data_ != nullptr && begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+  const std::size_t begin = (offset - std::min(offset, around)) / page * page, end = std::min(size_, offset + part.size() + around);
+  ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
 result<output_file> output_file::create(const std::string& path) {
@@ -297,6 +300,45 @@ result<void> output_file::finish() {
   return fail_writing("the file cannot be brought to the disk", path_, code);
 }
 
+result<scratch_file> scratch_file::create(const std::string& folder) {
+  std::string name = folder + "/.auto-round.XXXXXX";
+  scratch_file f;
+  f.folder_ = folder;
+  f.fd_ = ::mkostemp(name.data(), O_CLOEXEC);
+  if (f.fd_ < 0) return fail_writing("a scratch file cannot be created", folder, errno);
+  ::unlink(name.c_str());
+  return f;
+}
+
+scratch_file::scratch_file(scratch_file&& o) noexcept : folder_(std::move(o.folder_)), fd_(std::exchange(o.fd_, -1)) {}
+
+scratch_file& scratch_file::operator=(scratch_file&& o) noexcept {
+  std::swap(folder_, o.folder_);
+  std::swap(fd_, o.fd_);
+  return *this;
+}
+
+scratch_file::~scratch_file() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+result<void> scratch_file::reserve(std::uint64_t bytes) {
+  const int code = bytes > INT64_MAX ? EFBIG : bytes == 0 ? 0 : ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  if (code != 0) return fail_writing("there is no room for a scratch file of " + std::to_string(bytes) + " bytes", folder_, code);
+  return {};
+}
+
+result<void> scratch_file::read_at(std::uint64_t offset, std::span<std::byte> to) const {
+  const int code = io::read_at(fd_, to.data(), to.size(), offset);
+  if (code == 0) return {};
+  return fail(error_kind::output, "a scratch file cannot be read: " + (code == end_of_file ? std::string("it is too short") : reason(code)), folder_);
+}
+
+result<void> scratch_file::write_at(std::uint64_t offset, std::span<const std::byte> data) {
+  if (const int code = io::write_at(fd_, data, offset); code != 0) return fail_writing("a scratch file cannot be written", folder_, code);
+  return {};
+}
+
 result<std::string> read_text(const std::string& path, std::uint64_t max_bytes) {
   const result<opened_file> file = open_regular(path);
   if (!file) return forward_error(file);
@@ -311,6 +353,19 @@ result<std::string> read_text(const std::string& path, std::uint64_t max_bytes) 
   }
   if (const result<void> r = read_exactly(file->fd.get(), path, text.data(), text.size(), 0); !r) return forward_error(r);
   return text;
+}
+
+result<void> read_pieces(const std::string& path, const std::function<void(std::span<const std::byte>)>& f) {
+  const result<opened_file> in = open_regular(path);
+  if (!in) return forward_error(in);
+  std::vector<char> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(in->size, kChunk)));
+  for (std::uint64_t at = 0; at < in->size;) {
+    const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(in->size - at, buffer.size()));
+    if (const result<void> r = read_exactly(in->fd.get(), path, buffer.data(), n, at); !r) return r;
+    f(std::as_bytes(std::span(buffer.data(), n)));
+    at += n;
+  }
+  return {};
 }
 
 result<void> write_text(const std::string& path, std::string_view text) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -50,8 +51,27 @@ class output_file {
   int fd_ = -1;
 };
 
+/// Room on the disk for what does not fit the memory: a file without a name, gone when it is closed or the program ends.
+class scratch_file {
+ public:
+  static result<scratch_file> create(const std::string& folder);
+  scratch_file(scratch_file&&) noexcept;
+  scratch_file& operator=(scratch_file&&) noexcept;
+  ~scratch_file();
+  result<void> reserve(std::uint64_t bytes);  ///< takes the room now, so that a full disk is an error here and not of a later write
+  result<void> read_at(std::uint64_t offset, std::span<std::byte> to) const;
+  result<void> write_at(std::uint64_t offset, std::span<const std::byte> data);
+
+ private:
+  scratch_file() = default;
+  std::string folder_;
+  int fd_ = -1;
+};
+
 /// A whole regular file of at most `max_bytes`, as it is.
 result<std::string> read_text(const std::string& path, std::uint64_t max_bytes = std::uint64_t{1} << 30);
+/// f(bytes) over a regular file, a MiB at a time.
+result<void> read_pieces(const std::string& path, const std::function<void(std::span<const std::byte>)>& f);
 result<void> write_text(const std::string& path, std::string_view text);  ///< create, write, fsync, close
 result<void> copy_file_durably(const std::string& from, const std::string& to);
 result<void> create_folder(const std::string& path);  ///< one level, which must not exist

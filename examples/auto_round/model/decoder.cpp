@@ -62,6 +62,8 @@ result<void> check_ids(const weight_source& source, std::span<const std::int32_t
   return {};
 }
 
+constexpr std::size_t few_tokens = 256;  // generation comes back to the embedding at once
+
 /// From rows of the table to the first block's input, for sequences of `seqlen` rows that begin at position `first`.
 result<void> finish_embedding(const weight_source& source, std::size_t first, std::size_t seqlen, std::span<float> x) {
   if (source.spec().embed_scale != 1)
@@ -129,6 +131,8 @@ result<void> float_source::read_part(const std::string& name, std::uint64_t elem
   }
   if (!std::all_of(out.begin(), out.end(), [](float v) { return std::isfinite(v); }))
     return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", file, name);
+  const std::size_t width = io::size_of(t->type);
+  dir_.release(*t, t->bytes.subspan(static_cast<std::size_t>(first) * width, out.size() * width));
   return {};
 }
 
@@ -213,11 +217,6 @@ result<std::vector<float>> embed(const weight_source& source, std::span<const st
   std::vector<float> x(ids.size() * hidden);
   const auto packed = source.packed(spec.embed_name, static_cast<std::uint64_t>(spec.vocab_size), hidden);
   if (!packed) return forward_error(packed);
-  if (*packed != nullptr) {
-    for (std::size_t t = 0; t < ids.size(); ++t) (*packed)->decode(static_cast<std::size_t>(ids[t]), 1, x.data() + t * hidden);
-    if (auto r = finish_embedding(source, 0, seqlen == 0 ? ids.size() : seqlen, x); !r) return forward_error(r);
-    return x;
-  }
   // The table is read in pieces of 16 MiB, those that hold no wanted row are left out: it may be larger than all blocks of a small model.
   const auto vocab = static_cast<std::size_t>(spec.vocab_size), step = std::max<std::size_t>(1, (std::size_t{4} << 20) / hidden);
   std::vector<std::vector<std::size_t>> wanted((vocab + step - 1) / step);
@@ -225,6 +224,11 @@ result<std::vector<float>> embed(const weight_source& source, std::span<const st
   std::vector<float> rows;
   for (std::size_t piece = 0; piece < wanted.size(); ++piece) {
     if (wanted[piece].empty()) continue;
+    if (*packed != nullptr) {
+      for (const std::size_t t : wanted[piece]) (*packed)->decode(static_cast<std::size_t>(ids[t]), 1, x.data() + t * hidden);
+      if (ids.size() > few_tokens) source.done_with_block(-1);
+      continue;
+    }
     const std::size_t first = piece * step;
     rows.resize(std::min(step, vocab - first) * hidden);
     if (auto r = source.read_part(spec.embed_name, vocab * hidden, first * hidden, rows); !r) return forward_error(r);

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -16,14 +17,29 @@ std::uint64_t peak_memory_bytes() {
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024u;  // Linux counts in KiB
 }
 
-std::uint64_t current_memory_bytes() {
+namespace {
+
+/// Bytes mapped and resident.
+std::pair<std::uint64_t, std::uint64_t> memory_now() {
   std::FILE* f = std::fopen("/proc/self/statm", "r");
-  if (f == nullptr) return 0;
+  if (f == nullptr) return {};
   unsigned long long total = 0, resident = 0;
   const int got = std::fscanf(f, "%llu %llu", &total, &resident);
   std::fclose(f);
-  const long page = sysconf(_SC_PAGESIZE);
-  return got == 2 && page > 0 ? resident * static_cast<std::uint64_t>(page) : 0;
+  const auto page = static_cast<std::uint64_t>(std::max(0L, sysconf(_SC_PAGESIZE)));
+  if (got != 2) return {};
+  return {total * page, resident * page};
+}
+
+}  // namespace
+
+std::uint64_t current_memory_bytes() { return memory_now().second; }
+
+std::uint64_t current_address_space() { return memory_now().first; }
+
+std::uint64_t address_space_limit() {
+  rlimit limit{};
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? static_cast<std::uint64_t>(limit.rlim_cur) : 0;
 }
 
 double cpu_seconds() {

@@ -192,6 +192,9 @@ class gram_tuner {
         step_(std::min(samples_, std::max<std::size_t>(1, piece_tokens / seqlen_))),
         bf16_(options.precision == linalg::precision::bf16),
         runner_(spec_, options.precision),
+        float_stream_(options.spill_folder),
+        middle_(options.spill_folder),
+        stream_(options.spill_folder),
         x_(step_ * sample_size()),
         h_(step_ * sample_size()),
         e_(step_ * sample_size()),
@@ -204,8 +207,8 @@ class gram_tuner {
   result<tuning_result> run() {
     stopwatch watch;
     if (auto r = embed_calibration(source_, set_, o_.bf16_activations, stream_); !r) return forward_error(r);
-    float_stream_.reset_relative(samples_, sample_size(), stream_);
-    middle_.reset(std::min(samples_, used_pieces_ * step_), sample_size(), o_.bf16_activations);
+    if (auto r = float_stream_.reset_relative(samples_, sample_size(), stream_); !r) return forward_error(r);
+    if (auto r = middle_.reset(std::min(samples_, used_pieces_ * step_), sample_size(), o_.bf16_activations); !r) return forward_error(r);
     watch.lap(out_.seconds.collect);
     for (std::int64_t b = 0; b < spec_.num_layers; ++b)
       if (auto r = run_block(b); !r) return forward_error(r);
@@ -324,6 +327,8 @@ class gram_tuner {
     watch.lap(seconds.propagate);
 
     take_weights_back();
+    for (const activations* stream : {&float_stream_, &middle_, &stream_})
+      if (auto r = stream->state(); !r) return r;
     std::vector<quantized_layer> done;
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (layers_[i].choice == nullptr) continue;
@@ -867,9 +872,9 @@ class gram_tuner {
 
 }  // namespace
 
-bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters, int bits) {
+bool prefer_gram(const model::model_spec& spec, std::int64_t tokens, std::int64_t iters, int bits) {
   if (bits > 2) return true;
-  return iters < 50 || valid_tokens(calibration.valid) < 32 * widest_input(spec);
+  return iters < 50 || tokens < 32 * widest_input(spec);
 }
 
 namespace {

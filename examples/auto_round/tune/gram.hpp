@@ -11,11 +11,11 @@
 
 namespace auto_round::tune {
 
-/// Whether run_gram is the choice for layers of at least `bits` bits, or run_hybrid. From 3 bits on always run_gram. At 2 bits what layers do to each other
+/// Whether run_gram is the choice for layers of at least `bits` bits and that many valid tokens, or run_hybrid. From 3 bits on always run_gram. At 2 bits what layers do to each other
 /// counts: tiny-stories (45 tokens for each input of the widest layer) W2A16G32 9.3e-4 in 7.5 CPU seconds against 7.1e-4 in 19 (means of two seeds). But the
 /// loop's time is that of its tokens, and mini-batches of few tokens fit them more than the model, so there it is run_gram for fewer than 32 tokens an input
 /// or fewer than 50 iterations.
-bool prefer_gram(const model::model_spec& spec, const text::calibration_set& calibration, std::int64_t iters, int bits);
+bool prefer_gram(const model::model_spec& spec, std::int64_t tokens, std::int64_t iters, int bits);
 
 /// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have
 /// their defaults (error_kind::usage). `iters` and the learning rates only mean something without descent_sweeps, and for layers whose numbers are not evenly

@@ -27,7 +27,7 @@ result<importance_matrix> collect(const model::weight_source& source, const text
   const model::model_spec& spec = source.spec();
   const auto samples = static_cast<std::size_t>(set.rows()), seqlen = static_cast<std::size_t>(set.seqlen);
   const std::size_t size = seqlen * static_cast<std::size_t>(spec.hidden_size), batch = std::min(samples, static_cast<std::size_t>(std::max<std::int64_t>(1, o.batch_size)));
-  activations chain;
+  activations chain(o.spill_folder);
   if (auto r = embed_calibration(source, set, o.bf16_activations, chain); !r) return forward_error(r);
   importance_matrix all;
   model::block_runner runner(spec, o.precision);
@@ -73,6 +73,7 @@ result<importance_matrix> collect(const model::weight_source& source, const text
       }
     }
     source.done_with_block(b);
+    if (auto r = chain.state(); !r) return forward_error(r);
     if (o.on_block && !o.on_block(b)) return fail(error_kind::interrupted, "interrupted while collecting importance");
   }
   const std::string head = spec.head_name.substr(0, spec.head_name.rfind('.'));

@@ -24,6 +24,7 @@ struct quantized_layer {
   std::string name;         ///< checkpoint name without ".weight"
   ar::scheme_fields scheme; ///< resolved
   std::size_t rows = 0, cols = 0;  ///< out_features, in_features
+  std::size_t first_row = 0;       ///< of a piece of a layer, whose rows these are
   std::vector<float> weight;       ///< dequantized, [rows x cols]; what the following blocks saw
   std::vector<std::uint8_t> code;  ///< codes as the library's data type stores them, [rows x cols]; integers: 0..2^bits-1; empty for K types
   std::vector<float> scale;        ///< [rows x groups], [1] for the whole tensor, [tile rows x tile columns]; K types: of each sub-block, unrounded

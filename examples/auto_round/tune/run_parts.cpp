@@ -37,7 +37,7 @@ result<void> check_run(const model::model_spec& spec, const text::calibration_se
 result<void> embed_calibration(const model::weight_source& source, const text::calibration_set& set, bool bf16, activations& out) {
   const auto samples = static_cast<std::size_t>(set.rows()), seqlen = static_cast<std::size_t>(set.seqlen);
   const std::size_t size = seqlen * static_cast<std::size_t>(source.spec().hidden_size);
-  out.reset(samples, size, bf16);
+  if (auto r = out.reset(samples, size, bf16); !r) return r;
   const std::size_t step = std::max<std::size_t>(1, (std::size_t{16} << 20) / size);
   for (std::size_t first = 0; first < samples; first += step) {
     const std::size_t n = std::min(step, samples - first);

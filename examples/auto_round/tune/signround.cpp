@@ -33,6 +33,8 @@ class block_tuner {
         samples_(static_cast<std::size_t>(calibration.rows())),
         seqlen_(static_cast<std::size_t>(calibration.seqlen)),
         hidden_(static_cast<std::size_t>(spec_.hidden_size)),
+        float_chain_(options.spill_folder),
+        input_(options.spill_folder),
         loop_(spec_, calibration, options, events) {}
 
   result<tuning_result> run() {
@@ -42,6 +44,8 @@ class block_tuner {
     for (std::int64_t first = 0; first < spec_.num_layers; first += o_.nblocks) {
       const std::int64_t count = std::min(o_.nblocks, spec_.num_layers - first);
       if (auto r = run_unit(first, count); !r) return forward_error(r);
+      for (const activations* chain : {&float_chain_, &input_})
+        if (auto r = chain->state(); !r) return forward_error(r);
     }
     if (tunes_head())
       if (auto r = run_head(); !r) return forward_error(r);
@@ -191,7 +195,7 @@ class block_tuner {
     if (weighs || (needs_maxima && !has_quantized)) hook = watch_floats;
     if (!has_quantized) {
       std::swap(input_, float_chain_);
-      float_chain_.reset(samples_, sample_size(), o_.bf16_activations);
+      if (auto r = float_chain_.reset(samples_, sample_size(), o_.bf16_activations); !r) return r;
       loop_.propagate(unit, false, input_, &float_chain_, hook);
     } else {
       loop_.propagate(unit, false, float_chain_, &float_chain_, hook);

@@ -41,6 +41,7 @@ struct signround_options {
   linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
   std::int64_t descent_sweeps = 14;        ///< of coordinate descent (gram, hybrid); 0: iterations of SignRound
   std::size_t kept_bytes = std::size_t{16} << 20;  ///< memory for rows that are needed twice, by gram and hybrid; only their time depends on it
+  std::string spill_folder = {};           ///< activations of the calibration set lie in a scratch file there; empty: in memory
   bool bf16_activations = false;           ///< keep the calibration set's activations in bfloat16: half the memory
 };
 

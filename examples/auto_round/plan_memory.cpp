@@ -1,0 +1,220 @@
+// Sums of what the stages allocate. Where a size is not plain from the shapes, the line says which file it follows; tests/app/memory_program_test.cpp holds
+// estimates against peaks.
+#include "plan_memory.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+
+
+namespace auto_round::plan {
+namespace {
+
+using exporting::layer_decision;
+using bytes_t = std::uint64_t;
+
+constexpr bytes_t mib = bytes_t{1} << 20, float_bytes = sizeof(float);
+
+bytes_t u(std::int64_t v) { return v > 0 ? static_cast<bytes_t>(v) : 0; }
+
+class estimator {
+ public:
+  estimator(const memory_facts& facts, const model::model_spec& spec, const std::vector<layer_decision>& layers)
+      : f_(facts),
+        spec_(spec),
+        hidden_(u(spec.hidden_size)),
+        inner_(inner_size()),
+        q_(u(spec.num_heads) * u(spec.head_dim)),
+        kv_(u(spec.num_kv_heads) * (u(spec.head_dim) + u(spec.value_size()))),
+        o_(u(spec.num_heads) * u(spec.value_size())),
+        element_(facts.bf16 ? 2 : float_bytes),
+        threads_(static_cast<bytes_t>(std::max(1, facts.threads))),
+        stream_(u(facts.samples) * u(facts.seqlen) * hidden_ * (facts.spilled ? 0 : element_)) {
+    std::map<std::int64_t, bytes_t> blocks;
+    for (const layer_decision& l : layers) {
+      if (l.block >= 0) blocks[l.block] += l.rows * l.cols;
+      const bool whole = !facts.by_rows || (l.block >= 0 && (l.linear == spec.q || l.linear == spec.k));
+      if (l.quantize) largest_ = std::max(largest_, whole ? l.rows * l.cols : std::min(l.rows * l.cols, mib));
+      if (l.quantize && l.block < 0 && whole) head_ = std::max(head_, l.rows * l.cols);
+      widest_ = std::max(widest_, l.block >= 0 ? l.cols : 0);
+    }
+    for (const auto& [block, size] : blocks) block_ = std::max(block_, size);
+  }
+
+  memory_estimate run() {
+    if (reads_text()) {
+      add("reading text", 4, {{"the tokenizer", 2 * mib + 10 * f_.tokenizer_bytes, {}}});
+      add("embedding the calibration set", 4, {text(), streams(1), {"rows of the embedding", embedding_rows(), {}}});
+    }
+    if (f_.smoothing_tokens > 0) smooth();
+    if (f_.importance) importance();
+    if (f_.tuned == tuner::block) tune_blocks();
+    else if (f_.tuned != tuner::none) tune_gram();
+    round();
+    return std::move(out_);
+  }
+
+ private:
+  bool reads_text() const { return f_.tuned != tuner::none || f_.importance || f_.smoothing_tokens > 0; }
+
+  bytes_t inner_size() const {
+    const model::mixture_spec& m = spec_.mixture;
+    return std::max(u(spec_.intermediate_size), m.experts > 0 ? u(m.active) * u(m.intermediate_size) + u(m.shared_size) : 0);
+  }
+
+  /// `parts` beside what every stage has.
+  void add(const char* name, bytes_t touched, std::vector<memory_part> parts, const char* instead = "") {
+    // `touched`: code and data that the stage touches for the first time, and oneDNN's generated code; MiB, measured.
+    parts.insert(parts.begin(), {"the program", f_.base + touched * mib, {}});
+    out_.add({name, std::move(parts), instead});
+  }
+
+  /// What stays in the heap of it, between blocks that live on.
+  memory_part text() const { return {"the tokenizer", f_.tokenizer_bytes * 5 / 2, {}}; }
+  memory_part streams(bytes_t n) const { return {"activations of the calibration set", n * stream_, "--nsamples, --seqlen"}; }
+  bytes_t embedding_rows() const {
+    const bytes_t all = u(f_.samples) * u(f_.seqlen) * hidden_, piece = std::max<bytes_t>(bytes_t{16} << 20, u(f_.seqlen) * hidden_);
+    return (std::min(all, piece) + std::min(u(spec_.vocab_size) * hidden_, bytes_t{4} << 20)) * float_bytes;
+  }
+
+  /// What a block_runner keeps for batches of `tokens` tokens (model/block*.hpp).
+  bytes_t runner(bytes_t tokens, bool train) const {
+    const bytes_t seqlen = u(f_.seqlen), tile = f_.bf16 ? 128 : 256, scores = 128 * (seqlen + 16);
+    bytes_t all = tokens * (2 * hidden_ * element_ + hidden_ * float_bytes + o_ * element_ + (q_ + kv_) * element_ + 2 * inner_ * float_bytes + inner_ * element_);
+    bytes_t own = tile * (q_ + kv_) * float_bytes + scores * (float_bytes + (f_.bf16 ? element_ : 0));
+    if (train) {
+      all += tokens * (hidden_ * float_bytes + (q_ + kv_ + o_) * element_ + 2 * u(spec_.num_heads) * float_bytes);
+      if (f_.bf16) all += tokens * (2 * inner_ + 2 * hidden_) * element_;
+      own += tile * (inner_ + hidden_ + o_) * float_bytes + scores * (float_bytes + (f_.bf16 ? element_ : 0)) + seqlen * (q_ + kv_) / std::max<bytes_t>(1, u(spec_.num_kv_heads)) * float_bytes;
+    }
+    return all + threads_ * own;
+  }
+  /// Tokens of a pass that only goes forward (block_runner::forward).
+  bytes_t forward_tokens(std::int64_t samples) const {
+    const bytes_t seqlen = std::max<bytes_t>(1, u(f_.seqlen));
+    return std::min(u(samples), std::max<bytes_t>(1, 2048 / seqlen)) * seqlen;
+  }
+  memory_part batch(bytes_t bytes) const { return {"a batch on its way through a block", bytes, "--batch_size, --seqlen"}; }
+
+  std::int64_t batch_samples() const { return std::min(f_.batch_size, f_.samples); }
+
+  void importance() {
+    const bytes_t batch_tokens = u(batch_samples()) * u(f_.seqlen), tokens = forward_tokens(batch_samples());
+    add("collecting importance", 4, {text(), streams(1), {"a block's weights", block_ * (float_bytes + (f_.bf16 ? 2 : 0)), {}},
+                                  batch(batch_tokens * hidden_ * float_bytes + runner(tokens, false) + (f_.bf16 ? tokens * std::max(inner_, hidden_) * float_bytes : 0))});
+  }
+
+  /// tune/gram.cpp
+  void tune_gram() {
+    const bytes_t seqlen = std::max<bytes_t>(1, u(f_.seqlen)), samples = u(f_.samples), step = std::min(samples, std::max<bytes_t>(1, 1024 / seqlen)), tokens = step * seqlen;
+    const bytes_t pieces = step == 0 ? 1 : (samples + step - 1) / step, all_tokens = std::max<bytes_t>(1, samples * seqlen);
+    const bytes_t used = std::clamp<bytes_t>((16 * widest_ * pieces + all_tokens - 1) / all_tokens, 1, std::max<bytes_t>(1, pieces));
+    const bytes_t middle = stream_ == 0 ? 0 : std::min(samples, used * step) * seqlen * hidden_ * element_;
+    const bytes_t difference = f_.spilled ? 0 : all_tokens * hidden_ * 2;  // of the float model's stream, in bfloat16
+    const bytes_t rows = tokens * (7 * hidden_ * float_bytes + (f_.bf16 ? (widest_ + hidden_) * element_ : 0));
+    const bytes_t kept = std::min(f_.kept_bytes, used * tokens * o_ * element_);
+    // Three pairs of statistics of inputs of the width of the stream, one of which grows to the widest input; that matrix damped and, in bfloat16, rounded.
+    const bytes_t wide = std::max(widest_, hidden_);
+    const bytes_t grams = (4 * hidden_ * hidden_ + wide * wide + hidden_ * wide + wide * wide) * float_bytes + (f_.bf16 ? wide * wide * element_ : 0);
+    const bytes_t tuners = threads_ * 64 * widest_ * 5 * float_bytes;
+    const bytes_t scales = block_ / 8;
+    const memory_part stats{"Gram matrices", grams, {}}, activations{"activations of the calibration set", stream_ + difference + middle, "--nsamples, --seqlen"};
+    add("tuning a block", 8, {text(), activations, stats, {"a block's weights, tuned and as they were", block_ * (2 * float_bytes + 1 + (f_.bf16 ? 4 : 0)) + scales + tuners, {}},
+                           {"a piece on its way through a block", rows + runner(tokens, false) + kept, "--seqlen"}}, "--iters 0");
+    if (f_.tuned != tuner::hybrid) return;
+    const bytes_t samples_of_batch = std::max<bytes_t>(1, u(f_.batch_size) / 8), batch_tokens = std::min(samples, samples_of_batch) * seqlen;
+    // Offsets, their stored gradients and momentum, gradients of the weights; behind the loop the tuned weights beside them.
+    add("tuning a block's layers together", 10,
+        {text(), activations, stats, {"a block's weights with offsets, gradients and momentum", block_ * (6 * float_bytes + 2 + element_ + (f_.bf16 ? 2 : 0)) + scales + tuners, {}},
+         {"a piece on its way through a block", rows + runner(tokens, false), "--seqlen"}, batch(2 * batch_tokens * hidden_ * float_bytes + runner(batch_tokens, true))},
+        "--tuning gram");
+  }
+
+  /// tune/signround.cpp, tune/block_loop.cpp
+  void tune_blocks() {
+    const bytes_t unit = block_ * u(f_.nblocks), tokens = u(batch_samples()) * u(f_.seqlen);
+    const bool stores = f_.momentum || f_.adam || f_.gradient_accumulate_steps > 1;
+    bytes_t sets = f_.keep_best ? 2 : 1;
+    sets += (stores ? 1 : 0) + (f_.momentum ? 1 : 0) + (f_.adam ? 2 : 0);
+    const bytes_t weights = unit * (2 * float_bytes + sets * float_bytes + element_ + (f_.bf16 ? 2 : 0)) + unit / 8;
+    const bytes_t between = 2 * (u(f_.nblocks) - 1) * tokens * hidden_ * float_bytes;
+    const bytes_t rows = 2 * tokens * hidden_ * float_bytes, tuned = unit * (float_bytes + 1);
+    add("tuning a block", 7, {text(), streams(2), {"a block's weights with offsets and gradients", weights + (tuned > rows ? tuned : 0), {}},
+                           batch((tuned > rows ? 0 : rows) + between + u(f_.nblocks) * runner(tokens, true))}, "--tuning gram");
+    if (!f_.tuned_head) return;
+    const bytes_t head = u(spec_.vocab_size) * hidden_;
+    add("tuning the head", 7, {text(), streams(2), {"the head's weights with offsets and gradients", head * (2 * float_bytes + sets * float_bytes + element_ + float_bytes + 1), {}},
+                            batch(rows + tokens * u(spec_.vocab_size) * float_bytes)});
+  }
+
+  /// transform/awq.cpp: the stream, a copy of the compared samples, their middle and a parent's output, in float; a Gram matrix and its candidate.
+  void smooth() {
+    const bytes_t n = u(f_.samples) * u(f_.smoothing_tokens) * hidden_ * float_bytes;
+    add("smoothing (AWQ)", 4, {text(), {"activations of the calibration set", 3 * n, "--nsamples, --awq_seqlen"}, {"a block's weights and candidates", 3 * block_ * float_bytes, {}},
+                            {"Gram matrices", (inner_ * inner_ + hidden_ * hidden_) * float_bytes, {}}, batch(runner(u(batch_samples()) * u(f_.smoothing_tokens), false))});
+  }
+
+  /// A layer in float, dequantized, as codes and packed, and the pages that it is read from.
+  void round() {
+    const bytes_t rounding_bytes = f_.by_rows ? 13 : 11;
+    std::vector<memory_part> parts;
+    if (reads_text()) parts.push_back(text());
+    parts.push_back({head_ >= largest_ && head_ > 0 ? "the head or the embedding" : "the largest layer", largest_ * rounding_bytes, {}});
+    add("rounding", reads_text() ? 4 : 2, std::move(parts));
+  }
+
+  const memory_facts& f_;
+  const model::model_spec& spec_;
+  bytes_t hidden_, inner_, q_, kv_, o_, element_, threads_, stream_;
+  bytes_t block_ = 0, largest_ = 0, head_ = 0, widest_ = 0;
+  memory_estimate out_;
+};
+
+}  // namespace
+
+std::uint64_t memory_stage::bytes() const {
+  std::uint64_t n = 0;
+  for (const memory_part& p : parts) n += p.bytes;
+  return n;
+}
+
+void memory_estimate::add(memory_stage stage) { stages_.push_back(std::move(stage)); }
+
+const memory_stage& memory_estimate::peak() const { return *std::ranges::max_element(stages_, {}, &memory_stage::bytes); }
+
+std::uint64_t memory_estimate::bytes() const { return stages_.empty() ? 0 : peak().bytes(); }
+
+std::string memory_estimate::explain() const {
+  if (stages_.empty()) return {};
+  std::vector<memory_part> parts = peak().parts;
+  std::ranges::stable_sort(parts, std::greater<>(), &memory_part::bytes);
+  std::string out = peak().name + ":";
+  for (std::size_t i = 0; i < std::min<std::size_t>(3, parts.size()); ++i) {
+    out += fmt::format("{} {} {}", i == 0 ? "" : ",", parts[i].what, report::human_bytes(parts[i].bytes));
+    if (!parts[i].lowered_by.empty()) out += fmt::format(" (less with smaller {})", parts[i].lowered_by);
+  }
+  return out;
+}
+
+result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit, std::uint64_t mapped) {
+  constexpr bytes_t slack = 32 * mib;  // stacks of threads, blocks that malloc keeps
+  const bytes_t allowed = report::address_space_limit(), resident = report::current_memory_bytes();
+  const bytes_t space = report::current_address_space() + mapped + slack + (std::max(estimate.bytes(), resident) - resident);
+  if (allowed != 0 && space > allowed) {
+    return fail(error_kind::usage, fmt::format("the system limits the address space to {} (ulimit -v), and this run takes about {}: {} of memory, libraries, and the files of the model "
+                                               "and the output, which are mapped; limit the memory by --max_memory or a cgroup instead; nothing was done",
+                                               report::human_bytes(allowed), report::human_bytes(space), report::human_bytes(estimate.bytes())));
+  }
+  if (limit == 0 || estimate.bytes() <= limit) return {};
+  const std::string& instead = estimate.peak().instead;
+  return fail(error_kind::usage, fmt::format("--max_memory {}: this run takes about {} ({}){}; nothing was done", report::human_bytes(limit), report::human_bytes(estimate.bytes()),
+                                             estimate.explain(), instead.empty() ? "" : fmt::format("; {} takes less", instead)));
+}
+
+memory_estimate estimate_memory(const memory_facts& facts, const model::model_spec& spec, const std::vector<layer_decision>& layers) {
+  return estimator(facts, spec, layers).run();
+}
+
+}  // namespace auto_round::plan

@@ -1,0 +1,72 @@
+// How much memory a run takes at its peak, from the plan alone: what each of its stages holds at the same time, as the code of the stages allocates it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "export/export_format.hpp"
+#include "model/spec.hpp"
+#include "report/resources.hpp"
+
+namespace auto_round::plan {
+
+struct memory_part {
+  std::string what;        ///< "activations of the calibration set"
+  std::uint64_t bytes = 0;
+  std::string lowered_by;  ///< options; empty: none does
+};
+
+struct memory_stage {
+  std::string name;  ///< "tuning a block"
+  std::vector<memory_part> parts;
+  std::string instead;  ///< options of a way that takes less; may be empty
+
+  std::uint64_t bytes() const;
+};
+
+/// The stages of a run, one after the other. What is meant is the resident set: everything that is allocated, and of mapped files the pages that are
+/// being read, which are given back piece by piece.
+class memory_estimate {
+ public:
+  void add(memory_stage stage);
+  std::uint64_t bytes() const;        ///< of the largest stage; 0 if there is none
+  const memory_stage& peak() const;   ///< there is one
+  /// What takes most of it and what lowers that, for people: "tuning a block: activations of the calibration set 96 MiB (--nsamples, --seqlen), ...".
+  std::string explain() const;
+
+ private:
+  std::vector<memory_stage> stages_;
+};
+
+/// How the layers of blocks are tuned.
+enum class tuner { none, gram, hybrid, block };
+
+/// What an estimate is made from, besides model and layers.
+struct memory_facts {
+  std::uint64_t base = report::current_memory_bytes();  ///< resident when the plan is ready: program, libraries, headers
+  tuner tuned = tuner::none;
+  bool importance = false;           ///< a pass of the float model before layers are rounded
+  bool tuned_head = false;           ///< the head goes through the block loop too
+  std::int64_t samples = 0, seqlen = 0, batch_size = 1, nblocks = 1;
+  std::int64_t gradient_accumulate_steps = 1;
+  std::int64_t smoothing_tokens = 0;  ///< of each sample, for AWQ; 0: none
+  bool bf16 = false;                 ///< products and activations of bfloat16
+  bool adam = false, momentum = false, searched_start = false;
+  bool keep_best = true;
+  bool spilled = false;              ///< activations lie in a file
+  bool by_rows = false;              ///< layers are rounded in pieces of rows, but for those whose rows change places (GGUF)
+  std::uint64_t kept_bytes = 0;      ///< tune::signround_options
+  std::uint64_t tokenizer_bytes = 0; ///< of tokenizer.json, where text is read
+  int threads = 1;
+};
+
+/// error_kind::usage if it is more than the limit of --max_memory (0: there is none), with what it is made of and what would lower it; also where the
+/// system limits the address space (RLIMIT_AS, ulimit -v) to less than that and all mapped files, `mapped` bytes of which are still to come.
+result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit, std::uint64_t mapped);
+
+memory_estimate estimate_memory(const memory_facts& facts, const model::model_spec& spec, const std::vector<exporting::layer_decision>& layers);
+
+}  // namespace auto_round::plan

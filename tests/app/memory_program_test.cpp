@@ -1,0 +1,180 @@
+// links: ar_plan
+// Memory of the program from outside: what it says that a run will take, what the run takes, and that --max_memory is kept or refused.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "plan.hpp"
+#include "support/golden_json.hpp"
+#include "support/program.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace auto_round;
+using support::outcome;
+using support::run;
+
+constexpr int usage = 2, unsupported = 5;
+constexpr std::uint64_t mib = std::uint64_t{1} << 20;
+
+// What a sanitizer adds to memory and address space is no part of any estimate.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = false;
+#endif
+
+const std::string tiny_stories = std::string(AR_SOURCE_DIR) + "/examples/data/tiny-stories";
+
+using arguments = std::vector<std::string>;
+
+/// The ways of quantizing, each short: what it takes hardly depends on iterations.
+const std::map<std::string, arguments>& ways() {
+  static const arguments text = {"--dataset", tiny_stories + "/calib.jsonl", "--nsamples", "24", "--seqlen", "128"};
+  const auto with_text = [](arguments more) {
+    more.insert(more.begin(), text.begin(), text.end());
+    return more;
+  };
+  static const std::map<std::string, arguments> all = {
+      {"round to nearest", {"--iters", "0", "--disable_opt_rtn"}},
+      {"two formats", {"--iters", "0", "--disable_opt_rtn", "--format", "auto_round,fake"}},
+      {"model-free", {"--model_free"}},
+      {"searched scales", with_text({"--iters", "0"})},
+      {"gguf", {"--iters", "0", "--format", "gguf:q4_k_s"}},
+      {"gram", with_text({"--tuning", "gram", "--descent_sweeps", "1"})},
+      {"gguf by gram", with_text({"--tuning", "gram", "--descent_sweeps", "1", "--format", "gguf:q4_k_s"})},
+      {"hybrid", with_text({"--tuning", "hybrid", "--descent_sweeps", "1", "--iters", "2"})},
+      {"block", with_text({"--tuning", "block", "--iters", "2"})},
+      {"awq", with_text({"--algorithm", "awq", "--awq_n_grid", "2"})},
+  };
+  return all;
+}
+
+class Memory : public testing::Test {
+ protected:
+  arguments quantize(const arguments& way, const std::string& out, const arguments& more = {}) const {
+    arguments a = {"quantize", "--model", tiny_stories, "--output_dir", dir_ / out, "--threads", "1", "--quiet"};
+    a.insert(a.end(), way.begin(), way.end());
+    a.insert(a.end(), more.begin(), more.end());
+    return a;
+  }
+
+  /// "peak_memory_bytes" of a run, or of its plan.
+  std::uint64_t peak(const arguments& a, const std::string& prefix = "") const {
+    arguments told = a;
+    told.push_back("--json");
+    const outcome o = run(told, prefix);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o.status == 0 ? golden::parse_json(o.out)["peak_memory_bytes"].get<std::uint64_t>() : 0;
+  }
+  std::uint64_t estimate(const arguments& way, const arguments& more = {}) const {
+    arguments all = more;
+    all.push_back("--dry_run");
+    return peak(quantize(way, "planned", all));
+  }
+
+  std::string sums(const std::string& out) const {
+    std::ifstream in((dir_ / out) + "/SHA256SUMS");
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  support::temp_dir dir_;
+};
+
+arguments limit(std::uint64_t bytes) { return {"--max_memory", std::to_string(bytes)}; }
+
+TEST_F(Memory, ThePlanSaysWithinATenthWhatARunTakes) {
+  if (sanitized) GTEST_SKIP() << "sanitizers add memory of their own";
+  for (const auto& [name, way] : ways()) {
+    const auto planned = static_cast<double>(estimate(way)), taken = static_cast<double>(peak(quantize(way, name)));
+    EXPECT_NEAR(planned, taken, 0.1 * taken) << name;
+  }
+}
+
+TEST_F(Memory, ALimitOfWhatThePlanSaysIsKept) {
+  if (sanitized) GTEST_SKIP() << "sanitizers add memory of their own";
+  for (const auto& [name, way] : ways()) {
+    // A little more than the plan says: two runs of the program differ by some pages.
+    const std::uint64_t planned = estimate(way), most = planned + planned / 20;
+    EXPECT_LE(peak(quantize(way, name, limit(most))), most + planned / 10) << name;
+    EXPECT_EQ(run(quantize(way, name + " refused", limit(planned / 4))).status, usage) << name;
+  }
+}
+
+TEST_F(Memory, ARunUnderALimitedAddressSpaceIsDoneOrRefusedBeforeItBegins) {
+  if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
+  // The least room that a plan is accepted under is enough for the run.
+  for (const auto& [name, way] : ways()) {
+    std::uint64_t refused = 32, accepted = 1024;  // MiB
+    const auto under = [](std::uint64_t n) { return "ulimit -v " + std::to_string(n * 1024) + ";"; };
+    while (accepted - refused > 4) {
+      const std::uint64_t middle = (refused + accepted) / 2;
+      (run(quantize(way, "planned", {"--dry_run"}), under(middle)).status == 0 ? accepted : refused) = middle;
+    }
+    EXPECT_LT(accepted, 400u) << name;
+    const outcome o = run(quantize(way, name), under(accepted + 8));
+    EXPECT_EQ(o.status, 0) << name << " with " << accepted << " MiB: " << o.err;
+  }
+  const outcome o = run(quantize(ways().at("gram"), "narrow"), "ulimit -v 131072;");
+  support::expect_error_line(o, usage, {"address space", "ulimit -v", "128 MiB", "--max_memory"});
+  EXPECT_FALSE(fs::exists(dir_ / "narrow"));
+}
+
+TEST_F(Memory, ALowLimitChangesHowButNotWhat) {
+  const arguments text = {"--dataset", tiny_stories + "/calib.jsonl", "--nsamples", "96", "--seqlen", "256"};
+  for (const arguments& way : {arguments{"--tuning", "gram", "--descent_sweeps", "1"}, {"--tuning", "block", "--iters", "2"}, {"--iters", "0"}}) {
+    arguments all = text;
+    all.insert(all.end(), way.begin(), way.end());
+    const std::uint64_t without = estimate(all);
+    // 96 x 256 x 256 numbers, once at least, in two bytes at least, are what a scratch file saves.
+    const std::uint64_t lower = without - 11 * mib;
+    const std::string name = way[1] + " ";
+    EXPECT_LE(estimate(all, limit(lower)), lower);
+    peak(quantize(all, name + "free"));
+    const std::uint64_t taken = peak(quantize(all, name + "limited", limit(lower)));
+    if (!sanitized) EXPECT_LE(taken, lower + lower / 10);
+    EXPECT_EQ(sums(name + "free"), sums(name + "limited"));
+    EXPECT_NE(sums(name + "free"), "");
+  }
+}
+
+TEST_F(Memory, FewerThreadsWorkAtATimeWhereTheLimitIsLow) {
+  const std::uint64_t one = estimate({"--model_free"}), four = estimate({"--model_free", "--threads", "4"});
+  EXPECT_GT(four, one);
+  EXPECT_LE(estimate({"--model_free", "--threads", "4"}, limit(one + mib / 2)), one + mib / 2);
+}
+
+TEST_F(Memory, ARefusalSaysWhatIsNeededAndWhatWouldLowerIt) {
+  const outcome o = run(quantize(ways().at("block"), "refused", {"--max_memory", "20MiB", "--nsamples", "128", "--seqlen", "512"}));
+  support::expect_error_line(o, usage, {"--max_memory 20.0 MiB", "this run takes about", "a batch on its way through a block", "--batch_size", "--tuning gram"});
+  EXPECT_FALSE(fs::exists(dir_ / "refused"));
+  EXPECT_TRUE(fs::is_empty(dir_.path()));
+  support::expect_error_line(run(quantize({"--iters", "0"}, "refused", {"--max_memory", "4 apples"})), usage, {"--max_memory", "4 apples", "GiB"});
+  support::expect_error_line(run(quantize({"--schemes", "W4A16,W8A16", "--avg_bits", "6"}, "refused", {"--max_memory", "1GiB"})), unsupported, {"AutoScheme"});
+}
+
+TEST_F(Memory, ConvertRefusesToo) {
+  ASSERT_EQ(run(quantize({"--iters", "0", "--disable_opt_rtn"}, "packed")).status, 0);
+  const auto convert = [&](const std::string& most) { return run({"convert", "--model", dir_ / "packed", "--output_dir", dir_ / "converted", "--format", "fake", "--quiet", "--max_memory", most}); };
+  support::expect_error_line(convert("1MB"), usage, {"--max_memory", "the program"});
+  EXPECT_FALSE(fs::exists(dir_ / "converted"));
+  EXPECT_EQ(convert("4GB").status, 0);
+}
+
+TEST(Sizes, AreBinaryWithOrWithoutAnI) {
+  EXPECT_EQ(plan::parse_bytes("2GiB").value(), std::uint64_t{2} << 30);
+  EXPECT_EQ(plan::parse_bytes("2GB").value(), std::uint64_t{2} << 30);
+  EXPECT_EQ(plan::parse_bytes("512 mib").value(), std::uint64_t{512} << 20);
+  EXPECT_EQ(plan::parse_bytes("3KiB").value(), std::uint64_t{3} << 10);
+  EXPECT_EQ(plan::parse_bytes("4096").value(), 4096u);
+  for (const char* bad : {"2i", "2iB", "2Gi", "GiB", "-1MiB", "1.5GiB", "2GiBs"}) EXPECT_FALSE(plan::parse_bytes(bad).has_value()) << bad;
+}
+
+}  // namespace
