@@ -33,15 +33,10 @@ int main(int argc, char** argv) {
   using auto_round::error_kind;
   // Exceptions of the standard library and of third parties end here; our own code returns errors.
   try {
-#ifdef __GLIBC__
-    // Left to itself glibc keeps ever larger freed blocks in its heap, where they lie between others that live on. (tiny-stories, gram: peak 86 instead of
-    // 91 MiB in the same time.)
-    mallopt(M_MMAP_THRESHOLD, 256 << 10);
-#endif
     auto_round::io::clean_up_on_signals();
 #ifdef __GLIBC__
     // Matrices go back to the system when they are freed; by default glibc's heap keeps those of up to 32 MiB once one was freed, in pieces between others.
-    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);  // tiny-stories, gram: 86 MiB at most, with 1 MiB 90
     mallopt(M_TRIM_THRESHOLD, 2 << 20);
 #endif
     const auto outcome = auto_round::command::run_program(argc > 0 ? argv[0] : "auto-round", std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));

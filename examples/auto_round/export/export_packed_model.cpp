@@ -109,12 +109,6 @@ class folder_model final : public stored_model {
     return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
   }
 
-  /// Blocks are released as they are read.
-  void done_with_block(std::int64_t layer) const override {
-    const io::tensor_ref* embedding = layer < 0 ? dir_.find(spec_.embed_name) : nullptr;
-    if (embedding != nullptr) dir_.release(*embedding);
-  }
-
   std::string format() const override { return packing_ == nullptr ? "safetensors" : packing_->name(); }
   std::string tokenizer_directory() const override { return dir_.path(); }
   const io::checkpoint_dir* directory() const override { return &dir_; }
