@@ -363,7 +363,7 @@ TEST(SignRoundBlockGolden, TheHeadIsTunedOnItsOwn) {
     set.ids.resize(set.valid.size());
     tune::activations floats, quantized;
     for (const auto& [chain, tensor] : {std::pair{&floats, "fp_in"}, {&quantized, "q_in"}}) {
-      chain->reset(samples, run[tensor].size() / samples, false);
+      ASSERT_TRUE(chain->reset(samples, run[tensor].size() / samples, false));
       chain->store(0, samples, run[tensor].f32().data());
     }
     const std::vector<float> weight = run["weight"].f32();
