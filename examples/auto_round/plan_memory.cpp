@@ -137,7 +137,7 @@ class estimator {
     const bytes_t unit = block_ * u(f_.nblocks), tokens = u(batch_samples()) * u(f_.seqlen);
     const bool stores = f_.momentum || f_.adam || f_.gradient_accumulate_steps > 1;
     bytes_t sets = f_.keep_best ? 2 : 1;
-    sets += (stores ? 1 : 0) + (f_.momentum ? 1 : 0) + (f_.adam ? 2 : 0);
+    sets += (stores ? 1u : 0u) + (f_.momentum ? 1u : 0u) + (f_.adam ? 2u : 0u);
     const bytes_t weights = unit * (2 * float_bytes + sets * float_bytes + element_ + (f_.bf16 ? 2 : 0)) + unit / 8;
     const bytes_t between = 2 * (u(f_.nblocks) - 1) * tokens * hidden_ * float_bytes;
     const bytes_t rows = 2 * tokens * hidden_ * float_bytes, tuned = unit * (float_bytes + 1);
@@ -162,7 +162,7 @@ class estimator {
     std::vector<memory_part> parts;
     if (reads_text()) parts.push_back(text());
     parts.push_back({head_ >= largest_ && head_ > 0 ? "the head or the embedding" : "the largest layer", largest_ * rounding_bytes, {}});
-    add("rounding", reads_text() ? 4 : 2, std::move(parts));
+    add("rounding", reads_text() ? 4 : 3, std::move(parts));
   }
 
   const memory_facts& f_;

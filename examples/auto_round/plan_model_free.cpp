@@ -481,7 +481,7 @@ std::size_t model_free_plan::quantized() const {
 
 memory_estimate model_free_plan::memory(int threads) const {
   // Weights as they are read, in float and dequantized, codes, packed.
-  constexpr std::uint64_t rounding_bytes = 14, program = std::uint64_t{2} << 20;
+  constexpr std::uint64_t rounding_bytes = 14, program = std::uint64_t{3} << 20;
   std::vector<std::uint64_t> sizes;
   for (const layer_decision& l : layers) {
     if (l.quantize) sizes.push_back(l.rows * l.cols * rounding_bytes);

@@ -139,7 +139,9 @@ TEST_F(Memory, ALowLimitChangesHowButNotWhat) {
     EXPECT_LE(estimate(all, limit(lower)), lower);
     peak(quantize(all, name + "free"));
     const std::uint64_t taken = peak(quantize(all, name + "limited", limit(lower)));
-    if (!sanitized) EXPECT_LE(taken, lower + lower / 10);
+    if (!sanitized) {
+      EXPECT_LE(taken, lower + lower / 10);
+    }
     EXPECT_EQ(sums(name + "free"), sums(name + "limited"));
     EXPECT_NE(sums(name + "free"), "");
   }

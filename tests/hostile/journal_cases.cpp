@@ -100,7 +100,8 @@ std::vector<one_case> journal_cases() {
   report("formats of numbers", R"({"formats":[1]})", {});
   report("a path to nothing", R"({"formats":[{"format":"x","path":""}]})", {});
   report("a path with a zero byte", R"({"formats":[{"format":"x","path":"/tmp\u0000/x"}]})", {});
-  report("a path that climbs", R"({"formats":[{"format":"x","path":"../../../../etc"}]})", {}, unsupported);
+  // To the root from wherever the test runs.
+  report("a path that climbs", R"({"formats":[{"format":"x","path":"../../../../../../../../../../../../../../../../etc"}]})", {}, unsupported);
   return all;
 }
 
