@@ -8,7 +8,6 @@
 #include <functional>
 #include <map>
 
-
 namespace auto_round::plan {
 namespace {
 

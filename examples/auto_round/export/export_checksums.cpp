@@ -4,8 +4,8 @@
 
 #include <array>
 #include <cstdlib>
-#include <memory>
 #include <filesystem>
+#include <memory>
 
 #include "io/file.hpp"
 
@@ -50,7 +50,11 @@ std::string sha256_hex(std::span<const std::byte> data) {
 
 result<std::string> file_sha256_hex(const std::string& path) {
   sha256 hash;
-  if (auto r = io::read_pieces(path, [&](std::span<const std::byte> piece) { hash.add(piece); }); !r) return forward_error(r);
+  const auto read = io::read_pieces(path, [&](std::span<const std::byte> piece) {
+    hash.add(piece);
+    return result<void>();
+  });
+  if (!read) return forward_error(read);
   return hash.finish();
 }
 
@@ -63,11 +67,8 @@ std::uint64_t checksums_size(const std::vector<std::string>& names) {
 result<void> write_checksums(const std::string& directory, const std::vector<std::string>& names, const std::map<std::string, std::string>& known) {
   std::string text;
   for (const std::string& name : names) {
-    if (const auto at = known.find(name); at != known.end()) {
-      text += at->second + "  " + name + "\n";
-      continue;
-    }
-    auto sum = file_sha256_hex(directory + "/" + name);
+    const auto at = known.find(name);
+    const result<std::string> sum = at != known.end() ? at->second : file_sha256_hex(directory + "/" + name);
     if (!sum) return forward_error(sum);
     text += *sum + "  " + name + "\n";
   }

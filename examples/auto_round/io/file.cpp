@@ -355,14 +355,14 @@ result<std::string> read_text(const std::string& path, std::uint64_t max_bytes) 
   return text;
 }
 
-result<void> read_pieces(const std::string& path, const std::function<void(std::span<const std::byte>)>& f) {
+result<void> read_pieces(const std::string& path, const std::function<result<void>(std::span<const std::byte>)>& f) {
   const result<opened_file> in = open_regular(path);
   if (!in) return forward_error(in);
   std::vector<char> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(in->size, kChunk)));
   for (std::uint64_t at = 0; at < in->size;) {
     const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(in->size - at, buffer.size()));
     if (const result<void> r = read_exactly(in->fd.get(), path, buffer.data(), n, at); !r) return r;
-    f(std::as_bytes(std::span(buffer.data(), n)));
+    if (const result<void> r = f(std::as_bytes(std::span(buffer.data(), n))); !r) return r;
     at += n;
   }
   return {};
@@ -376,18 +376,15 @@ result<void> write_text(const std::string& path, std::string_view text) {
 }
 
 result<void> copy_file_durably(const std::string& from, const std::string& to) {
-  const result<opened_file> in = open_regular(from);
-  if (!in) return forward_error(in);
   result<output_file> out = output_file::create(to);
   if (!out) return forward_error(out);
-  std::vector<char> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(in->size, kChunk)));
-  for (std::uint64_t at = 0; at < in->size;) {
-    const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(in->size - at, buffer.size()));
-    if (const result<void> r = read_exactly(in->fd.get(), from, buffer.data(), n, at); !r) return r;
-    if (const result<void> r = out->write_at(at, std::as_bytes(std::span(buffer.data(), n))); !r) return r;
-    at += n;
-  }
-  return out->finish();
+  std::uint64_t at = 0;
+  const result<void> copied = read_pieces(from, [&](std::span<const std::byte> piece) {
+    const std::uint64_t offset = at;
+    at += piece.size();
+    return out->write_at(offset, piece);
+  });
+  return copied ? out->finish() : copied;
 }
 
 result<void> create_folder(const std::string& path) {

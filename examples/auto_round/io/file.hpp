@@ -70,8 +70,8 @@ class scratch_file {
 
 /// A whole regular file of at most `max_bytes`, as it is.
 result<std::string> read_text(const std::string& path, std::uint64_t max_bytes = std::uint64_t{1} << 30);
-/// f(bytes) over a regular file, a MiB at a time.
-result<void> read_pieces(const std::string& path, const std::function<void(std::span<const std::byte>)>& f);
+/// f(bytes) over a regular file, a MiB at a time, until f gives an error.
+result<void> read_pieces(const std::string& path, const std::function<result<void>(std::span<const std::byte>)>& f);
 result<void> write_text(const std::string& path, std::string_view text);  ///< create, write, fsync, close
 result<void> copy_file_durably(const std::string& from, const std::string& to);
 result<void> create_folder(const std::string& path);  ///< one level, which must not exist

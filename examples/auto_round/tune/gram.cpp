@@ -354,7 +354,7 @@ class gram_tuner {
     read_quantized();
     if (o_.enable_quanted_input && index + 1 < spec_.num_layers) {
       // As the run that tuned the block went on, through rows that may have been rounded when they were kept.
-      const bool attended = how_ == method::gram && (tuned({spec_.gate, spec_.up}) || tuned({spec_.down}));
+      const bool attended = how_ == method::gram && tuned({spec_.gate, spec_.up, spec_.down});
       if (attended) finish_attention(false);
       propagate(true, attended);
     }

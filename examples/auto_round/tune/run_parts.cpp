@@ -45,7 +45,6 @@ result<void> embed_calibration(const model::weight_source& source, const text::c
     if (!rows) return forward_error(rows);
     out.store(first, n, rows->data());
   }
-  source.done_with_block(-1);
   return {};
 }
 
