@@ -24,7 +24,7 @@ class convert final : public command {
     o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "formats to write (`auto-round list formats`), several separated by commas; fake: dequantized weights");
     o.flag("allow_loss", run_.allow_loss, true, "write layers, too, whose weights the format rounds (scales to another type, zero points that it does not have)");
-    o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
+    o.bytes("max_shard_size", run_.max_shard_bytes, "largest safetensors file: N with B, KB, MB or GB (5GB)");
     o.bytes("max_memory", run_.max_memory, "refuse what would take more memory: N with B, KB, MB or GB (no limit)");
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor, all sizes and what would be lost, then stop");
     o.flag("json", run_.json, true, "print one JSON object with the results on stdout");
@@ -41,9 +41,6 @@ class convert final : public command {
     auto formats = plan::parse_formats(formats_);
     if (!formats) return forward_error(formats);
     run_.formats = std::move(*formats);
-    auto shard = plan::parse_bytes(max_shard_size_);
-    if (!shard) return forward_error(shard);
-    run_.max_shard_bytes = *shard;
     using report::progress_style;
     run_.progress = progress_ == "bar" ? progress_style::bar : progress_ == "lines" ? progress_style::lines : progress_ == "never" ? progress_style::none : progress_style::automatic;
     if (run_.quiet) run_.progress = progress_style::none;
@@ -53,7 +50,7 @@ class convert final : public command {
   }
 
  private:
-  std::string positional_model_, formats_, max_shard_size_ = "5GB", progress_ = "auto";
+  std::string positional_model_, formats_, progress_ = "auto";
   std::optional<std::int64_t> threads_;
   convert_options run_;
 };

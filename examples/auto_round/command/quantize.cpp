@@ -64,7 +64,7 @@ class quantize final : public command {
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
     o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "auto_round, auto_gptq, auto_awq, mlx, gguf:q4_k_m, fake and others (`auto-round list formats`); several separated by commas (auto_round)");
-    o.text("max_shard_size", "SIZE", max_shard_size_, "largest safetensors file: N with B, KB, MB or GB (5GB)");
+    o.bytes("max_shard_size", run_.request.max_shard_bytes, "largest safetensors file: N with B, KB, MB or GB (5GB)");
     o.bytes("max_memory", run_.max_memory, "most memory to take: N with B, KB, MB or GB; what would take more is done in a cheaper way with the same result, or refused (no limit)");
     o.flag("dry_run", run_.dry_run, true, "print what would happen to each tensor and all sizes, then stop");
     o.flag("json", run_.json, true, "print one JSON object with the results on stdout");
@@ -283,9 +283,6 @@ class quantize final : public command {
     auto formats = plan::parse_formats(formats_, bits_for_formats());
     if (!formats) return forward_error(formats);
     q.formats = std::move(*formats);
-    auto shard = plan::parse_bytes(max_shard_size_);
-    if (!shard) return fail(shard.error().kind, "--max_shard_size: " + shard.error().message);
-    q.max_shard_bytes = *shard;
     auto algorithms = complete_algorithms();
     if (!algorithms) return forward_error(algorithms);
     auto attention = static_scales_.resolve(run_.compat);
@@ -478,7 +475,7 @@ class quantize final : public command {
   }
 
   const recipe& defaults_;
-  std::string model_, positional_model_, formats_ = "auto_round", max_shard_size_ = "5GB", scale_dtype_, progress_ = "auto", tuning_ = "auto";
+  std::string model_, positional_model_, formats_ = "auto_round", scale_dtype_, progress_ = "auto", tuning_ = "auto";
   std::string clamp_gradient_, scale_gradient_, algorithms_, bits_, accounting_ = "peer", score_gradient_ = "float", layer_config_, fuse_check_ = "warn";
   rotation_request rotation_;
   awq_request awq_;
