@@ -150,7 +150,9 @@ TEST_F(Memory, ALowLimitChangesHowButNotWhat) {
 TEST_F(Memory, FewerThreadsWorkAtATimeWhereTheLimitIsLow) {
   const std::uint64_t one = estimate({"--model_free"}), four = estimate({"--model_free", "--threads", "4"});
   EXPECT_GT(four, one);
-  EXPECT_LE(estimate({"--model_free", "--threads", "4"}, limit(one + mib / 2)), one + mib / 2);
+  // Half way between both: what is resident before a run differs from start to start, by a MiB under sanitizers.
+  const std::uint64_t most = (one + four) / 2;
+  EXPECT_LE(estimate({"--model_free", "--threads", "4"}, limit(most)), most);
 }
 
 TEST_F(Memory, ARefusalSaysWhatIsNeededAndWhatWouldLowerIt) {
