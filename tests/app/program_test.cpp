@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/checkpoint_dir.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
@@ -397,13 +398,35 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
 
 TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
-  for (const char* option : {"--num_hidden_layers", "--svdquant-rank", "--prompt"})
+  for (const char* option : {"--vllm_args", "--svdquant-rank", "--prompt"})
     expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2, 6)});
   expect_refused(run(quantize({"--model_dtype", "bf16"})), unsupported, {"model_dtype"});
   expect_refused(run(quantize({"--format", "autoawq"})), unsupported, {"autoawq", "auto_awq", "auto_round"});
   expect_refused(run(quantize({"--scheme", "MXFP6"})), unsupported, {});
   expect_refused(run(quantize({"--scheme", "NVFP4"})), usage, {"NVFP4", "--dataset"});
   expect_refused(run(quantize({"--static_kv_dtype", "int8"})), usage, {"int8", "nvfp4"});
+}
+
+TEST_F(Program, TheFirstBlocksAloneAreAModelOfSoFew) {
+  tiny_model().write(model_);
+  calibration();
+  const std::string first = dir_ / "first";
+  const outcome o = run(quantize({"--num_hidden_layers", "1", "--output_dir", first}));
+  ASSERT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.err.find("first 1 blocks"), std::string::npos) << o.err;
+  EXPECT_EQ(golden::read_json(first + "/config.json")["num_hidden_layers"], 1);
+  ASSERT_EQ(run(quantize()).status, 0);
+  const auto whole = auto_round::io::checkpoint_dir::open(out_).value(), part = auto_round::io::checkpoint_dir::open(first).value();
+  for (const auto& t : whole.tensors()) {
+    const auto* same = part.find(t.name);
+    EXPECT_EQ(same != nullptr, !t.name.starts_with("model.layers.1.")) << t.name;
+    EXPECT_TRUE(same == nullptr || std::ranges::equal(t.bytes, same->bytes)) << t.name;
+  }
+  EXPECT_EQ(run({"eval", "--model", first, "--ppl", dir_ / "calib.jsonl", "--seqlen", "64", "--max_tokens", "128"}).status, 0);
+  fs::remove_all(out_);
+  expect_refused(run(quantize({"--num_hidden_layers", "3"})), usage, {"--num_hidden_layers 3", "2 blocks"});
+  expect_refused(run(quantize({"--num_hidden_layers", "0"})), usage, {"--num_hidden_layers 0"});
+  expect_refused(run(quantize({"--num_hidden_layers", "1", "--model_free"})), usage, {"--model_free"});
 }
 
 TEST_F(Program, RulesForSingleLayersAreWritten) {

@@ -61,6 +61,7 @@ class quantize final : public command {
   void declare_model_and_run(option_set& o) {
     o.group("Model and run");
     o.text("model,model_name,model_name_or_path", "DIR", model_, "folder of the float checkpoint (config.json, safetensors, tokenizer)");
+    o.integer("num_hidden_layers,debug_layer_num", run_.first_blocks, "only the first N blocks, to try things: the output is a part of the model, too");
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
     o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "auto_round, auto_gptq, auto_awq, mlx, gguf:q4_k_m, fake and others (`auto-round list formats`); several separated by commas (auto_round)");
@@ -258,7 +259,6 @@ class quantize final : public command {
              if (v == "hf") return {};
              return fail(error_kind::unsupported, "--eval_backend vllm: evaluation is by this program; vLLM's own tools read its checkpoints");
            }});
-    o.refuse("num_hidden_layers,debug_layer_num", true, "quantizing a part of a model is not supported so far");
     o.refuse("enable_lfq", false, "is not supported");
     for (const char* name : {"eval_gen_kwargs", "vllm_args"}) o.refuse(name, true, "tasks are answered by this program itself, and none of them generates text");
     o.refuse("fewshot_as_multiturn", false, "tasks are asked with plain prompts");
@@ -383,9 +383,10 @@ class quantize final : public command {
   /// Rounding needs no model class: where this version does not know the model, or it holds FP8 weights, it goes shard by shard.
   result<void> complete_route() {
     const bool changed = run_.awq || run_.rotation || run_.autoscheme.wanted() || !run_.save_imatrix.empty();
+    if (run_.model_free && run_.first_blocks) return fail(error_kind::usage, "--model_free knows no blocks: --num_hidden_layers needs a model class");
     if (run_.model_free && changed) return fail(error_kind::usage, "--model_free only rounds: AWQ, rotations, AutoScheme and importance need a model that runs");
     if (run_.model_free) return {};
-    if (!changed && !run_.regular_route && run_.request.how == exporting::method::rtn) {
+    if (!changed && !run_.first_blocks && !run_.regular_route && run_.request.how == exporting::method::rtn) {
       const auto opened = exporting::open_model(run_.model);
       const bool packed = run_.request.formats.size() == 1 && !run_.request.formats.front().starts_with("gguf:");
       if (!opened && opened.error().kind == error_kind::unsupported && packed && plan::model_free_applies(run_.request, run_.model)) {

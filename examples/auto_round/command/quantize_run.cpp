@@ -16,6 +16,7 @@
 #include "command/fingerprint.hpp"
 #include "command/plan_output.hpp"
 #include "command/run_report.hpp"
+#include "export/export_packed_model.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
 #include "export/export_unpacked_source.hpp"
@@ -168,9 +169,10 @@ class quantization {
   }
 
   result<void> open() {
-    auto source = exporting::open_model(o_.model);
+    auto source = o_.first_blocks ? exporting::open_first_blocks(o_.model, *o_.first_blocks) : exporting::open_model(o_.model);
     if (!source) return forward_error(source);
     source_ = std::move(*source);
+    if (o_.first_blocks) bar_.message(fmt::format("note: only the first {} blocks are quantized and written; the output is a part of the model, for trying things", *o_.first_blocks));
     request_ = o_.request;
     request_.compat = o_.compat;
     request_.maxima = &maxima_;

@@ -24,6 +24,7 @@ enum class tuning { automatic, gram, hybrid, block };
 struct run_options {
   std::string model;
   std::string output_dir = "./tmp_autoround";
+  std::optional<std::int64_t> first_blocks;  ///< blocks of the model that are quantized and written; none: all
   plan::request request;
   autoscheme_options autoscheme;
   std::string dataset, dataset_dir;   ///< calibration text, and the folder of named data sets; empty: the built-in sample where text is needed

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -247,6 +248,23 @@ result<found_quantization> of_right_kinds(found_quantization found) {
   return found;
 }
 
+/// Takes blocks away behind the first ones.
+void keep_first_blocks(io::checkpoint_dir& dir, const model::model_spec& spec, std::int64_t blocks) {
+  std::vector<io::tensor_ref> kept;
+  for (const io::tensor_ref& t : dir.tensors()) {
+    std::int64_t block = -1;
+    if (t.name.starts_with(spec.block_prefix)) std::from_chars(t.name.data() + spec.block_prefix.size(), t.name.data() + t.name.size(), block);
+    if (block < blocks) kept.push_back(t);
+  }
+  io::json config = dir.config();
+  config.set("num_hidden_layers", blocks);
+  if (const io::json& kinds = config.at("layer_types"); kinds.is_array()) {
+    io::json::array first(kinds.items().begin(), kinds.items().begin() + std::min(blocks, static_cast<std::int64_t>(kinds.items().size())));
+    config.set("layer_types", std::move(first));
+  }
+  dir.present(std::move(kept), std::move(config));
+}
+
 }  // namespace
 
 result<found_quantization> find_quantization(const io::checkpoint_dir& dir) {
@@ -294,6 +312,24 @@ result<std::unique_ptr<stored_model>> open_float_folder(const std::string& path)
   auto found = find_quantization(**dir);
   if (!found) return forward_error(found);
   if (!found->method.empty()) return std::unique_ptr<stored_model>();
+  auto model = std::make_unique<folder_model>(std::move(**dir));
+  if (auto r = model->open_layers(nullptr, {}); !r) return forward_error(r);
+  return std::unique_ptr<stored_model>(std::move(model));
+}
+
+result<std::unique_ptr<stored_model>> open_first_blocks(const std::string& path, std::int64_t blocks) {
+  auto dir = open_directory(path);
+  if (!dir) return forward_error(dir);
+  if (!*dir) return fail(error_kind::unsupported, "--num_hidden_layers needs a model folder with config.json and safetensors", path);
+  auto found = find_quantization(**dir);
+  if (!found) return forward_error(found);
+  if (!found->method.empty()) return fail(error_kind::unsupported, "--num_hidden_layers is for float models; this one is quantized already", found->file);
+  const std::string config = (*dir)->path() + "/config.json";
+  auto spec = arch::read_spec((*dir)->config(), config);
+  if (!spec) return forward_error(spec);
+  if (blocks < 1 || blocks > spec->num_layers)
+    return fail(error_kind::usage, fmt::format("--num_hidden_layers {}: the model has {} blocks", blocks, spec->num_layers), config);
+  keep_first_blocks(**dir, *spec, blocks);
   auto model = std::make_unique<folder_model>(std::move(**dir));
   if (auto r = model->open_layers(nullptr, {}); !r) return forward_error(r);
   return std::unique_ptr<stored_model>(std::move(model));

@@ -59,5 +59,8 @@ using packing_maker = std::function<result<std::unique_ptr<packing>>(const found
 result<std::unique_ptr<stored_model>> open_packed_folder(const std::string& path, std::span<const std::string_view> methods, const packing_maker& make);
 /// A folder with config.json and float weights; null if it is no model folder, or a quantized one.
 result<std::unique_ptr<stored_model>> open_float_folder(const std::string& path);
+/// The same without the blocks behind the first ones: its configuration says so few, and the tensors of the others are not there. error_kind::usage if
+/// the model has fewer, unsupported if its weights are no floats.
+result<std::unique_ptr<stored_model>> open_first_blocks(const std::string& path, std::int64_t blocks);
 
 }  // namespace auto_round::exporting

@@ -56,7 +56,7 @@ result<fake_quantizer> make_fake_quantizer(const ar::scheme_fields& s, search_qu
         std::vector<float> scale(n * groups), offset(g->asymmetric ? n * groups : 0), d(n * blocks), d_offset(g->asymmetric ? n * blocks : 0);
         const auto data = [](std::vector<float>& v) { return v.empty() ? nullptr : v.data(); };
         const ar::gguf_parameters<float> p{data(scale), data(offset), data(d), data(d_offset)};
-        if (const ar::errc e = g->search(rows_of(w, first, n), importance, {}, {}, p); e != ar::errc::ok) return e;
+        if (const ar::errc e = g->search(rows_of(w, first, n), importance, {}, {.magnitude = true}, p); e != ar::errc::ok) return e;
         return g->qdq(rows_of(w, first, n), {}, {}, {p.scale, p.offset, p.d_scale, p.d_offset}, rows_of(out, first, n));
       }));
     });

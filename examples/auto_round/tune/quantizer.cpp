@@ -105,7 +105,8 @@ result<void> round_blocks(const ar::gguf_kernels& k, const float* weight, const 
   }
   // The K types search always; what OPT-RTN adds is the importance. Q4_1 and Q5_1 have a variant of their own instead.
   const std::span<const float> importance = how.search ? how.importance : std::span<const float>{};
-  const ar::gguf_variant variant{.bf16 = how.reference && how.weight_type == ar::real::bf16, .reciprocal = how.reference && how.search};
+  const ar::gguf_variant variant{.bf16 = how.reference && how.weight_type == ar::real::bf16, .reciprocal = how.reference && how.search,
+                                 .magnitude = !how.reference};
   const auto from = [](std::vector<float>& x, std::size_t at) { return x.empty() ? nullptr : x.data() + at; };
   const auto piece = [&](std::size_t first, std::size_t n) {
     const ar::gguf_parameters<float> p{from(out.scale, first * groups), from(out.wmin, first * groups), from(out.d_scale, first * blocks),

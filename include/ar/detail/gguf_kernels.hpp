@@ -10,10 +10,13 @@
 
 namespace ar {
 
-/// Which of the original's variants of Q4_1 and Q5_1 to follow; other types have only one.
+/// Which variant of auto-round's parameters to search. The first two are the original's of Q4_1 and Q5_1; other types have only one.
 struct gguf_variant {
   bool bf16 = false;        ///< round scale (and zero point) as the original does for bfloat16 weights; costs accuracy
   bool reciprocal = false;  ///< its OPT-RTN variant, which multiplies by 1 / scale
+  /// Q2_K to Q5_K with importance: a value counts by importance * sqrt(sigma + x^2), and scales of a super-block are improved by sweeps, as in ggml's
+  /// quantizer. The original has neither.
+  bool magnitude = false;
 };
 
 struct gguf_kernels {

@@ -462,6 +462,24 @@ AR_NOINLINE AR_FN constexpr F fit_positive_weighted(F* t, const F* w, std::size_
   return step;
 }
 
+/// ggml's fit_positive for auto-round's parameters: t, which is taken as zero where it is negative, becomes code * step. Returns the step.
+template <class F>
+AR_NOINLINE AR_FN constexpr F sweep_positive(F* t, const F* w, std::size_t n, int N) noexcept {
+  F code[max_group];
+  for (std::size_t i = 0; i < n; ++i) t[i] = lane_select(lane_gt(t[i], lane_set<F>(0.0f)), t[i], lane_set<F>(0.0f));
+  const F step = fit_positive(static_cast<const F*>(t), w, n, N, code);
+  for (std::size_t i = 0; i < n; ++i) t[i] = step * code[i];
+  return step;
+}
+
+/// ggml's fit_symmetric for the scales of a super-block: t becomes code * step, codes -N..N-1. Returns the step.
+template <int N, class F>
+AR_NOINLINE AR_FN constexpr F fit_signed_weighted(F* t, const F* w, std::size_t n) noexcept {
+  const symmetric_fit<F> fit = fit_symmetric(static_cast<const F*>(t), w, n, N);
+  for (std::size_t i = 0; i < n; ++i) t[i] = fit.scale * (code_of<N>(fit, t[i]) - lane_set<F>(N));
+  return fit.scale;
+}
+
 template <class F>
 struct scale_and_offset {
   F scale, offset;  ///< x ~ scale * code - offset
@@ -645,6 +663,7 @@ struct search_rule {
   bool fill = false;        ///< and a group with few enough zeros to be filled with the mean of the others
   bool bf16 = false;        ///< Q4_1, Q5_1: round as the original does for bfloat16 weights
   bool reciprocal = false;  ///< Q4_1, Q5_1: the original's OPT-RTN variant, which multiplies by 1 / scale
+  bool magnitude = false;   ///< importances count times sqrt(sigma + x^2), and the scales of a super-block go through ggml's sweeps
 };
 
 }  // namespace gguf

@@ -177,7 +177,8 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
   /// auto-round's parameters. `v` is null or a rounding offset per value.
   template <class F>
   AR_NOINLINE AR_FN static constexpr void search(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
-    F weight[groups];
+    F weight[groups], sigma = lane_set<F>(0.0f);
+    if (rule.magnitude && importance != nullptr) sigma = (lane_set<F>(Type::sigma_factor) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
     for (std::size_t j = 0; j < groups; ++j) {
       const F* xs = x + j * Sub;
       const F* vs = v != nullptr ? v + j * Sub : nullptr;
@@ -186,6 +187,8 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
       if (importance != nullptr) {
         for (std::size_t i = 0; i < Sub; ++i) w[i] = importance[j * Sub + i];
         if (rule.repair) repair_importance(xs, Sub, Bits, rule.fill, w);
+        if (rule.magnitude)
+          for (std::size_t i = 0; i < Sub; ++i) w[i] = w[i] * lane_sqrt(sigma + xs[i] * xs[i]);
         r = fit_by_least_squares(static_cast<const F*>(xs), static_cast<const F*>(w), vs, Sub, Bits, importance_grid);
       } else {
         own_importance(xs, Sub, Bits, w);
@@ -196,7 +199,10 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
       g.offset[j] = r.offset;
       weight[j] = sum_by_eight(static_cast<const F*>(w), Sub);
     }
-    if (importance != nullptr) {
+    if (importance != nullptr && rule.magnitude) {
+      g.d_scale = sweep_positive(g.scale, static_cast<const F*>(weight), groups, super_top);
+      g.d_offset = sweep_positive(g.offset, static_cast<const F*>(weight), groups, super_top);
+    } else if (importance != nullptr) {
       g.d_scale = fit_positive_weighted(g.scale, static_cast<const F*>(weight), groups, SuperBits);
       g.d_offset = fit_positive_weighted(g.offset, static_cast<const F*>(weight), groups, SuperBits);
     } else {
@@ -339,7 +345,9 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
   /// auto-round's parameters with importance, and without where `plain` is the search of the type.
   template <class F>
   AR_NOINLINE AR_FN static constexpr void search_groups(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
-    const bool sweeps = Bits == 3 && importance == nullptr;
+    const bool sweeps = Bits == 3 && importance == nullptr, by_magnitude = Bits == 3 && importance != nullptr && rule.magnitude;
+    F weight[16], sigma = lane_set<F>(0.0f);
+    if (by_magnitude) sigma = (lane_set<F>(2.0f) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
     if (sweeps) fit_q3_sweeps(x, v, g.scale);
     for (std::size_t j = 0; j < 16; ++j) {
       const F* xs = x + j * 16;
@@ -348,6 +356,9 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
         F w[16];
         for (std::size_t i = 0; i < 16; ++i) w[i] = importance[j * 16 + i];
         if (rule.repair) repair_importance(xs, 16, Bits, rule.fill, w);
+        if (by_magnitude)
+          for (std::size_t i = 0; i < 16; ++i) w[i] = w[i] * lane_sqrt(sigma + xs[i] * xs[i]);
+        weight[j] = sum_by_eight(static_cast<const F*>(w), 16);
         g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(w), vs, 16, Bits);
       } else if (!sweeps) {
         g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(nullptr), vs, 16, Bits);
@@ -355,7 +366,7 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
       g.scale[j] = flush_tiny(g.scale[j]);
       g.offset[j] = lane_set<F>(0.0f);
     }
-    g.d_scale = double_quant_symmetric(g.scale, 16, SuperBits);
+    g.d_scale = by_magnitude ? fit_signed_weighted<super_half>(g.scale, static_cast<const F*>(weight), 16) : double_quant_symmetric(g.scale, 16, SuperBits);
     g.d_offset = lane_set<F>(0.0f);
   }
 };

@@ -69,13 +69,13 @@ template <class T, class V>
                                     const gguf_parameters<float>& out) noexcept {
   const float* weight = nullptr;
   if (const errc e = importance_row(importance, w.cols, weight); e != errc::ok) return e;
-  return rows::search_blocks<T, V>(w, weight, {.bf16 = variant.bf16, .reciprocal = variant.reciprocal}, v, out);
+  return rows::search_blocks<T, V>(w, weight, {.bf16 = variant.bf16, .reciprocal = variant.reciprocal, .magnitude = variant.magnitude}, v, out);
 }
 
 template <class T, class V>
 [[nodiscard]] constexpr errc qdq(matrix_view<const float> w, matrix_view<const float> v, gguf_variant variant,
                                  const gguf_parameters<const float>& parameters, matrix_view<float> out) noexcept {
-  return rows::qdq_given<T, V>(w, v, {.bf16 = variant.bf16, .reciprocal = variant.reciprocal}, parameters, out);
+  return rows::qdq_given<T, V>(w, v, {.bf16 = variant.bf16, .reciprocal = variant.reciprocal, .magnitude = variant.magnitude}, parameters, out);
 }
 
 template <class T, class V>
