@@ -156,9 +156,6 @@ result<ar::scheme_fields> resolve_scheme(const std::string& preset, const scheme
     if (base == nullptr) return fail(error_kind::usage, fmt::format("--bits {}: there are K types of 2 to 6 bits", *o.bits));
   }
   ar::scheme_fields s = *base;
-  if (lower(name) == "gguf:q2_k_mixed") {
-    return fail(error_kind::unsupported, fmt::format("the mixed recipe {} is not supported so far", name));
-  }
   if (!lower(name).starts_with("gguf:")) {  // a GGUF preset means its block layout: nothing in it can be changed
     const auto integer = [](const char* option, const std::optional<std::int64_t>& value, std::int64_t low, auto& to) -> result<void> {
       if (!value) return {};

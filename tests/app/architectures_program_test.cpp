@@ -8,10 +8,14 @@
 #include <filesystem>
 #include <map>
 
+#include "arch/architecture.hpp"
 #include "export/export_format.hpp"
+#include "io/file.hpp"
+#include "io/gguf.hpp"
 #include "model/decoder.hpp"
 #include "support/distance.hpp"
 #include "support/golden.hpp"
+#include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/temp_dir.hpp"
 #include "support/tiny_checkpoint.hpp"
@@ -75,13 +79,89 @@ TEST_P(ArchitectureProgram, RoundsKeepsAllTensorsAndReadsBack) {
   }
   const auto gguf = run({"--model", model_, "--output_dir", dir_ / "gguf", "--format", "gguf:q8_0", "--iters", "0"});
   // Those that are written need a tokenizer, which these folders lack.
-  if (!source.source.spec().plain()) {
+  if (arch::find(source.source.spec().architecture)->gguf_name.empty()) {
     EXPECT_EQ(gguf.status, 5);
     EXPECT_THAT(gguf.err, testing::HasSubstr("GGUF"));
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, ArchitectureProgram, testing::ValuesIn(support::architectures()), [](const auto& p) { return p.param; });
+
+/// The tiny model with a tokenizer, as GGUF files need one, and experts in every block.
+void write_mixture(const std::string& architecture, const fs::path& to, const std::string& more_config = {}) {
+  const fs::path from = support::architecture_folder(architecture);
+  const checkpoint source(from);
+  auto tensors = tensors_of(source.dir);
+  const std::string dense = "model.layers.0.mlp.", mixture = "model.layers.1.mlp.";
+  if (architecture == "qwen3_moe") {
+    std::erase_if(tensors, [&](const auto& t) { return t.first.starts_with(dense); });
+    for (const auto& [name, t] : std::map(tensors))
+      if (name.starts_with(mixture)) tensors[dense + name.substr(mixture.size())] = t;
+  }
+  const support::tiny_model tokenizer;  // of 256 tokens: the first 64 are the model's, then they are again
+  for (const char* name : {"lm_head.weight", "model.embed_tokens.weight"}) {
+    tiny_tensor& t = tensors.at(name);
+    t.shape[0] = 256;
+    for (int i = 0; i < 2; ++i) t.bytes += t.bytes;
+  }
+  auto config = golden::read_json(from / "config.json");
+  config["vocab_size"] = 256;
+  if (architecture == "qwen3_moe") config["mlp_only_layers"] = nlohmann::json::array();
+  if (!more_config.empty()) config.update(golden::parse_json(more_config));
+  fs::create_directories(to);
+  support::tiny_model::put(to / "config.json", config.dump());
+  support::tiny_model::put(to / "model.safetensors", support::tiny_model::safetensors(tensors));
+  support::tiny_model::put(to / "tokenizer.json", tokenizer.tokenizer.dump());
+  support::tiny_model::put(to / "tokenizer_config.json", tokenizer.tokenizer_config.dump());
+}
+
+TEST(MixtureGguf, ExpertsOfABlockShareATensorAndAreReadBackOneByOne) {
+  for (const std::string architecture : {"mixtral", "qwen3_moe"}) {
+    SCOPED_TRACE(architecture);
+    const support::temp_dir dir;
+    const std::string model = dir / "model", out = dir / "out";
+    write_mixture(architecture, model);
+    const std::vector<std::string> quantize = {"--model", model, "--format", "gguf:q8_0", "--iters", "0", "--disable_opt_rtn", "--output_dir"};
+    const auto with = [&](const std::string& folder, const std::vector<std::string>& more) {
+      std::vector<std::string> a = quantize;
+      a.push_back(dir / folder);
+      a.insert(a.end(), more.begin(), more.end());
+      return run(a);
+    };
+    ASSERT_EQ(with("out", {}).status, 0) << with("out", {}).err;
+    EXPECT_EQ(run({"verify", "--model", out, "--source", model}).status, 0);
+    EXPECT_LT(support::rms_difference(logits_of(out), logits_of(model)), 0.2);
+    // What others read: three tensors of three dimensions a block, and what chooses experts in float.
+    std::string path;
+    for (const auto& e : fs::directory_iterator(out))
+      if (e.path().extension() == ".gguf") path = e.path().string();
+    const auto file = io::mapped_file::open(path).value();
+    const auto contents = io::parse_gguf(file.bytes(), path).value();
+    std::map<std::string, const io::gguf_tensor_ref*> tensors;
+    for (const auto& t : contents.tensors) tensors[t.name] = &t;
+    for (const char* part : {"gate", "up", "down"}) {
+      const auto at = tensors.find(std::string("blk.1.ffn_") + part + "_exps.weight");
+      ASSERT_NE(at, tensors.end()) << part;
+      EXPECT_EQ(at->second->ne, (std::vector<std::uint64_t>{32, 32, 4}));
+    }
+    ASSERT_TRUE(tensors.contains("blk.0.ffn_gate_inp.weight"));
+    EXPECT_EQ(tensors["blk.0.ffn_gate_inp.weight"]->type, io::gguf_type::f32);
+    // The same matrices as in a file of the other kind, and out of the file again.
+    const auto converted = run({"convert", "--model", path, "--output_dir", dir / "words", "--format", "fake"});
+    ASSERT_EQ(converted.status, 0) << converted.err;
+    EXPECT_LT(support::rms_difference(logits_of(dir / "words"), logits_of(out)), 0.01) << "half precision";
+
+    const std::string expert = architecture == "mixtral" ? "model.layers.1.block_sparse_moe.experts.2.w2" : "model.layers.1.mlp.experts.2.down_proj";
+    support::expect_error_line(with("other", {"--layer_config", "{\"" + expert + "\": \"GGUF:Q4_0\"}"}), 5, {expert, "share one tensor"});
+    EXPECT_FALSE(fs::exists(dir / "other"));
+    ASSERT_EQ(with("mixed", {"--format", "gguf:q2_k_mixed"}).status, 0);
+    EXPECT_EQ(run({"verify", "--model", dir / "mixed"}).status, 0);
+    if (architecture == "qwen3_moe") {
+      write_mixture(architecture, dir / "sums", R"({"norm_topk_prob": false})");
+      support::expect_error_line(run({"--model", dir / "sums", "--format", "gguf:q8_0", "--iters", "0", "--output_dir", dir / "no"}), 5, {"norm_topk_prob"});
+    }
+  }
+}
 
 /// A Qwen3-MoE whose experts are one tensor for gate and up and one for down, with blocks of a next-token head behind the model's own.
 TEST(ArchitectureProgram, FusedExpertsAndExtraBlocks) {

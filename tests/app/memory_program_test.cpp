@@ -25,7 +25,7 @@ constexpr int usage = 2, unsupported = 5;
 constexpr std::uint64_t mib = std::uint64_t{1} << 20;
 
 // What a sanitizer adds to memory and address space is no part of any estimate.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(AR_SANITIZED)
 constexpr bool sanitized = true;
 #else
 constexpr bool sanitized = false;

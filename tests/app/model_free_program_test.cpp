@@ -9,8 +9,8 @@
 
 #include "ar/numeric/half.hpp"
 #include "ar/numeric/small_float.hpp"
+#include "support/faults.hpp"
 #include "support/golden_json.hpp"
-#include "support/program.hpp"
 #include "support/tiny_model.hpp"
 
 namespace {
@@ -185,6 +185,57 @@ TEST_F(ModelFree, ARunThatEndedEarlyGoesOnBehindFinishedFiles) {
   ASSERT_EQ(other.status, 0) << other.err;
   EXPECT_EQ(reused("log4"), 0);
   EXPECT_NE(other.err.find("starts anew"), std::string::npos) << other.err;
+}
+
+TEST_F(ModelFree, KilledAtAnyCallThatChangesTheDiskItGoesOn) {
+  write_two_files("model");
+  const auto run_to = [&](const std::string& out) { return arguments("model", out, {"--threads", "2"}); };
+  ASSERT_EQ(run(run_to("whole")).status, 0);
+  const auto expected = support::files_in(dir_ / "whole");
+  const long stride = support::fault_stride();
+  long n = 1, half_done = 0;
+  for (;; n += stride) {
+    SCOPED_TRACE(n);
+    fs::remove_all(dir_ / "out");
+    const outcome killed = support::run_with_fault(run_to("out"), "kill:" + std::to_string(n));
+    if (killed.status == 0) break;
+    ASSERT_EQ(killed.status, 137) << killed.err;
+    if (fs::exists(dir_ / "out")) {  // killed behind the rename: it must be complete
+      EXPECT_EQ(support::files_in(dir_ / "out"), expected);
+      fs::remove_all(dir_ / "out");
+    }
+    half_done += fs::exists(fs::path(dir_ / "out.shards") / "journal.json");
+    const outcome again = run(run_to("out"));
+    ASSERT_EQ(again.status, 0) << again.err;
+    ASSERT_EQ(support::files_in(dir_ / "out"), expected);
+    ASSERT_FALSE(fs::exists(dir_ / "out.shards") || fs::exists(dir_ / "out.partial"));
+  }
+  EXPECT_GT(n, 20);
+  EXPECT_GT(half_done, 0);
+}
+
+TEST_F(ModelFree, TheDiskBecomesFullAtAnyCall) {
+  write_two_files("model");
+  ASSERT_EQ(run(arguments("model", "whole")).status, 0);
+  const auto expected = support::files_in(dir_ / "whole");
+  const long all = support::calls_that_change_the_disk(arguments("model", "counted"));
+  for (long n = 1; n < all; n += 2 * support::fault_stride()) {
+    SCOPED_TRACE(n);
+    fs::remove_all(dir_ / "out");
+    const outcome full = support::run_with_fault(arguments("model", "out"), "full:" + std::to_string(n));
+    if (full.status != 0) {
+      ASSERT_EQ(full.status, 4) << full.err;
+      EXPECT_NE(full.err.find("No space left"), std::string::npos) << full.err;
+      EXPECT_FALSE(fs::exists(dir_ / "out.partial"));
+    }
+    if (fs::exists(dir_ / "out")) {  // only clean-up was left, or its name could not be brought to the disk
+      EXPECT_EQ(support::files_in(dir_ / "out"), expected);
+      continue;
+    }
+    const outcome again = run(arguments("model", "out"));
+    ASSERT_EQ(again.status, 0) << again.err;
+    ASSERT_EQ(support::files_in(dir_ / "out"), expected);
+  }
 }
 
 TEST_F(ModelFree, WhatItCannotDoIsRefusedBeforeAnyWork) {

@@ -3,50 +3,21 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <functional>
-#include <iterator>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "support/program.hpp"
+#include "support/faults.hpp"
 #include "support/tiny_model.hpp"
 
 namespace {
 
+using support::bytes_of;
+using support::fault_stride;
+using support::files_in;
 using support::run;
 using support::tiny_model;
 namespace fs = std::filesystem;
-
-std::string bytes_of(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-/// Files by name, size and hash. The lock is the last that a run removes, behind the rename.
-std::map<std::string, std::pair<std::size_t, std::size_t>> folder(const fs::path& path) {
-  std::map<std::string, std::pair<std::size_t, std::size_t>> files;
-  if (!fs::exists(path)) return files;
-  for (const auto& e : fs::recursive_directory_iterator(path)) {
-    const std::string bytes = e.is_regular_file() ? bytes_of(e.path()) : std::string();
-    if (e.path().filename() != ".auto-round.lock") files[fs::relative(e.path(), path).string()] = {bytes.size(), std::hash<std::string>()(bytes)};
-  }
-  return files;
-}
-
-/// Every so many calls; AR_FAULT_STRIDE=1 tries them all (a few minutes).
-long fault_stride() {
-  const char* const given = std::getenv("AR_FAULT_STRIDE");
-#if defined(__SANITIZE_ADDRESS__)
-  constexpr long usual = 11;  // programs start and run several times as slowly
-#else
-  constexpr long usual = 4;
-#endif
-  return given != nullptr ? std::max(1L, std::atol(given)) : usual;
-}
 
 class Resume : public testing::Test {
  protected:
@@ -64,21 +35,15 @@ class Resume : public testing::Test {
   auto undisturbed(const std::vector<std::string>& more = {}) {
     const auto o = run(arguments(dir_ / "reference", more));
     EXPECT_EQ(o.status, 0) << o.err;
-    auto files = folder(dir_ / "reference");
+    auto files = files_in(dir_ / "reference");
     fs::remove_all(dir_ / "reference");
     return files;
   }
-  support::outcome disturbed(const std::string& fault, const std::vector<std::string>& more = {}) {
-    // A sanitizer wants to be the first library; it works behind this one as well.
-    return run(arguments(out_, more), "env ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 LD_PRELOAD=" AR_FAULT_PRELOAD " AR_FAULT=" + fault);
-  }
-  /// Calls of a whole run that change the disk.
+  support::outcome disturbed(const std::string& fault, const std::vector<std::string>& more = {}) { return support::run_with_fault(arguments(out_, more), fault); }
   long calls(const std::vector<std::string>& more = {}) {
-    const auto o = run(arguments(dir_ / "counted", more),
-                       "env ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 LD_PRELOAD=" AR_FAULT_PRELOAD " AR_FAULT_COUNT=" + support::quoted(dir_ / "count"));
-    EXPECT_EQ(o.status, 0) << o.err;
+    const long n = support::calls_that_change_the_disk(arguments(dir_ / "counted", more));
     fs::remove_all(dir_ / "counted");
-    return std::stol(bytes_of(dir_ / "count"));
+    return n;
   }
   /// A journal that holds all blocks: that of a run that was killed before its end.
   std::string whole_journal(const std::vector<std::string>& more = {}) {
@@ -106,13 +71,13 @@ TEST_F(Resume, KilledAtAnyCallThatChangesTheDisk) {
     if (killed.status == 0) break;
     ASSERT_EQ(killed.status, 137) << killed.err;
     if (fs::exists(out_)) {  // killed behind the rename: it must be complete
-      EXPECT_EQ(folder(out_), expected);
+      EXPECT_EQ(files_in(out_), expected);
       fs::remove_all(out_);
     }
     const auto again = run(arguments(out_));
     ASSERT_EQ(again.status, 0) << again.err;
     resumed += again.err.find("going on with an interrupted run") != std::string::npos;
-    ASSERT_EQ(folder(out_), expected);
+    ASSERT_EQ(files_in(out_), expected);
     ASSERT_FALSE(fs::exists(journal_));
     ASSERT_FALSE(fs::exists(out_ + ".partial"));
   }
@@ -128,19 +93,19 @@ TEST_F(Resume, TheDiskBecomesFullAtAnyCall) {
     fs::remove_all(out_);
     const auto full = disturbed("full:" + std::to_string(n));
     if (full.status == 0) {  // only clean-up was left
-      EXPECT_EQ(folder(out_), expected);
+      EXPECT_EQ(files_in(out_), expected);
       continue;
     }
     ASSERT_EQ(full.status, 4) << full.err;
     EXPECT_NE(full.err.find("No space left"), std::string::npos) << full.err;
     EXPECT_FALSE(fs::exists(out_ + ".partial"));
     if (fs::exists(out_)) {  // its name could not be brought to the disk
-      EXPECT_EQ(folder(out_), expected);
+      EXPECT_EQ(files_in(out_), expected);
       continue;
     }
     const auto again = run(arguments(out_));
     ASSERT_EQ(again.status, 0) << again.err;
-    ASSERT_EQ(folder(out_), expected);
+    ASSERT_EQ(files_in(out_), expected);
   }
 }
 
@@ -170,7 +135,7 @@ TEST_F(Resume, EveryWayToTune) {
       const auto again = run(arguments(out_, way));
       ASSERT_EQ(again.status, 0) << again.err;
       EXPECT_TRUE(n < all - 4 || again.err.find("going on with an interrupted run") != std::string::npos) << again.err;
-      ASSERT_EQ(folder(out_), expected) << "killed at call " << n << " of " << all;
+      ASSERT_EQ(files_in(out_), expected) << "killed at call " << n << " of " << all;
     }
   }
 }
@@ -194,7 +159,7 @@ TEST_F(Resume, ACutOrDamagedJournalCostsBlocksButNoRightByte) {
     tiny_model::put(journal_, damaged[i]);
     const auto o = run(arguments(out_));
     ASSERT_EQ(o.status, 0) << o.err;
-    ASSERT_EQ(folder(out_), expected);
+    ASSERT_EQ(files_in(out_), expected);
   }
 }
 
@@ -221,7 +186,7 @@ TEST_F(Resume, AnotherRunIsNotGoneOnWith) {
   const auto o = run(arguments(out_, {"--threads", "1", "--progress", "lines"}));
   EXPECT_EQ(o.status, 0) << o.err;
   EXPECT_NE(o.err.find("going on"), std::string::npos) << o.err;
-  EXPECT_EQ(folder(out_), expected);
+  EXPECT_EQ(files_in(out_), expected);
   // --restart begins anew, but only over a journal.
   fs::remove_all(out_);
   tiny_model::put(journal_, whole);

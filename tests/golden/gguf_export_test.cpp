@@ -5,6 +5,7 @@
 #include <array>
 #include <cctype>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -121,6 +122,63 @@ TEST(GgufExportScope, EachFormatHasAFile) {
     if (!seen) missing.emplace_back(spelling);
   }
   EXPECT_TRUE(missing.empty()) << "no golden file for " << testing::PrintToString(missing);
+}
+
+/// Files of llama.cpp's converter: what it calls things and stacks, in its words. (Its weights are rounded in another way, and only the larger golden set has the models.)
+TEST(GgufMixture, MetadataNamesAndShapesAreThoseOfTheConverter) {
+  const fs::path folder = golden::root() / "gguf";
+  if (!fs::exists(folder / "convert_listing.json")) GTEST_SKIP() << "set AR_GOLDEN_DIR to the whole golden set";
+  const ordered_json listing = golden::read_json(folder / "convert_listing.json")["files"];
+  for (const auto& [model, converted] : {std::pair{"mixtral_tiny", "q8_0"}, {"qwen3moe_tiny", "f16"}}) {
+    SCOPED_TRACE(model);
+    const ordered_json& facts = listing[std::string(model) + "." + converted];
+    const support::temp_dir dir;
+    auto_round::command::run_options o;
+    o.model = (folder / "models" / model).string();
+    o.output_dir = dir / "out";
+    o.progress = auto_round::report::progress_style::none;
+    o.request.formats = {"gguf:q8_0"};
+    o.request.how = auto_round::exporting::method::rtn;
+    o.request.iters = 0;
+    const auto outcome = auto_round::command::run_quantize(o);
+    ASSERT_TRUE(outcome.has_value()) << auto_round::describe(outcome.error());
+    std::string path;
+    for (const auto& e : fs::directory_iterator(o.output_dir))
+      if (e.path().extension() == ".gguf") path = e.path().string();
+    const auto file = auto_round::io::mapped_file::open(path);
+    const auto contents = auto_round::io::parse_gguf(file->bytes(), path);
+    ASSERT_TRUE(contents.has_value()) << auto_round::describe(contents.error());
+    std::vector<std::string> keys, expected;
+    for (const auto& kv : contents->metadata) keys.push_back(kv.first);
+    for (const auto& kv : facts["kv"]) {
+      const std::string key = kv["key"].get<std::string>();
+      expected.push_back(key);
+      const auto* value = contents->find(key);
+      ASSERT_NE(value, nullptr) << key;
+      if (key == "general.name" || key == "general.file_type") continue;
+      if (const auto* u = std::get_if<std::uint32_t>(value)) {
+        EXPECT_EQ(*u, kv["value"].get<std::uint32_t>()) << key;
+      }
+      if (const auto* x = std::get_if<float>(value)) {
+        EXPECT_EQ(*x, kv["value"].get<float>()) << key;
+      }
+      if (const auto* t = std::get_if<std::string>(value)) {
+        EXPECT_EQ(*t, kv["value"].get<std::string>()) << key;
+      }
+    }
+    EXPECT_EQ(keys, expected);
+    std::map<std::string, const auto_round::io::gguf_tensor_ref*> tensors;
+    for (const auto& t : contents->tensors) tensors[t.name] = &t;
+    EXPECT_EQ(tensors.size(), facts["tensors"].size());
+    for (const auto& g : facts["tensors"]) {
+      const std::string name = g["name"].get<std::string>();
+      ASSERT_TRUE(tensors.contains(name)) << name;
+      EXPECT_EQ(tensors[name]->ne, g["ne"].get<std::vector<std::uint64_t>>()) << name;
+      if (g["type"] == "F32") {
+        EXPECT_EQ(auto_round::exporting::sha256_hex(tensors[name]->data), g["sha256"].get<std::string>()) << name;
+      }
+    }
+  }
 }
 
 }  // namespace

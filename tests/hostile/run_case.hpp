@@ -21,7 +21,7 @@
 
 namespace hostile {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(AR_SANITIZED)
 constexpr bool sanitized = true;
 #else
 constexpr bool sanitized = false;

@@ -4,7 +4,8 @@
 Usage (with the venv of setup.sh): check_exports.py [--binary build/release/bin/auto-round] [--model DIR] [--text FILE.jsonl]
         [--seqlen 256] [--max_tokens 10000] [--group_size N] [--format NAME ...] [--tolerance 0.005] [--threads 1]
 Clients: transformers with auto-round's inference code (auto_round and auto_gptq formats), transformers with compressed-tensors or its own FP8 code,
-which unpack the weights and then compute in float32 ("dequantized"), mlx-lm (auto_awq, mlx), transformers (fake), llama.cpp (GGUF).
+which unpack the weights and then compute in float32 ("dequantized"), GPTQModel (auto_gptq, auto_awq, auto_round:gptqmodel; in float16), mlx-lm (auto_awq, mlx),
+transformers (fake), llama.cpp (GGUF).
 Perplexity is that of `auto-round eval --ppl`: every line as bos + text + eos, joined, cut to max_tokens, windows of seqlen
 without overlap, the first token of a window not scored, exp(mean nll). It must agree with our own eval of the same files to
 0.5 %. kl is the mean KL divergence to the float model (nats); where the client computes in float32 (auto_round, fake) it
@@ -32,6 +33,13 @@ FORMATS = {  # name: (options of quantize, client)
     "auto_gptq": ("--scheme W4A16 --format auto_gptq", "auto-round"),
     "auto_gptq_w3": ("--scheme W3A16 --format auto_gptq", "auto-round"),
     "auto_gptq_w8": ("--scheme W8A16 --format auto_gptq", "auto-round"),
+    "gptqmodel": ("--scheme W4A16 --format auto_gptq", "GPTQModel"),
+    "gptqmodel_w3": ("--scheme W3A16 --format auto_gptq", "GPTQModel"),
+    "gptqmodel_w8": ("--scheme W8A16 --format auto_gptq", "GPTQModel"),
+    "gptqmodel_mixed": ("--scheme W4A16 --format auto_gptq --layer_config {down_proj:{bits:8},v_proj:{bits:16}}", "GPTQModel"),
+    "gptqmodel_awq": ("--scheme W4A16 --format auto_awq", "GPTQModel"),
+    "gptqmodel_awq_asym": ("--scheme W4A16 --asym --format auto_awq", "GPTQModel"),
+    "gptqmodel_auto_round": ("--scheme W4A16 --asym --format auto_round:gptqmodel", "GPTQModel"),
     "auto_awq": ("--scheme W4A16 --format auto_awq", "mlx-lm"),
     "auto_awq_asym": ("--scheme W4A16 --asym --format auto_awq", "mlx-lm"),
     "mlx": ("--scheme W4A16 --format mlx", "mlx-lm"),
@@ -92,6 +100,8 @@ def by_client(client, path, ids, documents, tokens, reference):
         as_served = common.score(common.load_float32(path, **common.as_auto_round(path)), ids, args.seqlen)  # in float16, as auto-round serves it
         exact = common.score(common.load_quantized(path), ids, args.seqlen, reference)
         return exact | {"ppl_as_served": as_served["ppl"]}
+    if client == "GPTQModel":
+        return common.gptqmodel_score(path, ids, args.seqlen, reference)
     if client == "dequantized":
         return common.score(common.load_dequantized(path), ids, args.seqlen, reference)
     return common.score(common.load_float32(path), ids, args.seqlen, reference)

@@ -129,6 +129,14 @@ def load_quantized(model_dir):
     return model.eval()
 
 
+def gptqmodel_score(path, ids, seqlen, reference):
+    """By GPTQModel's own loader and its plain torch layers, which take 16-bit floats only."""
+    import torch
+    from gptqmodel import BACKEND, GPTQModel
+    loaded = GPTQModel.load(str(path), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16)
+    return score(loaded.model, ids, seqlen, reference)
+
+
 def windows(ids, seqlen):
     """Non-overlapping windows of seqlen tokens; the remainder is dropped."""
     return [ids[i:i + seqlen] for i in range(0, len(ids) - seqlen + 1, seqlen)]

@@ -595,6 +595,8 @@ TEST(GramRule, IsPreferredFromThreeBitsOnAndForFewTokensOrIterations) {
   constexpr std::int64_t many = 32 * 256;
   EXPECT_FALSE(tune::prefer_gram(model.spec(), many, 50, 2));
   EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 50, 3));
+  EXPECT_FALSE(tune::prefer_gram(model.spec(), many, 1000, 4)) << "who asks for so many iterations gets them";
+  EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 1000, 5));
   EXPECT_TRUE(tune::prefer_gram(model.spec(), many, 49, 2));
   EXPECT_TRUE(tune::prefer_gram(model.spec(), many - 1, 50, 2));
 }

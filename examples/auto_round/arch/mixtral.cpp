@@ -32,6 +32,6 @@ constexpr std::string_view classes[] = {"MixtralForCausalLM"};
 }  // namespace
 
 extern const architecture arch_mixtral;
-const architecture arch_mixtral{"mixtral", classes, "", read_mixtral};
+const architecture arch_mixtral{"mixtral", classes, "llama", read_mixtral};
 
 }  // namespace auto_round::arch

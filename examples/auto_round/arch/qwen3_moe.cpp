@@ -41,6 +41,6 @@ constexpr std::string_view classes[] = {"Qwen3MoeForCausalLM"};
 }  // namespace
 
 extern const architecture arch_qwen3_moe;
-const architecture arch_qwen3_moe{"qwen3_moe", classes, "", read_qwen3_moe};
+const architecture arch_qwen3_moe{"qwen3_moe", classes, "qwen3moe", read_qwen3_moe};
 
 }  // namespace auto_round::arch

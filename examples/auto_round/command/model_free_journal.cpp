@@ -31,13 +31,16 @@ result<model_free_journal> model_free_journal::open(const std::string& folder, c
   j.folder_ = folder;
   j.run_ = describe_run(source, plan);
   std::error_code ec;
-  if (!fs::exists(folder, ec)) {
+  const bool there = fs::exists(folder, ec);
+  if (!there)
     if (auto r = io::create_folder(folder); !r) return forward_error(r);
-    return j;
-  }
   const std::string path = folder + "/" + journal_name;
-  if (!fs::exists(path, ec)) {
-    if (!fs::is_empty(folder, ec)) return fail(error_kind::output, "the folder was not made by this program; remove it or choose another --output_dir", folder);
+  if (!there || !fs::exists(path, ec)) {
+    for (const auto& e : fs::directory_iterator(folder, ec)) {  // a run may have been killed while it wrote its first journal
+      if (e.path().filename() != std::string(journal_name) + ".new")
+        return fail(error_kind::output, "the folder was not made by this program; remove it or choose another --output_dir", folder);
+    }
+    if (auto r = j.write(); !r) return forward_error(r);  // before the first shard, by which a later run would not know the folder
     return j;
   }
   // A torn journal is none: what it would have said is done again.
@@ -52,11 +55,11 @@ result<model_free_journal> model_free_journal::open(const std::string& folder, c
     return j;
   }
   if (!same) note = "input or options are not those of the run that was begun in " + folder + "; it starts anew";
+  if (auto r = j.write(); !r) return forward_error(r);
   for (const plan::shard& s : plan.shards) recorded[s.name];
   for (const auto& [name, sum] : recorded) {
     if (name.find('/') == std::string::npos) fs::remove(folder + "/" + name, ec);
   }
-  fs::remove(path, ec);
   return j;
 }
 

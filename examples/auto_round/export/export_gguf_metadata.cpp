@@ -94,7 +94,11 @@ result<gguf_sources> read_gguf_sources(const std::string& directory, const io::j
   return s;
 }
 
-std::string size_label(std::uint64_t parameters) {
+std::string size_label(std::uint64_t parameters, std::uint64_t expert_parameters, std::int64_t experts) {
+  if (experts > 0) {
+    const std::uint64_t share = expert_parameters / static_cast<std::uint64_t>(experts);
+    return fmt::format("{}x{}", experts, size_label(parameters - expert_parameters + share));
+  }
   const double p = static_cast<double>(parameters);
   const auto [scale, suffix] = p > 1e12  ? std::pair{1e-12, 'T'}
                                : p > 1e9 ? std::pair{1e-9, 'B'}
@@ -113,7 +117,7 @@ result<io::gguf_metadata> build_gguf_metadata(const gguf_header& header, const m
   out.emplace_back("general.type", std::string("model"));
   add_sampling(out, sources.generation_config);
   out.emplace_back("general.name", header.model_name);
-  out.emplace_back("general.size_label", size_label(header.parameters));
+  out.emplace_back("general.size_label", size_label(header.parameters, header.expert_parameters, spec.mixture.experts));
 
   out.emplace_back(prefix + "block_count", u32(spec.num_layers));
   out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
@@ -124,8 +128,12 @@ result<io::gguf_metadata> build_gguf_metadata(const gguf_header& header, const m
   add_rope_scaling(out, prefix, spec.rope);
   out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
   out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
+  if (spec.mixture.experts > 0) {
+    out.emplace_back(prefix + "expert_count", u32(spec.mixture.experts));
+    out.emplace_back(prefix + "expert_used_count", u32(spec.mixture.active));
+  }
   const bool llama = header.architecture == "llama";
-  if (llama || spec.head_dim * spec.num_heads != spec.hidden_size || sources.config.at("head_dim").is_int()) {
+  if ((llama && spec.mixture.experts == 0) || spec.head_dim * spec.num_heads != spec.hidden_size || sources.config.at("head_dim").is_int()) {
     out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
     out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
   }
@@ -134,6 +142,7 @@ result<io::gguf_metadata> build_gguf_metadata(const gguf_header& header, const m
     out.emplace_back(prefix + "vocab_size", u32(spec.vocab_size));
     out.emplace_back(prefix + "rope.dimension_count", u32(spec.head_dim));
   }
+  if (spec.mixture.experts > 0 && !llama) out.emplace_back(prefix + "expert_feed_forward_length", u32(spec.mixture.intermediate_size));
   out.emplace_back("general.quantization_version", quantization_version);
 
   auto tokenizer = gguf_tokenizer_keys(sources, static_cast<std::size_t>(spec.vocab_size));

@@ -29,11 +29,12 @@ struct gguf_header {
   std::string architecture;     ///< general.architecture
   std::string model_name;       ///< general.name
   std::uint64_t parameters = 0; ///< for general.size_label
+  std::uint64_t expert_parameters = 0;  ///< those of them that belong to experts
   std::uint32_t file_type = 0;  ///< general.file_type, spec of llama.h's llama_ftype
 };
 
-/// "945K", "7B", "1.1B": llama.cpp's rounded parameter count.
-std::string size_label(std::uint64_t parameters);
+/// "945K", "7B", "1.1B": llama.cpp's rounded parameter count; "8x7B": experts, and what one of them has together with all that they share.
+std::string size_label(std::uint64_t parameters, std::uint64_t expert_parameters = 0, std::int64_t experts = 0);
 
 /// The name llama.cpp gives to the pre-tokenizer of a tokenizer.json ("llama-bpe", "gpt-2", ...); error_kind::unsupported if it is unknown.
 result<std::string> pretokenizer_name(const io::json& tokenizer, const std::string& file);

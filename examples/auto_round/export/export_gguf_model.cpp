@@ -43,6 +43,8 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
   for (const arch::architecture* a : arch::all()) {
     if (!name.empty() && a->gguf_name == name && found == nullptr) found = a;  // llama stands for its followers
   }
+  const auto experts = number(c, name + ".expert_count");
+  if (name == "llama" && experts && *experts > 0) found = arch::find("mixtral");
   if (found == nullptr) return fail(error_kind::unsupported, fmt::format("the GGUF file holds architecture \"{}\", which cannot be run", name), file);
   io::json config = io::json::object{};
   config.set("architectures", io::json::array{found->model_classes.front()}).set("model_type", found->name);
@@ -63,6 +65,13 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
                          field{"rms_norm_eps", "attention.layer_norm_rms_epsilon", false},
                          field{"rope_theta", "rope.freq_base", false}}) {
     if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
+  }
+  if (experts && *experts > 0) {
+    for (const field& f : {field{"num_local_experts", "expert_count", true}, field{"num_experts_per_tok", "expert_used_count", true}})
+      if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
+    if (number(c, name + ".expert_feed_forward_length"))
+      if (auto r = copy("moe_intermediate_size", "expert_feed_forward_length", true); !r) return forward_error(r);
+    config.set("norm_topk_prob", true);
   }
   if (number(c, name + ".attention.key_length")) {
     if (auto r = copy("head_dim", "attention.key_length", true); !r) return forward_error(r);
@@ -106,15 +115,27 @@ class gguf_model final : public stored_model {
     spec_ = std::move(*spec);
     for (const io::gguf_tensor_ref& t : contents_.tensors) by_name_[t.name] = &t;
     if (auto r = read_rope_factors(); !r) return r;
-    if (auto r = check_count(contents_.tensors.size(), spec_, file_.path()); !r) return r;
+    std::uint64_t matrices = 0;  // those of experts lie in one tensor
+    for (const io::gguf_tensor_ref& t : contents_.tensors) matrices += t.ne.size() == 3 ? t.ne[2] : 1;
+    if (auto r = check_count(matrices, spec_, file_.path()); !r) return r;
     for (const required_tensor& need : required_tensors(spec_)) {
-      const io::gguf_tensor_ref* t = find(need.name);
-      if (t == nullptr) return fail(error_kind::input, "a tensor that the metadata calls for is missing", file_.path(), gguf_name(spec_, need.name));
-      std::vector<std::uint64_t> shape(t->ne.rbegin(), t->ne.rend());
-      if (shape != need.shape) {
-        return fail(error_kind::input, fmt::format("the tensor has shape {}, but the metadata calls for {}", shape_text(shape), shape_text(need.shape)),
+      const gguf_place place = place_in_gguf(spec_, need.name);
+      const auto at = by_name_.find(place.name);
+      if (at == by_name_.end()) return fail(error_kind::input, "a tensor that the metadata calls for is missing", file_.path(), place.name);
+      const io::gguf_tensor_ref* t = at->second;
+      std::vector<std::uint64_t> shape(t->ne.rbegin(), t->ne.rend()), wanted = need.shape;
+      if (place.count > 1) wanted.insert(wanted.begin(), place.count);
+      if (shape != wanted) {
+        return fail(error_kind::input, fmt::format("the tensor has shape {}, but the metadata calls for {}", shape_text(shape), shape_text(wanted)),
                     file_.path(), t->name);
       }
+      io::gguf_tensor_ref part = *t;
+      if (place.count > 1) {
+        part.ne.pop_back();
+        const std::size_t bytes = t->data.size() / static_cast<std::size_t>(place.count);
+        part.data = t->data.subspan(static_cast<std::size_t>(place.index) * bytes, bytes);
+      }
+      parts_.emplace(need.name, std::move(part));
       if (!can_decode(t->type)) {
         return fail(error_kind::unsupported,
                     fmt::format("tensor type {} cannot be read so far", io::gguf_type_info(static_cast<std::uint32_t>(t->type)).name), file_.path(), t->name);
@@ -200,14 +221,16 @@ class gguf_model final : public stored_model {
   std::uint64_t file_bytes() const override { return file_.bytes().size(); }
 
   std::vector<entry> entries() const override {
-    std::unordered_map<std::string, std::string> source_names;
-    for (const required_tensor& need : required_tensors(spec_)) source_names[gguf_name(spec_, need.name)] = need.name;
+    std::unordered_map<std::string, std::vector<std::string>> source_names;
+    for (const required_tensor& need : required_tensors(spec_)) source_names[place_in_gguf(spec_, need.name).name].push_back(need.name);
     std::vector<entry> all;
     for (const io::gguf_tensor_ref& t : contents_.tensors) {
       const auto known = source_names.find(t.name);
-      const char* type = io::gguf_type_info(static_cast<std::uint32_t>(t.type)).name;
-      all.push_back({known != source_names.end() ? known->second : t.name, type, {t.ne.rbegin(), t.ne.rend()}, t.data.size(), !is_float(t.type),
-                     file_.path()});
+      const auto add = [&](const std::string& name, const io::gguf_tensor_ref& part) {
+        all.push_back({name, io::gguf_type_info(static_cast<std::uint32_t>(t.type)).name, {part.ne.rbegin(), part.ne.rend()}, part.data.size(), !is_float(t.type), file_.path()});
+      };
+      if (known == source_names.end()) add(t.name, t);
+      else for (const std::string& name : known->second) add(name, *find(name));
     }
     return all;
   }
@@ -228,6 +251,7 @@ class gguf_model final : public stored_model {
   }
 
   const io::gguf_tensor_ref* find(const std::string& name) const {
+    if (const auto part = parts_.find(name); part != parts_.end()) return &part->second;
     const auto at = by_name_.find(gguf_name(spec_, name));
     return at == by_name_.end() ? nullptr : at->second;
   }
@@ -264,6 +288,7 @@ class gguf_model final : public stored_model {
   io::json config_;
   model::model_spec spec_;
   std::unordered_map<std::string, const io::gguf_tensor_ref*> by_name_;
+  std::unordered_map<std::string, io::gguf_tensor_ref> parts_;  ///< what the model consists of, by the checkpoint's names; experts are parts of tensors
 };
 
 }  // namespace

@@ -24,8 +24,8 @@ const gguf_recipe* find_gguf_recipe(std::string_view spelling);
 
 enum class gguf_role { linear, head, embedding };
 
-/// Type of a 2-D weight. `linear` is its index in the block (ignored unless role is linear), `block` its number; with tied embeddings the embedding
-/// gets the type of the head. Columns that are no multiple of the block length fall back: K types to q5_0 or q8_0, those to F16.
+/// Type of a 2-D weight. `linear` is its index in the block (ignored unless role is linear), `block` its number; experts of a block get one type, and
+/// with tied embeddings the embedding gets that of the head. Columns that are no multiple of the block length fall back: K types to q5_0 or q8_0, those to F16.
 io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spec& spec, gguf_role role, int linear, std::int64_t block,
                                std::uint64_t cols);
 
@@ -36,8 +36,14 @@ const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym);
 /// The inverse of scheme_of; nothing if no GGUF type stores such a scheme.
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme);
 
-/// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; empty if the name has no place in a GGUF file.
+/// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; empty if the name has no tensor of its own in a GGUF file.
 std::string gguf_name(const model::model_spec& spec, const std::string& name);
+/// Where a tensor lies in a GGUF file: as the whole of one, or, weights of experts, as one of `count` matrices that follow each other in it.
+struct gguf_place {
+  std::string name;  ///< empty if it has no place
+  std::uint64_t index = 0, count = 1;
+};
+gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name);
 
 /// Q and K rows of LLaMA-family models are stored pair by pair instead of half by half. Row i of the stored tensor is row permuted_row() of the
 /// source; `heads` is 0 for tensors that keep their order.

@@ -27,9 +27,11 @@ namespace auto_round::exporting {
 namespace {
 
 constexpr std::size_t values_at_once = std::size_t{1} << 20;
+constexpr std::string_view router_name = ".ffn_gate_inp.weight";
 
-constexpr std::array<std::string_view, 14> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
-                                                        "gguf:q3_k_m", "gguf:q3_k_l", "gguf:q4_k_s", "gguf:q4_k_m", "gguf:q5_k_s", "gguf:q5_k_m", "gguf:q6_k"};
+constexpr std::array<std::string_view, 15> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
+                                                        "gguf:q3_k_m", "gguf:q3_k_l", "gguf:q4_k_s", "gguf:q4_k_m", "gguf:q5_k_s", "gguf:q5_k_m", "gguf:q6_k",
+                                                        "gguf:q2_k_mixed"};
 
 const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<std::uint32_t>(t)).name; }
 
@@ -94,24 +96,25 @@ class gguf_exporter final : public exporter {
     const gguf_recipe& recipe = *find_gguf_recipe(run_.format);
     std::unordered_map<std::string, const layer_decision*> decisions;
     for (const layer_decision& layer : run_.layers) decisions[layer.name + ".weight"] = &layer;
-    std::uint64_t parameters = 0;
+    std::uint64_t parameters = 0, expert_parameters = 0;
     std::unordered_map<std::string, bool> placed;
     for (const std::string& name : file_order(*run_.source, *run_.spec)) {
       if (name == run_.spec->embed_name) add_rope_factors();
       const io::tensor_ref& t = *run_.source->find(name);
       const auto decision = decisions.find(name);
       const bool quantize = decision != decisions.end() && decision->second->quantize;
-      // Matrices that are not quantized are stored in half precision, everything else in float.
-      io::gguf_type type = t.shape.size() == 2 ? matrix_type(t.type) : io::gguf_type::f32;
+      // Matrices that are not quantized are stored in half precision, everything else (what chooses experts, too) in float.
+      const gguf_place place = place_in_gguf(*run_.spec, name);
+      io::gguf_type type = t.shape.size() == 2 && !place.name.ends_with(router_name) ? matrix_type(t.type) : io::gguf_type::f32;
       if (quantize) {
         const auto stored_as = gguf_type_of(decision->second->scheme);
         if (!stored_as) return fail(error_kind::internal, "a layer has a scheme that GGUF cannot store", {}, name);
         type = *stored_as;
       }
-      declare(t, gguf_name(*run_.spec, name), type, quantize ? action::quantize : action::convert,
-              decision != decisions.end() ? decision->second->reason : std::string());
+      if (auto r = declare(t, place, type, quantize ? action::quantize : action::convert, decision != decisions.end() ? decision->second->reason : std::string()); !r) return r;
       placed[name] = true;
       parameters += t.elements();
+      if (place.count > 1) expert_parameters += t.elements();
     }
     for (const io::tensor_ref& t : run_.source->tensors()) {
       if (!placed[t.name]) {
@@ -125,10 +128,10 @@ class gguf_exporter final : public exporter {
     if (!sources) return forward_error(sources);
     model::model_spec spec = *run_.spec;
     if (has_plain_factors(spec.rope)) spec.rope.type = model::rope_spec::kind::standard;  // a tensor says it
-    auto metadata = build_gguf_metadata({run_.gguf_architecture, run_.model_name, parameters, recipe.file_type}, spec, *sources);
+    auto metadata = build_gguf_metadata({run_.gguf_architecture, run_.model_name, parameters, expert_parameters, recipe.file_type}, spec, *sources);
     if (!metadata) return forward_error(metadata);
     metadata_ = std::move(*metadata);
-    file_name_ = fmt::format("{}-{}-{}.gguf", run_.model_name, size_label(parameters), recipe.label);
+    file_name_ = fmt::format("{}-{}-{}.gguf", run_.model_name, size_label(parameters, expert_parameters, spec.mixture.experts), recipe.label);
     plan_.files.push_back({file_name_, io::gguf_size(metadata_, declared_)});
     return plan_companions();
   }
@@ -158,7 +161,9 @@ class gguf_exporter final : public exporter {
     }
     digester_.add(*expected);
     expected_.back().second = digester_.value();
-    return writer_->write(gguf_name(*run_.spec, name), *bytes, layer.first_row * (bytes->size() / layer.rows));
+    const gguf_place place = place_in_gguf(*run_.spec, name);
+    const std::uint64_t row = bytes->size() / layer.rows, before = place.index == 0 ? 0 : place.index * run_.source->find(name)->shape[0];
+    return writer_->write(place.name, *bytes, (before + layer.first_row) * row);
   }
 
   bool takes_rows(const std::string& layer) const override { return run_.how != method::stored && permuted_heads(*run_.spec, layer + ".weight") == 0; }
@@ -201,13 +206,24 @@ class gguf_exporter final : public exporter {
     return source == io::dtype::f16 ? io::gguf_type::f16 : source == io::dtype::bf16 ? io::gguf_type::bf16 : io::gguf_type::f32;
   }
 
-  void declare(const io::tensor_ref& t, const std::string& name, io::gguf_type type, action what, const std::string& note) {
-    declared_.push_back({name, type, {t.shape.rbegin(), t.shape.rend()}});
-    plan_.tensors.push_back({t.name, name, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), what, type_name(type), declared_.back().bytes(), note});
+  result<void> declare(const io::tensor_ref& t, const gguf_place& place, io::gguf_type type, action what, const std::string& note) {
+    std::vector<std::uint64_t> ne(t.shape.rbegin(), t.shape.rend());
+    if (place.count > 1) ne.push_back(place.count);
+    const auto known = place.count > 1 ? experts_.find(place.name) : experts_.end();
+    if (known == experts_.end()) {
+      if (place.count > 1) experts_[place.name] = type;
+      declared_.push_back({place.name, type, ne});
+    } else if (known->second != type) {
+      return fail(error_kind::unsupported, fmt::format("{} would be {} among experts that are {}: those of a block share one tensor of a GGUF file, and its type", t.name, type_name(type),
+                                                       type_name(known->second)), {}, t.name);
+    }
+    const std::uint64_t bytes = io::gguf_tensor_decl{place.name, type, std::move(ne)}.bytes() / place.count;
+    plan_.tensors.push_back({t.name, place.name, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), what, type_name(type), bytes, note});
     if (what == action::convert) converted_.emplace_back(&t, type);
     const bool same = (type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16) ||
                       (type == io::gguf_type::bf16 && t.type == io::dtype::bf16);
     if (same && what == action::convert) plan_.tensors.back().what = action::keep;
+    return {};
   }
 
   void add_rope_factors() {
@@ -244,7 +260,8 @@ class gguf_exporter final : public exporter {
     const std::size_t rows = static_cast<std::size_t>(t.shape.empty() ? 1 : t.shape[0]), width = rows == 0 ? 0 : static_cast<std::size_t>(elements) / rows;
     // By rows, because an embedding may be larger than all blocks of a small model; rows of heads change places, and are few.
     const std::size_t step = heads != 0 || width == 0 ? rows : std::max<std::size_t>(1, values_at_once / width);
-    const std::string name = gguf_name(*run_.spec, t.name);
+    const gguf_place place = place_in_gguf(*run_.spec, t.name);
+    const auto before = static_cast<std::size_t>(place.index * elements);  // values of the experts that lie before it
     for (std::size_t first = 0; first < rows; first += step) {
       const std::size_t n = std::min(step, rows - first);
       std::vector<float> values(n * width);
@@ -254,7 +271,7 @@ class gguf_exporter final : public exporter {
         for (std::size_t i = 0; i < rows; ++i)
           std::copy_n(read.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width), width, values.begin() + static_cast<std::ptrdiff_t>(i * width));
       }
-      if (auto r = write_converted(name, values, type, first * width); !r) return r;
+      if (auto r = write_converted(place.name, values, type, before + first * width); !r) return r;
       run_.source->release(t);
     }
     return {};
@@ -272,6 +289,7 @@ class gguf_exporter final : public exporter {
   std::string file_name_, directory_;
   io::gguf_metadata metadata_;
   std::vector<io::gguf_tensor_decl> declared_;
+  std::unordered_map<std::string, io::gguf_type> experts_;  // tensors of theirs that are declared
   std::vector<std::pair<const io::tensor_ref*, io::gguf_type>> converted_;
   std::vector<float> rope_;
   std::vector<std::string> companions_;
@@ -315,6 +333,9 @@ result<void> decide(job& run) {
   const model::model_spec& spec = *run.spec;
   if (run.gguf_architecture.empty())
     return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
+  // What llama.cpp takes for granted about mixtures: it has no words for anything else.
+  if (spec.mixture.experts > 0 && (!spec.mixture.normalize || std::find(spec.mixes.begin(), spec.mixes.end(), 0) != spec.mixes.end()))
+    return fail(error_kind::unsupported, fmt::format("llama.cpp runs a {} only if every block has experts and their weights add up to 1 (norm_topk_prob)", spec.model_class));
   if (run.how == method::stored) return decide_stored(run, recipe);
   layer_decision embedding;
   embedding.name = stem(spec.embed_name);

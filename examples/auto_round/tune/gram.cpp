@@ -873,7 +873,7 @@ class gram_tuner {
 }  // namespace
 
 bool prefer_gram(const model::model_spec& spec, std::int64_t tokens, std::int64_t iters, int bits) {
-  if (bits > 2) return true;
+  if (bits > 4 || (bits > 2 && iters < 1000)) return true;
   return iters < 50 || tokens < 32 * widest_input(spec);
 }
 
