@@ -151,6 +151,21 @@ TEST(MixtureGguf, ExpertsOfABlockShareATensorAndAreReadBackOneByOne) {
     ASSERT_EQ(converted.status, 0) << converted.err;
     EXPECT_LT(support::rms_difference(logits_of(dir / "words"), logits_of(out)), 0.01) << "half precision";
 
+    // Importance of experts: rows of one entry. A file that was written says what the text said.
+    support::tiny_model::put(dir / "calib.jsonl", support::tiny_model::calibration(12));
+    const std::vector<std::string> search = {"--format", "gguf:q4_0", "--enable_opt_rtn"};
+    const auto weighted = [&](const std::string& folder, std::vector<std::string> more) {
+      more.insert(more.end(), search.begin(), search.end());
+      std::vector<std::string> a = {"--model", model, "--iters", "0", "--output_dir", dir / folder};
+      a.insert(a.end(), more.begin(), more.end());
+      const auto done = run(a);
+      EXPECT_EQ(done.status, 0) << done.err;
+      return logits_of(dir / folder);
+    };
+    const auto by_text = weighted("by_text", {"--dataset", dir / "calib.jsonl", "--nsamples", "8", "--seqlen", "16", "--save_imatrix", dir / "im.gguf"});
+    EXPECT_EQ(weighted("by_file", {"--imatrix", dir / "im.gguf"}), by_text);
+    EXPECT_NE(weighted("by_none", {}), by_text);
+
     const std::string expert = architecture == "mixtral" ? "model.layers.1.block_sparse_moe.experts.2.w2" : "model.layers.1.mlp.experts.2.down_proj";
     support::expect_error_line(with("other", {"--layer_config", "{\"" + expert + "\": \"GGUF:Q4_0\"}"}), 5, {expert, "share one tensor"});
     EXPECT_FALSE(fs::exists(dir / "other"));

@@ -400,7 +400,6 @@ TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
   tiny_model().write(model_);
   for (const char* option : {"--vllm_args", "--svdquant-rank", "--prompt"})
     expect_refused(run(quantize({option, "x"})), unsupported, {std::string(option).substr(2, 6)});
-  expect_refused(run(quantize({"--model_dtype", "bf16"})), unsupported, {"model_dtype"});
   expect_refused(run(quantize({"--format", "autoawq"})), unsupported, {"autoawq", "auto_awq", "auto_round"});
   expect_refused(run(quantize({"--scheme", "MXFP6"})), unsupported, {});
   expect_refused(run(quantize({"--scheme", "NVFP4"})), usage, {"NVFP4", "--dataset"});
@@ -427,6 +426,34 @@ TEST_F(Program, TheFirstBlocksAloneAreAModelOfSoFew) {
   expect_refused(run(quantize({"--num_hidden_layers", "3"})), usage, {"--num_hidden_layers 3", "2 blocks"});
   expect_refused(run(quantize({"--num_hidden_layers", "0"})), usage, {"--num_hidden_layers 0"});
   expect_refused(run(quantize({"--num_hidden_layers", "1", "--model_free"})), usage, {"--model_free"});
+}
+
+TEST_F(Program, WeightsAreTakenInTheTypeThatIsAskedFor) {
+  tiny_model().write(model_);  // of bfloat16
+  const auto made = [&](const std::string& name, const std::string& model, const std::vector<std::string>& more) {
+    std::vector<std::string> a = more;
+    a.insert(a.end(), {"--output_dir", dir_ / name, "--model", model});
+    const outcome o = run(quantize(a));
+    EXPECT_EQ(o.status, 0) << o.err;
+    return golden::read_bytes(fs::path(dir_ / name) / "model.safetensors");
+  };
+  const auto type_in = [&](const std::string& name) { return auto_round::io::checkpoint_dir::open(dir_ / name).value().find("model.norm.weight")->type; };
+  made("halves", model_, {"--format", "fake", "--bits", "16", "--layer_config", "{q_proj:{bits:8}}", "--model_dtype", "fp16"});
+  EXPECT_EQ(type_in("halves"), auto_round::io::dtype::f16);
+  EXPECT_EQ(golden::read_json(dir_ / "halves/config.json")["torch_dtype"], "float16");
+  const std::string as_stored = made("plain", model_, {});
+  EXPECT_EQ(made("same", model_, {"--model_dtype", "bfloat16"}), as_stored);
+  const std::string half = made("half", model_, {"--model_dtype", "float16"});
+  EXPECT_NE(half, as_stored);
+  EXPECT_EQ(type_in("half"), auto_round::io::dtype::f16);
+  EXPECT_GT(made("wide", model_, {"--model_dtype", "fp32"}).size(), as_stored.size());
+  EXPECT_EQ(type_in("wide"), auto_round::io::dtype::f32);
+  // 1e6 fits bfloat16, not half precision.
+  tiny_model large;
+  large.set("model.layers.0.mlp.up_proj.weight", 5, 1e6f);
+  large.write(dir_ / "large");
+  expect_refused(run(quantize({"--model", dir_ / "large", "--model_dtype", "fp16"})), bad_input, {"up_proj", "F16", "--model_dtype"});
+  expect_refused(run(quantize({"--model_dtype", "fp8"})), usage, {"fp8"});
 }
 
 TEST_F(Program, RulesForSingleLayersAreWritten) {

@@ -61,6 +61,12 @@ class quantize final : public command {
   void declare_model_and_run(option_set& o) {
     o.group("Model and run");
     o.text("model,model_name,model_name_or_path", "DIR", model_, "folder of the float checkpoint (config.json, safetensors, tokenizer)");
+    o.add({.names = {"model_dtype"}, .value_name = "TYPE", .help = "the type that weights are taken in: rounded to it before anything else; auto: as they are stored (auto)",
+           .choices = {"auto", "fp16", "float16", "bf16", "bfloat16", "fp32", "float32"}, .set = [this](const std::string& v) -> result<void> {
+             run_.model_dtype.reset();
+             if (v != "auto") run_.model_dtype = v == "fp16" || v == "float16" ? io::dtype::f16 : v == "bf16" || v == "bfloat16" ? io::dtype::bf16 : io::dtype::f32;
+             return {};
+           }});
     o.integer("num_hidden_layers,debug_layer_num", run_.first_blocks, "only the first N blocks, to try things: the output is a part of the model, too");
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
     o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
@@ -250,11 +256,6 @@ class quantize final : public command {
     o.notice("enable_neuqi", false, "searches of asymmetric integers are NeUQI's already (--enable_opt_rtn)");
     o.notice("no_enable_lfq,no_quant_nontext_module", false, "is the default");
     o.notice("eval_task_by_task", false, "tasks are always evaluated one after the other");
-    o.add({.names = {"model_dtype"}, .value_name = "TYPE", .help = "auto: weights are read in the type they are stored in, the only choice (auto)",
-           .choices = {"auto", "fp16", "float16", "bf16", "bfloat16", "fp32", "float32"}, .set = [](const std::string& v) -> result<void> {
-             if (v == "auto") return {};
-             return fail(error_kind::unsupported, "--model_dtype: weights are read in the type they are stored in");
-           }});
     o.add({.names = {"eval_backend"}, .value_name = "NAME", .help = "hf: evaluation is by this program (hf)", .choices = {"hf", "vllm"}, .set = [](const std::string& v) -> result<void> {
              if (v == "hf") return {};
              return fail(error_kind::unsupported, "--eval_backend vllm: evaluation is by this program; vLLM's own tools read its checkpoints");
@@ -383,10 +384,11 @@ class quantize final : public command {
   /// Rounding needs no model class: where this version does not know the model, or it holds FP8 weights, it goes shard by shard.
   result<void> complete_route() {
     const bool changed = run_.awq || run_.rotation || run_.autoscheme.wanted() || !run_.save_imatrix.empty();
+    if (run_.model_free && run_.model_dtype) return fail(error_kind::usage, "--model_free takes weights as they are stored; --model_dtype is for runs that know the model");
     if (run_.model_free && run_.first_blocks) return fail(error_kind::usage, "--model_free knows no blocks: --num_hidden_layers needs a model class");
     if (run_.model_free && changed) return fail(error_kind::usage, "--model_free only rounds: AWQ, rotations, AutoScheme and importance need a model that runs");
     if (run_.model_free) return {};
-    if (!changed && !run_.first_blocks && !run_.regular_route && run_.request.how == exporting::method::rtn) {
+    if (!changed && !run_.first_blocks && !run_.model_dtype && !run_.regular_route && run_.request.how == exporting::method::rtn) {
       const auto opened = exporting::open_model(run_.model);
       const bool packed = run_.request.formats.size() == 1 && !run_.request.formats.front().starts_with("gguf:");
       if (!opened && opened.error().kind == error_kind::unsupported && packed && plan::model_free_applies(run_.request, run_.model)) {

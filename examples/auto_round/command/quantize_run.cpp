@@ -183,6 +183,12 @@ class quantization {
       source_ = std::move(*unpacked);
       request_.weights = source_.get();
     }
+    if (o_.model_dtype) {
+      auto retyped = exporting::retyped_source(std::move(source_), *o_.model_dtype);
+      if (!retyped) return forward_error(retyped);
+      source_ = std::move(*retyped);
+      request_.weights = source_.get();
+    }
     const std::int64_t most = source_->spec().max_position_embeddings;
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
     if (auto r = rotate(); !r) return r;

@@ -24,6 +24,7 @@ enum class tuning { automatic, gram, hybrid, block };
 struct run_options {
   std::string model;
   std::string output_dir = "./tmp_autoround";
+  std::optional<io::dtype> model_dtype;      ///< the type that weights are taken in; none: as they are stored
   std::optional<std::int64_t> first_blocks;  ///< blocks of the model that are quantized and written; none: all
   plan::request request;
   autoscheme_options autoscheme;

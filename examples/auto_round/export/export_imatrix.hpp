@@ -10,7 +10,7 @@
 namespace auto_round::exporting {
 
 /// Reads a file of llama.cpp (either form). Every linear layer of the blocks must have an entry of its number of columns; entries for other tensors are not
-/// looked at. error_kind::input otherwise, naming the entry.
+/// looked at. Experts are rows of the entry of their tensor. error_kind::input otherwise, naming the entry.
 result<tune::importance_matrix> read_importance(const std::string& path, const model::model_spec& spec);
 
 /// Writes one. `seqlen` is the length of the calibration samples, `dataset` the text they came from.

@@ -1,9 +1,12 @@
 #include "export/export_unpacked_source.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 #include <utility>
 
+#include "ar/numeric/half.hpp"
 #include "arch/architecture.hpp"
 #include "export/export_inventory.hpp"
 
@@ -80,6 +83,56 @@ class unpacked_model final : public stored_model {
   std::set<std::string> computed_;
 };
 
+bool is_float(io::dtype t) { return t == io::dtype::f64 || t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16; }
+
+class retyped_model final : public stored_model {
+ public:
+  retyped_model(std::unique_ptr<stored_model> source, io::checkpoint_dir dir, std::set<std::string> changed, io::dtype type)
+      : source_(std::move(source)), dir_(std::move(dir)), changed_(std::move(changed)), type_(type) {}
+
+  const model::model_spec& spec() const override { return source_->spec(); }
+  result<void> read(const std::string& name, std::span<float> out) const override {
+    if (auto r = source_->read(name, out); !r) return r;
+    return rounded(name, out);
+  }
+  result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override {
+    if (auto r = source_->read_part(name, elements, first, out); !r) return r;
+    return rounded(name, out);
+  }
+  bool has(const std::string& name) const override { return source_->has(name); }
+  bool changed(const std::string& name) const override { return changed_.contains(name) || source_->changed(name); }
+  void done_with_block(std::int64_t layer) const override { source_->done_with_block(layer); }
+  std::string location() const override { return source_->location(); }
+
+  std::string format() const override { return source_->format(); }
+  std::vector<entry> entries() const override {
+    std::vector<entry> all = source_->entries();
+    for (entry& e : all) {
+      if (!changed_.contains(e.name)) continue;
+      e.type = io::name_of(type_);
+      e.bytes = dir_.find(e.name)->elements() * io::size_of(type_);
+    }
+    return all;
+  }
+  std::uint64_t file_bytes() const override { return source_->file_bytes(); }
+  std::string tokenizer_directory() const override { return source_->tokenizer_directory(); }
+  result<void> check() const override { return source_->check(); }
+  const io::checkpoint_dir* directory() const override { return &dir_; }
+
+ private:
+  result<void> rounded(const std::string& name, std::span<float> values) const {
+    if (type_ == io::dtype::f32 || !changed_.contains(name)) return {};
+    for (float& v : values) v = type_ == io::dtype::f16 ? ar::round_to_f16(v) : ar::round_to_bf16(v);
+    if (io::all_finite(values)) return {};
+    return fail(error_kind::input, fmt::format("a weight is too large for {}; take another --model_dtype", io::name_of(type_)), location(), name);
+  }
+
+  std::unique_ptr<stored_model> source_;
+  io::checkpoint_dir dir_;
+  std::set<std::string> changed_;
+  io::dtype type_;
+};
+
 }  // namespace
 
 bool has_packed_layers(const stored_model& model) {
@@ -103,6 +156,26 @@ result<std::unique_ptr<stored_model>> unpacked_source(std::unique_ptr<stored_mod
   if (!dir) return forward_error(dir);
   const stored_model& model = *packed;
   return std::unique_ptr<stored_model>(std::make_unique<unpacked_model>(model, std::move(packed), std::move(*dir), std::move(computed)));
+}
+
+result<std::unique_ptr<stored_model>> retyped_source(std::unique_ptr<stored_model> source, io::dtype type) {
+  const io::checkpoint_dir* from = source->directory();
+  if (from == nullptr) return fail(error_kind::unsupported, "--model_dtype is for folders of safetensors", source->location());
+  auto dir = io::checkpoint_dir::open(from->path());
+  if (!dir) return forward_error(dir);
+  std::set<std::string> changed;
+  std::vector<io::tensor_ref> tensors = from->tensors();
+  for (io::tensor_ref& t : tensors) {
+    if (!is_float(t.type) || t.type == type) continue;
+    t.type = type;
+    t.bytes = {};
+    changed.insert(t.name);
+  }
+  io::json config = from->config();
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (config.find(key) != nullptr) config.set(key, type == io::dtype::f16 ? "float16" : type == io::dtype::bf16 ? "bfloat16" : "float32");
+  dir->present(std::move(tensors), std::move(config));
+  return std::unique_ptr<stored_model>(std::make_unique<retyped_model>(std::move(source), std::move(*dir), std::move(changed), type));
 }
 
 }  // namespace auto_round::exporting
