@@ -125,11 +125,12 @@ TEST(GgufExportScope, EachFormatHasAFile) {
 }
 
 /// Files of llama.cpp's converter: what it calls things and stacks, in its words. (Its weights are rounded in another way, and only the larger golden set has the models.)
-TEST(GgufMixture, MetadataNamesAndShapesAreThoseOfTheConverter) {
+TEST(GgufConverter, MetadataNamesAndShapesAreThoseOfLlamaCpp) {
   const fs::path folder = golden::root() / "gguf";
   if (!fs::exists(folder / "convert_listing.json")) GTEST_SKIP() << "set AR_GOLDEN_DIR to the whole golden set";
   const ordered_json listing = golden::read_json(folder / "convert_listing.json")["files"];
-  for (const auto& [model, converted] : {std::pair{"mixtral_tiny", "q8_0"}, {"qwen3moe_tiny", "f16"}}) {
+  for (const auto& [model, converted] : {std::pair{"mistral_tiny", "f16"}, {"mixtral_tiny", "q8_0"}, {"qwen2_tiny", "f16"}, {"qwen3_tiny", "f16"}, {"qwen3moe_tiny", "f16"}, {"gemma2_tiny", "f16"},
+                                         {"gemma3_tiny", "f16"}, {"phi3_tiny", "f16"}}) {
     SCOPED_TRACE(model);
     const ordered_json& facts = listing[std::string(model) + "." + converted];
     const support::temp_dir dir;

@@ -38,6 +38,6 @@ constexpr std::string_view classes[] = {"Gemma2ForCausalLM"};
 }  // namespace
 
 extern const architecture arch_gemma2;
-const architecture arch_gemma2{"gemma2", classes, "", read_gemma2};
+const architecture arch_gemma2{"gemma2", classes, "gemma2", read_gemma2};
 
 }  // namespace auto_round::arch

@@ -50,6 +50,6 @@ constexpr std::string_view classes[] = {"Gemma3ForCausalLM"};
 }  // namespace
 
 extern const architecture arch_gemma3;
-const architecture arch_gemma3{"gemma3", classes, "", read_gemma3};
+const architecture arch_gemma3{"gemma3", classes, "gemma3", read_gemma3};
 
 }  // namespace auto_round::arch

@@ -31,6 +31,6 @@ constexpr std::string_view classes[] = {"Phi3ForCausalLM"};
 }  // namespace
 
 extern const architecture arch_phi3;
-const architecture arch_phi3{"phi3", classes, "", read_phi3};
+const architecture arch_phi3{"phi3", classes, "phi3", read_phi3};
 
 }  // namespace auto_round::arch

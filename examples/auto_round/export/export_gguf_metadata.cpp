@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -55,6 +56,78 @@ void add_rope_scaling(io::gguf_metadata& out, const std::string& prefix, const m
   out.emplace_back(prefix + "rope.scaling.type", std::string(rope.type == kind::linear ? "linear" : rope.type == kind::yarn ? "yarn" : "longrope"));
   out.emplace_back(prefix + "rope.scaling.factor", f32(rope.factor));
   if (rope.type != kind::linear) out.emplace_back(prefix + "rope.scaling.original_context_length", u32(rope.original_max_position));
+}
+
+/// Tokens that blocks with a window see; 0 if there is none.
+std::int64_t window_of(const model::model_spec& spec) { return spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end()); }
+
+/// Of LLaMA and most others.
+void add_hyperparameters(io::gguf_metadata& out, const std::string& prefix, const gguf_header& header, const model::model_spec& spec, const io::json& config) {
+  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
+  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
+  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
+  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
+  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
+  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
+  add_rope_scaling(out, prefix, spec.rope);
+  out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
+  if (spec.own_window_rope) out.emplace_back(prefix + "rope.freq_base_swa", f32(spec.window_rope.theta));
+  out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
+  if (spec.mixture.experts > 0) {
+    out.emplace_back(prefix + "expert_count", u32(spec.mixture.experts));
+    out.emplace_back(prefix + "expert_used_count", u32(spec.mixture.active));
+  }
+  const bool llama = header.architecture == "llama";
+  if ((llama && spec.mixture.experts == 0) || spec.head_dim * spec.num_heads != spec.hidden_size || config.at("head_dim").is_int()) {
+    out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
+    out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
+  }
+  out.emplace_back("general.file_type", header.file_type);
+  if (llama) {
+    out.emplace_back(prefix + "vocab_size", u32(spec.vocab_size));
+    out.emplace_back(prefix + "rope.dimension_count", u32(spec.head_dim));
+  }
+  if (spec.mixture.experts > 0 && !llama) out.emplace_back(prefix + "expert_feed_forward_length", u32(spec.mixture.intermediate_size));
+  if (spec.own_window_rope) out.emplace_back(prefix + "attention.sliding_window", u32(window_of(spec)));
+}
+
+// These two have an order of their own.
+void add_gemma2(io::gguf_metadata& out, const std::string& prefix, const gguf_header& header, const model::model_spec& spec) {
+  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
+  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
+  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
+  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
+  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
+  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
+  out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
+  out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
+  out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
+  out.emplace_back("general.file_type", header.file_type);
+  out.emplace_back(prefix + "attn_logit_softcapping", f32(spec.attention_cap));
+  out.emplace_back(prefix + "final_logit_softcapping", f32(spec.logit_cap));
+  out.emplace_back(prefix + "attention.sliding_window", u32(window_of(spec)));
+}
+void add_phi3(io::gguf_metadata& out, const std::string& prefix, const gguf_header& header, const model::model_spec& spec, const io::json& config) {
+  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
+  out.emplace_back(prefix + "rope.scaling.original_context_length", u32(config.at("original_max_position_embeddings").as_int(spec.max_position_embeddings)));
+  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
+  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
+  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
+  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
+  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
+  out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
+  out.emplace_back(prefix + "rope.dimension_count", u32(spec.rotary_dim != 0 ? spec.rotary_dim : spec.head_dim));
+  out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
+  out.emplace_back("general.file_type", header.file_type);
+  out.emplace_back(prefix + "attention.sliding_window", u32(window_of(spec)));
+}
+
+/// By what longrope multiplies queries and keys; where it is not said, from the length that the model was made for.
+float attention_factor(const model::model_spec& spec, const io::json& config) {
+  if (spec.rope.attention_factor > 0) return f32(spec.rope.attention_factor);
+  const auto original = static_cast<double>(config.at("original_max_position_embeddings").as_int(spec.max_position_embeddings));
+  const double scale = static_cast<double>(spec.max_position_embeddings) / original;
+  return f32(scale <= 1 ? 1.0 : std::sqrt(1 + std::log(scale) / std::log(original)));
 }
 
 result<io::json> read_optional(const std::string& path) {
@@ -114,40 +187,24 @@ result<io::gguf_metadata> build_gguf_metadata(const gguf_header& header, const m
   io::gguf_metadata out;
   const std::string prefix = header.architecture + ".";
   out.emplace_back("general.architecture", header.architecture);
+  if (spec.architecture == "phi3" && spec.rope.type == model::rope_spec::kind::longrope) out.emplace_back(prefix + "rope.scaling.attn_factor", attention_factor(spec, sources.config));
   out.emplace_back("general.type", std::string("model"));
   add_sampling(out, sources.generation_config);
   out.emplace_back("general.name", header.model_name);
   out.emplace_back("general.size_label", size_label(header.parameters, header.expert_parameters, spec.mixture.experts));
 
-  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
-  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
-  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
-  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
-  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
-  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
-  add_rope_scaling(out, prefix, spec.rope);
-  out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
-  out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
-  if (spec.mixture.experts > 0) {
-    out.emplace_back(prefix + "expert_count", u32(spec.mixture.experts));
-    out.emplace_back(prefix + "expert_used_count", u32(spec.mixture.active));
-  }
-  const bool llama = header.architecture == "llama";
-  if ((llama && spec.mixture.experts == 0) || spec.head_dim * spec.num_heads != spec.hidden_size || sources.config.at("head_dim").is_int()) {
-    out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
-    out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
-  }
-  out.emplace_back("general.file_type", header.file_type);
-  if (llama) {
-    out.emplace_back(prefix + "vocab_size", u32(spec.vocab_size));
-    out.emplace_back(prefix + "rope.dimension_count", u32(spec.head_dim));
-  }
-  if (spec.mixture.experts > 0 && !llama) out.emplace_back(prefix + "expert_feed_forward_length", u32(spec.mixture.intermediate_size));
+  if (spec.architecture == "gemma2") add_gemma2(out, prefix, header, spec);
+  else if (spec.architecture == "phi3") add_phi3(out, prefix, header, spec, sources.config);
+  else add_hyperparameters(out, prefix, header, spec, sources.config);
   out.emplace_back("general.quantization_version", quantization_version);
 
   auto tokenizer = gguf_tokenizer_keys(sources, static_cast<std::size_t>(spec.vocab_size));
   if (!tokenizer) return forward_error(tokenizer);
   out.insert(out.end(), std::make_move_iterator(tokenizer->begin()), std::make_move_iterator(tokenizer->end()));
+  if (spec.unit_offset && !sources.sentencepiece.empty()) {  // Gemma's tokenizer puts no blank before a text
+    std::erase_if(out, [](const auto& entry) { return entry.first == "tokenizer.ggml.add_space_prefix"; });
+    out.emplace_back("tokenizer.ggml.add_space_prefix", false);
+  }
   // gguf-py leaves out empty strings and empty arrays.
   std::erase_if(out, [](const auto& entry) { return std::holds_alternative<std::string>(entry.second) && std::get<std::string>(entry.second).empty(); });
   return out;

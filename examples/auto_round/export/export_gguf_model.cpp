@@ -36,6 +36,50 @@ std::string text(const io::gguf_contents& c, const std::string& key) {
   return v != nullptr && std::holds_alternative<std::string>(*v) ? std::get<std::string>(*v) : std::string();
 }
 
+/// Numbers of a tensor of floats, as a list; empty if there is no such tensor.
+result<io::json::array> factors_in(const io::gguf_contents& c, const char* name, const std::string& file) {
+  io::json::array list;
+  for (const io::gguf_tensor_ref& t : c.tensors) {
+    if (t.name != name) continue;
+    std::vector<float> factors(t.data.size() / sizeof(float));
+    if (t.type != io::gguf_type::f32 || t.ne.size() != 1) return fail(error_kind::input, "the rope factors have an unexpected type or shape", file, name);
+    if (auto r = decode_gguf(t.type, t.data, 1, factors.size(), factors); !r) return forward_error(r);
+    for (const float f : factors) {
+      if (!(f > 0) || !std::isfinite(f)) return fail(error_kind::input, "the rope factors are not positive numbers", file, name);
+      list.emplace_back(static_cast<double>(f));
+    }
+  }
+  return list;
+}
+
+/// The keys of rope.scaling as `rope_scaling`.
+result<void> add_rope_scaling(const io::gguf_contents& c, const std::string& name, const std::string& file, io::json& config) {
+  const std::string type = text(c, name + ".rope.scaling.type");
+  const auto factor = number(c, name + ".rope.scaling.factor"), original = number(c, name + ".rope.scaling.original_context_length");
+  const auto sensible = [](const std::optional<double>& v) { return v && *v >= 1 && *v < 1e15; };
+  io::json scaling = io::json::object{};
+  auto longer = factors_in(c, "rope_factors_long.weight", file), shorter = factors_in(c, "rope_factors_short.weight", file);
+  if (!longer) return forward_error(longer);
+  if (!shorter) return forward_error(shorter);
+  if (!longer->empty() || !shorter->empty()) {
+    if (!sensible(original)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.rope.scaling.original_context_length", name), file);
+    config.set("original_max_position_embeddings", static_cast<std::int64_t>(*original));
+    scaling.set("type", "longrope").set("long_factor", std::move(*longer)).set("short_factor", std::move(*shorter));
+    if (const auto attention = number(c, name + ".rope.scaling.attn_factor")) scaling.set("attention_factor", *attention);
+  } else if (type == "linear" || type == "yarn") {
+    if (!factor || !(*factor > 0) || !std::isfinite(*factor)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.rope.scaling.factor", name), file);
+    scaling.set("rope_type", type).set("factor", *factor);
+    if (type == "yarn") {
+      if (!sensible(original)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.rope.scaling.original_context_length", name), file);
+      scaling.set("original_max_position_embeddings", static_cast<std::int64_t>(*original));
+    }
+  } else {
+    return {};
+  }
+  config.set("rope_scaling", std::move(scaling));
+  return {};
+}
+
 /// The metadata in the words of config.json, so that the architecture's own reader checks it.
 result<io::json> config_from_metadata(const io::gguf_contents& c, const std::string& file) {
   const std::string name = text(c, "general.architecture");
@@ -64,8 +108,21 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
                          field{"num_key_value_heads", "attention.head_count_kv", true}, field{"max_position_embeddings", "context_length", true},
                          field{"rms_norm_eps", "attention.layer_norm_rms_epsilon", false},
                          field{"rope_theta", "rope.freq_base", false}}) {
+    if (name == "gemma2" && f.to == std::string_view("rope_theta")) continue;  // always 10000
     if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
   }
+  const bool gemma = name == "gemma2" || name == "gemma3";
+  if (gemma || name == "phi3") {
+    if (const auto window = number(c, name + ".attention.sliding_window"); window && *window > 0)
+      if (auto r = copy("sliding_window", "attention.sliding_window", true); !r) return forward_error(r);
+  }
+  if (name == "gemma2") {
+    for (const field& f : {field{"attn_logit_softcapping", "attn_logit_softcapping", false}, field{"final_logit_softcapping", "final_logit_softcapping", false}})
+      if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
+  }
+  if (number(c, name + ".rope.freq_base_swa"))
+    if (auto r = copy("rope_local_base_freq", "rope.freq_base_swa", false); !r) return forward_error(r);
+  if (auto r = add_rope_scaling(c, name, file, config); !r) return forward_error(r);
   if (experts && *experts > 0) {
     for (const field& f : {field{"num_local_experts", "expert_count", true}, field{"num_experts_per_tok", "expert_used_count", true}})
       if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
@@ -75,6 +132,18 @@ result<io::json> config_from_metadata(const io::gguf_contents& c, const std::str
   }
   if (number(c, name + ".attention.key_length")) {
     if (auto r = copy("head_dim", "attention.key_length", true); !r) return forward_error(r);
+  }
+  if (gemma) {
+    // As llama.cpp has it: by the width of a head, in the largest of each kind by that which heads would have if they made up the stream.
+    const std::int64_t heads = config.at("num_attention_heads").as_int(), hidden = config.at("hidden_size").as_int(), head = config.at("head_dim").as_int(256);
+    const bool largest = config.at("num_hidden_layers").as_int() == (name == "gemma2" ? 46 : 62);
+    if (heads <= 0) return fail(error_kind::input, "the GGUF file says that there are no heads", file);
+    config.set("query_pre_attn_scalar", largest ? hidden / heads : head).set("hidden_activation", "gelu_pytorch_tanh");
+  }
+  if (name == "phi3" && number(c, name + ".rope.dimension_count")) {
+    const std::int64_t heads = config.at("num_attention_heads").as_int(), hidden = config.at("hidden_size").as_int();
+    const double turning = *number(c, name + ".rope.dimension_count");
+    if (heads > 0 && hidden >= heads && turning != static_cast<double>(hidden / heads)) config.set("partial_rotary_factor", turning / static_cast<double>(hidden / heads));
   }
   if (number(c, name + ".vocab_size")) {
     if (auto r = copy("vocab_size", "vocab_size", true); !r) return forward_error(r);
@@ -167,6 +236,8 @@ class gguf_model final : public stored_model {
       }
     }
     file_.release(t->data);
+    if (const float offset = gguf_offset(spec_, name); offset != 0)
+      for (float& v : out) v -= offset;
     return check_finite(out, *t);
   }
 
@@ -174,7 +245,7 @@ class gguf_model final : public stored_model {
   result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override {
     const io::gguf_tensor_ref* t = find(name);
     const std::uint64_t cols = t == nullptr || t->ne.empty() ? 0 : t->ne[0];
-    const bool rows = cols != 0 && first % cols == 0 && out.size() % cols == 0 && elements % cols == 0 && permuted_heads(spec_, name) == 0;
+    const bool rows = cols != 0 && first % cols == 0 && out.size() % cols == 0 && elements % cols == 0 && permuted_heads(spec_, name) == 0 && gguf_offset(spec_, name) == 0;
     if (!rows || first > elements || out.size() > elements - first || t->data.size() % (elements / cols) != 0) return stored_model::read_part(name, elements, first, out);
     const auto row_bytes = static_cast<std::size_t>(t->data.size() / (elements / cols)), n = static_cast<std::size_t>(out.size() / cols);
     const auto part = t->data.subspan(static_cast<std::size_t>(first / cols) * row_bytes, n * row_bytes);

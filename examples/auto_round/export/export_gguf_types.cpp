@@ -1,8 +1,12 @@
 // Type mixes, names and row orders of GGUF files.
 #include "export/export_gguf_types.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <utility>
 
 namespace auto_round::exporting {
@@ -41,7 +45,7 @@ constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = 
                                                                                   {gguf_type::q6_k, "GGUF:Q6_K"}}};
 
 /// HF module name inside a block -> GGUF name inside blk.N.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 13> block_names = {{{"self_attn.q_proj", "attn_q"},
+constexpr std::array<std::pair<std::string_view, std::string_view>, 17> block_names = {{{"self_attn.q_proj", "attn_q"},
                                                                                        {"self_attn.k_proj", "attn_k"},
                                                                                        {"self_attn.v_proj", "attn_v"},
                                                                                        {"self_attn.o_proj", "attn_output"},
@@ -53,7 +57,11 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 13> block_na
                                                                                        {"input_layernorm", "attn_norm"},
                                                                                        {"post_attention_layernorm", "ffn_norm"},
                                                                                        {"mlp.gate", "ffn_gate_inp"},
-                                                                                       {"block_sparse_moe.gate", "ffn_gate_inp"}}};
+                                                                                       {"block_sparse_moe.gate", "ffn_gate_inp"},
+                                                                                       {"self_attn.qkv_proj", "attn_qkv"},
+                                                                                       {"mlp.gate_up_proj", "ffn_up"},
+                                                                                       {"pre_feedforward_layernorm", "ffn_norm"},
+                                                                                       {"post_feedforward_layernorm", "post_ffw_norm"}}};
 
 /// Modules that hold experts, and the names of an expert's matrices in them.
 constexpr std::array<std::string_view, 2> expert_lists = {"mlp.experts.", "block_sparse_moe.experts."};
@@ -162,8 +170,11 @@ std::string gguf_name(const model::model_spec& spec, const std::string& name) {
   const std::size_t number = spec.block_prefix.size(), after = name.find('.', number), suffix = name.rfind('.');
   if (after == std::string::npos || suffix <= after) return {};
   const std::string_view module = std::string_view(name).substr(after + 1, suffix - after - 1);
+  const std::string block = "blk." + name.substr(number, after - number) + ".";
+  // Gemma's norm of this name comes behind attention, not before the MLP.
+  if (module == "post_attention_layernorm" && spec.has_part(model::block_part::attention_output_norm)) return block + "post_attention_norm" + name.substr(suffix);
   for (const auto& [hf, gguf] : block_names) {
-    if (module == hf) return "blk." + name.substr(number, after - number) + "." + std::string(gguf) + name.substr(suffix);
+    if (module == hf) return block + std::string(gguf) + name.substr(suffix);
   }
   return {};
 }
@@ -184,6 +195,29 @@ gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name)
       if (matrix == hf) return {"blk." + name.substr(number, after - number) + "." + std::string(gguf) + ".weight", expert, static_cast<std::uint64_t>(spec.mixture.experts)};
   }
   return place;
+}
+
+float gguf_offset(const model::model_spec& spec, const std::string& name) { return spec.unit_offset && name.ends_with("norm.weight") ? 1.0f : 0.0f; }
+
+result<void> check_gguf_model(const model::model_spec& spec) {
+  const auto refuse = [&](const char* what) { return fail(error_kind::unsupported, fmt::format("llama.cpp runs a {} only if {}", spec.model_class, what)); };
+  if (spec.mixture.experts > 0 && (!spec.mixture.normalize || std::find(spec.mixes.begin(), spec.mixes.end(), 0) != spec.mixes.end()))
+    return refuse("every block has experts and their weights add up to 1 (norm_topk_prob)");
+  if (spec.rope.type == model::rope_spec::kind::longrope && spec.architecture != "phi3" && !(spec.rope.attention_factor == 1.0 && spec.rope.short_factor == spec.rope.long_factor))
+    return fail(error_kind::unsupported, "the factors of the model's rotary frequencies are not written to GGUF files by this program; choose another format");
+  if (!spec.unit_offset) return {};
+  const bool second = spec.architecture == "gemma2";
+  // The largest of each kind divides scores by the width of a head as if heads made up the stream.
+  const std::int64_t width = spec.num_layers == (second ? 46 : 62) ? spec.hidden_size / spec.num_heads : spec.head_dim;
+  if (std::abs(spec.attention_scale * std::sqrt(static_cast<double>(width)) - 1) > 1e-6) return refuse("scores are divided by the root of a head's width (query_pre_attn_scalar)");
+  if (spec.hidden_act != "gelu_pytorch_tanh") return refuse("the MLP's activation is gelu_pytorch_tanh");
+  if (second != (spec.attention_cap > 0) || second != (spec.logit_cap > 0)) return refuse(second ? "scores and logits are capped" : "neither scores nor logits are capped");
+  const std::int64_t window = spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end());
+  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
+    const bool windowed = second ? l % 2 == 0 : (l + 1) % 6 != 0;
+    if (window == 0 || spec.window(l) != (windowed ? window : 0)) return refuse(second ? "every other block sees a window, the first one too" : "five of six blocks see a window");
+  }
+  return {};
 }
 
 std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t heads) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "ar/scheme.hpp"
+#include "error.hpp"
 #include "io/gguf.hpp"
 #include "model/spec.hpp"
 
@@ -44,6 +45,12 @@ struct gguf_place {
   std::uint64_t index = 0, count = 1;
 };
 gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name);
+
+/// What is added to a tensor when it is stored: Gemma's norms multiply by 1 + weight, and llama.cpp wants the sum. 0 for everything else.
+float gguf_offset(const model::model_spec& spec, const std::string& name);
+
+/// What llama.cpp takes for granted about an architecture and has no words for; error_kind::unsupported where the model is otherwise.
+result<void> check_gguf_model(const model::model_spec& spec);
 
 /// Q and K rows of LLaMA-family models are stored pair by pair instead of half by half. Row i of the stored tensor is row permuted_row() of the
 /// source; `heads` is 0 for tensors that keep their order.

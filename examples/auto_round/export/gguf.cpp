@@ -122,7 +122,7 @@ class gguf_exporter final : public exporter {
                                  t.name == run_.spec->head_name ? "tied to " + run_.spec->embed_name : "llama.cpp computes it or has no use for it"});
       }
     }
-    parameters += rope_.size();
+    for (const auto& [name, factors] : rope_) parameters += factors.size();
 
     auto sources = read_gguf_sources(run_.source->path(), run_.source->config());
     if (!sources) return forward_error(sources);
@@ -181,8 +181,8 @@ class gguf_exporter final : public exporter {
       if (auto r = convert(*tensor, type); !r) return r;
       run_.source->release(*tensor);
     }
-    if (!rope_.empty()) {
-      if (auto r = writer_->write("rope_freqs.weight", std::as_bytes(std::span<const float>(rope_))); !r) return r;
+    for (const auto& [name, factors] : rope_) {
+      if (auto r = writer_->write(name, std::as_bytes(std::span<const float>(factors))); !r) return r;
     }
     if (auto r = writer_->finish(); !r) return r;
     std::vector<std::string> names = {file_name_};
@@ -220,20 +220,28 @@ class gguf_exporter final : public exporter {
     const std::uint64_t bytes = io::gguf_tensor_decl{place.name, type, std::move(ne)}.bytes() / place.count;
     plan_.tensors.push_back({t.name, place.name, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), what, type_name(type), bytes, note});
     if (what == action::convert) converted_.emplace_back(&t, type);
-    const bool same = (type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16) ||
-                      (type == io::gguf_type::bf16 && t.type == io::dtype::bf16);
+    const bool same = gguf_offset(*run_.spec, t.name) == 0 && ((type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16) ||
+                      (type == io::gguf_type::bf16 && t.type == io::dtype::bf16));
     if (same && what == action::convert) plan_.tensors.back().what = action::keep;
     return {};
   }
 
   void add_rope_factors() {
     const model::rope_spec& rope = run_.spec->rope;
-    if (rope.type == model::rope_spec::kind::llama3) rope_ = rope_factors(rope, run_.spec->head_dim);
-    else if (has_plain_factors(rope)) rope_.assign(rope.short_factor.begin(), rope.short_factor.end());
-    else return;
-    declared_.push_back({"rope_freqs.weight", io::gguf_type::f32, {rope_.size()}});
-    plan_.tensors.push_back({"rope_freqs.weight", "rope_freqs.weight", {rope_.size()}, {}, 0, action::convert, "F32", rope_.size() * sizeof(float),
-                             "frequency factors of rope scaling, from config.json"});
+    const auto add = [&](const std::string& name, std::vector<float> factors) {
+      declared_.push_back({name, io::gguf_type::f32, {factors.size()}});
+      plan_.tensors.push_back({name, name, {factors.size()}, {}, 0, action::convert, "F32", factors.size() * sizeof(float), "frequency factors of rope scaling, from config.json"});
+      rope_.emplace_back(name, std::move(factors));
+    };
+    const auto floats = [](const std::vector<double>& v) { return std::vector<float>(v.begin(), v.end()); };
+    if (rope.type == model::rope_spec::kind::llama3) {
+      add("rope_freqs.weight", rope_factors(rope, run_.spec->head_dim));
+    } else if (has_plain_factors(rope)) {
+      add("rope_freqs.weight", floats(rope.short_factor));
+    } else if (rope.type == model::rope_spec::kind::longrope) {
+      add("rope_factors_long.weight", floats(rope.long_factor));
+      add("rope_factors_short.weight", floats(rope.short_factor));
+    }
   }
 
   /// Tokenizer files lie beside the file so that this program can evaluate it; llama.cpp reads the metadata.
@@ -271,6 +279,8 @@ class gguf_exporter final : public exporter {
         for (std::size_t i = 0; i < rows; ++i)
           std::copy_n(read.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(permuted_row(i, rows, heads)) * width), width, values.begin() + static_cast<std::ptrdiff_t>(i * width));
       }
+      if (const float offset = gguf_offset(*run_.spec, t.name); offset != 0)
+        for (float& v : values) v += offset;
       if (auto r = write_converted(place.name, values, type, before + first * width); !r) return r;
       run_.source->release(t);
     }
@@ -291,7 +301,7 @@ class gguf_exporter final : public exporter {
   std::vector<io::gguf_tensor_decl> declared_;
   std::unordered_map<std::string, io::gguf_type> experts_;  // tensors of theirs that are declared
   std::vector<std::pair<const io::tensor_ref*, io::gguf_type>> converted_;
-  std::vector<float> rope_;
+  std::vector<std::pair<std::string, std::vector<float>>> rope_;  // tensors of frequency factors
   std::vector<std::string> companions_;
   std::unique_ptr<io::gguf_writer> writer_;
   digester digester_;  // of the layer that was added last
@@ -310,8 +320,6 @@ result<holding> accepts(std::string_view, const ar::scheme_fields& scheme) {
 
 /// Layers keep the types that they have or that hold them, and the recipe is a name, which must be that of most layers.
 result<void> decide_stored(job& run, const gguf_recipe& recipe) {
-  if (run.spec->rope.type == model::rope_spec::kind::longrope && !has_plain_factors(run.spec->rope))
-    return fail(error_kind::unsupported, "the factors of the model's rotary frequencies are not written to GGUF files by this program; choose another format");
   std::map<io::gguf_type, std::size_t> count;
   for (const layer_decision& layer : run.layers) {
     if (!layer.quantize) continue;
@@ -333,9 +341,10 @@ result<void> decide(job& run) {
   const model::model_spec& spec = *run.spec;
   if (run.gguf_architecture.empty())
     return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
-  // What llama.cpp takes for granted about mixtures: it has no words for anything else.
-  if (spec.mixture.experts > 0 && (!spec.mixture.normalize || std::find(spec.mixes.begin(), spec.mixes.end(), 0) != spec.mixes.end()))
-    return fail(error_kind::unsupported, fmt::format("llama.cpp runs a {} only if every block has experts and their weights add up to 1 (norm_topk_prob)", spec.model_class));
+  if (auto r = check_gguf_model(spec); !r) return r;
+  const std::int64_t window = spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end());
+  if (window != 0 && window < spec.max_position_embeddings && !spec.unit_offset)
+    run.warnings.push_back(fmt::format("blocks of this {} see a window of {} tokens, which llama.cpp does not know of: there they see all tokens before", spec.model_class, window));
   if (run.how == method::stored) return decide_stored(run, recipe);
   layer_decision embedding;
   embedding.name = stem(spec.embed_name);
