@@ -480,11 +480,12 @@ std::size_t model_free_plan::quantized() const {
 }
 
 memory_estimate model_free_plan::memory(int threads) const {
-  // Weights as they are read, in float and dequantized, codes, packed.
-  constexpr std::uint64_t rounding_bytes = 14, program = std::uint64_t{3} << 20;
+  constexpr std::uint64_t program = std::uint64_t{3} << 20;
   std::vector<std::uint64_t> sizes;
   for (const layer_decision& l : layers) {
-    if (l.quantize) sizes.push_back(l.rows * l.cols * rounding_bytes);
+    // Codes, and packed ones twice, with rows of floats on their way; or weights as they are read, in float and dequantized, codes, packed.
+    const std::uint64_t weights = l.rows * l.cols, bits = static_cast<std::uint64_t>(l.scheme.bits);
+    if (l.quantize) sizes.push_back(format == "fake" || search ? weights * 14 : weights + 2 * (weights * bits / 8) + (std::uint64_t{2} << 20));
   }
   std::sort(sizes.rbegin(), sizes.rend());
   std::uint64_t n = 0;

@@ -44,8 +44,11 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
 }
 
 /// The upper left part of a matrix of `width`-byte elements.
-std::vector<std::byte> cropped(const std::vector<std::byte>& all, std::size_t cols, std::size_t keep_rows, std::size_t keep_cols, std::size_t width) {
-  if (cols == keep_cols) return {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(keep_rows * cols * width)};
+std::vector<std::byte> cropped(std::vector<std::byte> all, std::size_t cols, std::size_t keep_rows, std::size_t keep_cols, std::size_t width) {
+  if (cols == keep_cols) {
+    all.resize(keep_rows * cols * width);
+    return all;
+  }
   std::vector<std::byte> out(keep_rows * keep_cols * width);
   for (std::size_t r = 0; r < keep_rows; ++r) std::memcpy(out.data() + r * keep_cols * width, all.data() + r * cols * width, keep_cols * width);
   return out;
@@ -207,27 +210,27 @@ class run {
 
   // --- one tensor ------------------------------------------------------------------------------------------------------------------------------
 
-  /// Values of a piece as floats, in rows of `stride`.
-  result<void> read(const piece& p, std::size_t stride, std::vector<float>& out) const {
-    const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
-    if (p.scale != nullptr) return read_tiles(p, stride, out);
-    if (stride == cols) return io::read_f32(*p.source, p.first, std::span(out.data(), rows * cols));
+  /// Rows [first, first + rows) of a piece as floats, one each `stride` values.
+  result<void> read(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
+    const auto cols = static_cast<std::size_t>(p.shape[1]);
+    if (p.scale != nullptr) return read_tiles(p, first, rows, stride, out);
+    if (stride == cols) return io::read_f32(*p.source, p.first + first * cols, std::span(out.data(), rows * cols));
     for (std::size_t r = 0; r < rows; ++r) {
-      if (auto done = io::read_f32(*p.source, p.first + r * cols, std::span(out.data() + r * stride, cols)); !done) return done;
+      if (auto done = io::read_f32(*p.source, p.first + (first + r) * cols, std::span(out.data() + r * stride, cols)); !done) return done;
     }
     return {};
   }
 
   /// FP8 times the scale of its tile: the scale is rounded to bfloat16 first, and so is the product, as the original computes it.
-  result<void> read_tiles(const piece& p, std::size_t stride, std::vector<float>& out) const {
+  result<void> read_tiles(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
     auto scale = io::read_f32(*p.scale);
     if (!scale) return forward_error(scale);
     const auto tile_rows = static_cast<std::size_t>(plan_.tile_rows), tile_cols = static_cast<std::size_t>(plan_.tile_cols);
-    const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]), tiles = (cols + tile_cols - 1) / tile_cols;
+    const std::size_t cols = static_cast<std::size_t>(p.shape[1]), tiles = (cols + tile_cols - 1) / tile_cols;
     for (float& s : *scale) s = ar::round_to_bf16(s);
     for (std::size_t r = 0; r < rows; ++r) {
-      const std::byte* const codes = p.source->bytes.data() + r * cols;
-      const float* const row_scale = scale->data() + r / tile_rows * tiles;
+      const std::byte* const codes = p.source->bytes.data() + (first + r) * cols;
+      const float* const row_scale = scale->data() + (first + r) / tile_rows * tiles;
       for (std::size_t c = 0; c < cols; ++c) {
         out[r * stride + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);
       }
@@ -239,7 +242,7 @@ class run {
 
   result<std::vector<std::vector<std::byte>>> in_bf16(const piece& p) const {
     std::vector<float> w(static_cast<std::size_t>(p.elements()));
-    if (auto r = read(p, static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
+    if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
     return std::vector<std::vector<std::byte>>{exporting::to_bytes(w, io::dtype::bf16)};
   }
 
@@ -250,8 +253,6 @@ class run {
     // Words of integers hold whole rows and columns of 32; what is added is zero and is cut off again.
     const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
     const std::size_t full_rows = mx || fake ? rows : filled(rows), full_cols = mx || fake ? cols : filled(cols);
-    std::vector<float> w(full_rows * full_cols);
-    if (auto r = read(p, full_cols, w); !r) return forward_error(r);
     tune::rounding how;
     how.reference = true;
     if (mx) {
@@ -259,11 +260,49 @@ class run {
       how.weight_type = type == io::dtype::bf16 ? ar::real::bf16 : type == io::dtype::f16 ? ar::real::f16 : ar::real::f32;
       how.search = plan_.search;
     }
-    auto layer = tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, full_rows, full_cols, how);
+    how.codes_only = !fake && !how.search;
+    auto layer = how.codes_only ? in_bands(p, scheme, full_rows, full_cols, how) : at_once(p, scheme, full_rows, full_cols, how);
     if (!layer) return forward_error(layer);
-    w = {};
     if (fake) return std::vector<std::vector<std::byte>>{exporting::to_bytes(layer->weight, p.plain_type())};
     return mx ? mx_bytes(*layer) : words(*layer, rows, cols);
+  }
+
+  result<tune::quantized_layer> at_once(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
+    std::vector<float> w(rows * cols);
+    if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), cols, w); !r) return forward_error(r);
+    return tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, rows, cols, how);
+  }
+
+  /// Rows know nothing of each other: as many at a time as fit a cache, of which codes and scales are kept.
+  result<tune::quantized_layer> in_bands(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
+    constexpr std::size_t floats_at_once = std::size_t{1} << 18;
+    const auto there = static_cast<std::size_t>(p.shape[0]);  // rows beyond are zeros
+    const std::size_t band = std::max<std::size_t>(word_rows, floats_at_once / std::max<std::size_t>(1, cols) / word_rows * word_rows);
+    tune::quantized_layer all;
+    all.code.reserve(rows * cols);
+    std::vector<float> w;
+    for (std::size_t first = 0; first < rows; first += band) {
+      const std::size_t n = std::min(band, rows - first);
+      w.assign(n * cols, 0.0f);
+      if (first < there) {
+        const std::size_t present = std::min(n, there - first);
+        if (auto r = read(p, first, present, cols, w); !r) return forward_error(r);
+        if (p.source->elements() == p.elements() && there != 0) {  // what was read may leave the memory
+          const std::size_t row = p.source->bytes.size() / there;
+          source_->release(*p.source, p.source->bytes.subspan(first * row, present * row));
+        }
+      }
+      auto part = tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, n, cols, how);
+      if (!part) return forward_error(part);
+      all.code.insert(all.code.end(), part->code.begin(), part->code.end());
+      all.scale.insert(all.scale.end(), part->scale.begin(), part->scale.end());
+      all.zero_point.insert(all.zero_point.end(), part->zero_point.begin(), part->zero_point.end());
+      all.name = std::move(part->name);
+      all.scheme = part->scheme;
+      all.cols = cols;
+      all.rows += n;
+    }
+    return all;
   }
 
   static result<std::vector<std::vector<std::byte>>> mx_bytes(const tune::quantized_layer& l) {
@@ -283,9 +322,9 @@ class run {
     const std::size_t in_word = 32 / static_cast<std::size_t>(l.scheme.bits);
     const std::size_t groups = l.scheme.group_size < 0 ? 1 : (cols + static_cast<std::size_t>(l.scheme.group_size) - 1) / static_cast<std::size_t>(l.scheme.group_size);
     std::vector<std::vector<std::byte>> out;
-    out.push_back(cropped((*packed)[0].data, l.rows, (cols + in_word - 1) / in_word, rows, sizeof(std::uint32_t)));
-    out.push_back(cropped((*packed)[1].data, l.rows / in_word, groups, (rows + in_word - 1) / in_word, sizeof(std::uint32_t)));
-    out.push_back(cropped((*packed)[2].data, l.rows, groups, rows, sizeof(std::uint16_t)));
+    out.push_back(cropped(std::move((*packed)[0].data), l.rows, (cols + in_word - 1) / in_word, rows, sizeof(std::uint32_t)));
+    out.push_back(cropped(std::move((*packed)[1].data), l.rows / in_word, groups, (rows + in_word - 1) / in_word, sizeof(std::uint32_t)));
+    out.push_back(cropped(std::move((*packed)[2].data), l.rows, groups, rows, sizeof(std::uint16_t)));
     return out;
   }
 

@@ -49,6 +49,7 @@ class output_file {
   output_file() = default;
   std::string path_;
   int fd_ = -1;
+  std::uint64_t unsynced_ = 0;  // bytes since the disk was last told to begin
 };
 
 /// Room on the disk for what does not fit the memory: a file without a name, gone when it is closed or the program ends.

@@ -79,11 +79,12 @@ result<void> round_groups(const ar::range_kernels& k, const ar::quantizer_choice
     const ar::matrix_view<const float> w(weight + first * out.cols, n, out.cols);
     const ar::matrix_view<std::uint8_t> code(out.code.data() + first * out.cols, n, out.cols);
     const std::size_t bands = whole ? 1 : ar::ceil_div(n, high), at = first / high * groups;
-    const ar::matrix_view<float> scale(out.scale.data() + at, bands, groups), q(out.weight.data() + first * out.cols, n, out.cols);
+    const ar::matrix_view<float> scale(out.scale.data() + at, bands, groups);
+    const ar::matrix_view<float> q = out.weight.empty() ? ar::matrix_view<float>() : ar::matrix_view<float>(out.weight.data() + first * out.cols, n, out.cols);
     ar::matrix_view<float> zero;
     if (k.has_zero_point) zero = {out.zero_point.data() + at, bands, groups};
     if (how.search) return k.search(type, shape, w, options, {.scale = scale, .zero_point = zero, .code = code, .weight = q});
-    if (const ar::errc e = k.quantize(type, shape, w, code, scale, zero); e != ar::errc::ok) return e;
+    if (const ar::errc e = k.quantize(type, shape, w, code, scale, zero); e != ar::errc::ok || how.codes_only) return e;
     if (k.facts != nullptr) return k.qdq(type, shape, w, q);
     if (const ar::errc e = k.dequantize(type, shape, code, scale, zero, q); e != ar::errc::ok) return e;
     // Codes cannot say it, but the reference keeps the sign of weights that symmetric types round to zero.
@@ -194,8 +195,9 @@ result<quantized_layer> quantize_layer(const float* weight, const std::string& n
   auto choice = choose(scheme, how, name);
   if (!choice) return forward_error(choice);
   result<void> done;
-  out.weight.resize(rows * cols);
-  if (const ar::range_kernels* k = range_kernels_of(*choice, how); k != nullptr) {
+  const ar::range_kernels* const k = range_kernels_of(*choice, how);
+  if (!how.codes_only || how.search || k == nullptr) out.weight.resize(rows * cols);
+  if (k != nullptr) {
     done = round_groups(*k, *choice, weight, how, out);
   } else if (const ar::gguf_kernels* block = ar::kernels().gguf_type(choice->data_type);
              block != nullptr && block->group_size == static_cast<std::uint32_t>(scheme.group_size)) {

@@ -22,6 +22,7 @@ struct rounding {
   bool search = false;                   ///< OPT-RTN: search scales (asymmetric integers: NeUQI's search, FP8: factors of the range)
   std::span<const float> importance{};   ///< [cols] weights of the squared errors of a search, or empty
   float global_scale = -1;               ///< of types with a scale of the whole tensor: the one to use; negative: the layer's own
+  bool codes_only = false;               ///< without a search: quantized_layer::weight stays empty
   bool reference = false;                ///< search exactly as auto-round 0.16.1: not at all for asymmetric integers and FP8, its defects included
 };
 
