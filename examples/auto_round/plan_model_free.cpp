@@ -485,7 +485,8 @@ memory_estimate model_free_plan::memory(int threads) const {
   for (const layer_decision& l : layers) {
     // Codes, and packed ones twice, with rows of floats on their way; or weights as they are read, in float and dequantized, codes, packed.
     const std::uint64_t weights = l.rows * l.cols, bits = static_cast<std::uint64_t>(l.scheme.bits);
-    if (l.quantize) sizes.push_back(format == "fake" || search ? weights * 14 : weights + 2 * (weights * bits / 8) + (std::uint64_t{2} << 20));
+    const bool at_once = format == "fake" || (search && l.scheme.data_type != "int");
+    if (l.quantize) sizes.push_back(at_once ? weights * 14 : weights + 2 * (weights * bits / 8) + (std::uint64_t{2} << 20));
   }
   std::sort(sizes.rbegin(), sizes.rend());
   std::uint64_t n = 0;

@@ -55,7 +55,6 @@ TEST(Scheme, ADataTypeWithAWidthSetsTheBits) {
 TEST(Scheme, WrongOnesAreRefusedWithTheRightKind) {
   EXPECT_EQ(refused("W9A16"), error_kind::usage);
   EXPECT_EQ(refused("MXFP4", {.bits = 3}), error_kind::unsupported);
-  EXPECT_EQ(refused("GGUF:Q2_K_MIXED"), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16", {.bits = 0}), error_kind::usage);
   EXPECT_EQ(refused("W4A16", {.bits = 12}), error_kind::unsupported);
   EXPECT_EQ(refused("W4A16", {.group_size = -2}), error_kind::usage);
