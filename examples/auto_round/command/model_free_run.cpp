@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <numeric>
 
@@ -116,20 +117,32 @@ class run {
     const io::interrupt_watch watch;
     bar_.start("file", static_cast<std::int64_t>(plan_.shards.size()));
     const std::string folder = journal_ ? journal_->folder() : partial;
+    std::vector<const plan::shard*> to_write;
     for (const plan::shard& s : plan_.shards) {
-      if (journal_ && journal_->has(s.name)) {
-        bar_.finish_unit(fmt::format("{}: finished before", s.name));
-        log_.write("shard", {{"file", s.name}, {"reused", true}});
+      if (!journal_ || !journal_->has(s.name)) {
+        to_write.push_back(&s);
         continue;
       }
-      if (auto r = write_shard(s, folder); !r) return r;
-      if (journal_) {
-        if (auto r = journal_->record(s.name); !r) return r;
-      }
+      bar_.finish_unit(fmt::format("{}: finished before", s.name));
+      log_.write("shard", {{"file", s.name}, {"reused", true}});
+    }
+    // A file that is complete is brought to the disk, hashed and recorded while the next one is rounded. (Whatever ends this function waits for it.)
+    std::future<result<void>> behind;
+    const auto settle = [&]() -> result<void> { return behind.valid() ? behind.get() : result<void>(); };
+    for (const plan::shard* const one : to_write) {
+      const plan::shard& s = *one;
+      auto written = write_shard(s, folder);
+      if (auto r = settle(); !r) return r;
+      if (!written) return forward_error(written);
+      behind = std::async(std::launch::async, [this, &s, writer = std::move(*written)]() mutable -> result<void> {
+        if (auto r = writer.finish(); !r) return r;
+        return journal_ ? journal_->record(s.name) : result<void>();
+      });
       std::int64_t quantized = std::count_if(s.pieces.begin(), s.pieces.end(), [](const piece& p) { return p.quantize; });
       bar_.finish_unit(fmt::format("{}: {}/{} tensors rounded", s.name, quantized, s.pieces.size()));
       log_.write("shard", {{"file", s.name}, {"quantized", quantized}, {"tensors", static_cast<std::int64_t>(s.pieces.size())}});
     }
+    if (auto r = settle(); !r) return r;
     bar_.finish();
     if (!journal_) return {};
     for (const plan::shard& s : plan_.shards) {
@@ -140,7 +153,8 @@ class run {
     return {};
   }
 
-  result<void> write_shard(const plan::shard& s, const std::string& folder) {
+  /// All bytes of a file; it is not finished.
+  result<io::safetensors_writer> write_shard(const plan::shard& s, const std::string& folder) {
     std::vector<io::tensor_decl> all;
     for (const piece& p : s.pieces) all.insert(all.end(), p.output.begin(), p.output.end());
     io::sort_as_reference(all);
@@ -163,7 +177,7 @@ class run {
     const auto large = [&](const piece* p) { return p->quantize && p->elements() * static_cast<std::uint64_t>(2 * threads_) > work; };
     const std::size_t first = static_cast<std::size_t>(std::find_if_not(order.begin(), order.end(), large) - order.begin());
     for (std::size_t i = 0; i < first; ++i) {
-      if (auto r = write_piece(*order[i], *writer); !r) return r;
+      if (auto r = write_piece(*order[i], *writer); !r) return forward_error(r);
     }
     error failed;
     std::atomic<bool> stop = false;
@@ -177,7 +191,7 @@ class run {
     }
     if (stop) return tl::unexpected<error>(std::move(failed));
     for (const piece& p : s.pieces) source_->release(*p.source);
-    return writer->finish();
+    return writer;
   }
 
   /// Called by several threads at a time; one of them writes.
