@@ -237,14 +237,14 @@ class run {
 
   /// FP8 times the scale of its tile: the scale is rounded to bfloat16 first, and so is the product, as the original computes it.
   result<void> read_tiles(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
-    auto scale = io::read_f32(*p.scale);
-    if (!scale) return forward_error(scale);
     const auto tile_rows = static_cast<std::size_t>(plan_.tile_rows), tile_cols = static_cast<std::size_t>(plan_.tile_cols);
-    const std::size_t cols = static_cast<std::size_t>(p.shape[1]), tiles = (cols + tile_cols - 1) / tile_cols;
-    for (float& s : *scale) s = ar::round_to_bf16(s);
+    const std::size_t cols = static_cast<std::size_t>(p.shape[1]), tiles = (cols + tile_cols - 1) / tile_cols, first_tile = first / tile_rows;
+    std::vector<float> scale(rows == 0 ? 0 : ((first + rows - 1) / tile_rows - first_tile + 1) * tiles);
+    if (auto r = io::read_f32(*p.scale, first_tile * tiles, scale); !r) return r;
+    for (float& s : scale) s = ar::round_to_bf16(s);
     for (std::size_t r = 0; r < rows; ++r) {
       const std::byte* const codes = p.source->bytes.data() + (first + r) * cols;
-      const float* const row_scale = scale->data() + (first + r) / tile_rows * tiles;
+      const float* const row_scale = scale.data() + ((first + r) / tile_rows - first_tile) * tiles;
       for (std::size_t c = 0; c < cols; ++c) {
         out[r * stride + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);
       }

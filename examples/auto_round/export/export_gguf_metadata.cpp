@@ -3,12 +3,15 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "export/export_gguf_tokenizer.hpp"
+#include "export/export_gguf_types.hpp"
 #include "io/file.hpp"
 
 namespace auto_round::exporting {
@@ -58,17 +61,27 @@ void add_rope_scaling(io::gguf_metadata& out, const std::string& prefix, const m
   if (rope.type != kind::linear) out.emplace_back(prefix + "rope.scaling.original_context_length", u32(rope.original_max_position));
 }
 
-/// Tokens that blocks with a window see; 0 if there is none.
-std::int64_t window_of(const model::model_spec& spec) { return spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end()); }
+/// What every architecture has; each writes them in an order of its own.
+void add_sizes(io::gguf_metadata& out, const std::string& prefix, const model::model_spec& spec, std::initializer_list<std::string_view> keys) {
+  const std::pair<std::string_view, std::int64_t> sizes[] = {{"block_count", spec.num_layers},
+                                                             {"context_length", spec.max_position_embeddings},
+                                                             {"embedding_length", spec.hidden_size},
+                                                             {"feed_forward_length", spec.intermediate_size},
+                                                             {"attention.head_count", spec.num_heads},
+                                                             {"attention.head_count_kv", spec.num_kv_heads}};
+  for (const std::string_view key : keys)
+    for (const auto& [name, value] : sizes)
+      if (name == key) out.emplace_back(prefix + std::string(key), u32(value));
+}
+
+void add_head_width(io::gguf_metadata& out, const std::string& prefix, const model::model_spec& spec) {
+  out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
+  out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
+}
 
 /// Of LLaMA and most others.
 void add_hyperparameters(io::gguf_metadata& out, const std::string& prefix, const gguf_header& header, const model::model_spec& spec, const io::json& config) {
-  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
-  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
-  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
-  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
-  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
-  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
+  add_sizes(out, prefix, spec, {"block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv"});
   add_rope_scaling(out, prefix, spec.rope);
   out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
   if (spec.own_window_rope) out.emplace_back(prefix + "rope.freq_base_swa", f32(spec.window_rope.theta));
@@ -78,48 +91,36 @@ void add_hyperparameters(io::gguf_metadata& out, const std::string& prefix, cons
     out.emplace_back(prefix + "expert_used_count", u32(spec.mixture.active));
   }
   const bool llama = header.architecture == "llama";
-  if ((llama && spec.mixture.experts == 0) || spec.head_dim * spec.num_heads != spec.hidden_size || config.at("head_dim").is_int()) {
-    out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
-    out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
-  }
+  if ((llama && spec.mixture.experts == 0) || spec.head_dim * spec.num_heads != spec.hidden_size || config.at("head_dim").is_int())
+    add_head_width(out, prefix, spec);
   out.emplace_back("general.file_type", header.file_type);
   if (llama) {
     out.emplace_back(prefix + "vocab_size", u32(spec.vocab_size));
     out.emplace_back(prefix + "rope.dimension_count", u32(spec.head_dim));
   }
   if (spec.mixture.experts > 0 && !llama) out.emplace_back(prefix + "expert_feed_forward_length", u32(spec.mixture.intermediate_size));
-  if (spec.own_window_rope) out.emplace_back(prefix + "attention.sliding_window", u32(window_of(spec)));
+  if (spec.own_window_rope) out.emplace_back(prefix + "attention.sliding_window", u32(largest_window(spec)));
 }
 
 // These two have an order of their own.
 void add_gemma2(io::gguf_metadata& out, const std::string& prefix, const gguf_header& header, const model::model_spec& spec) {
-  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
-  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
-  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
-  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
-  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
-  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
+  add_sizes(out, prefix, spec, {"context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count", "attention.head_count_kv"});
   out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
-  out.emplace_back(prefix + "attention.key_length", u32(spec.head_dim));
-  out.emplace_back(prefix + "attention.value_length", u32(spec.head_dim));
+  add_head_width(out, prefix, spec);
   out.emplace_back("general.file_type", header.file_type);
   out.emplace_back(prefix + "attn_logit_softcapping", f32(spec.attention_cap));
   out.emplace_back(prefix + "final_logit_softcapping", f32(spec.logit_cap));
-  out.emplace_back(prefix + "attention.sliding_window", u32(window_of(spec)));
+  out.emplace_back(prefix + "attention.sliding_window", u32(largest_window(spec)));
 }
 void add_phi3(io::gguf_metadata& out, const std::string& prefix, const gguf_header& header, const model::model_spec& spec, const io::json& config) {
-  out.emplace_back(prefix + "context_length", u32(spec.max_position_embeddings));
+  add_sizes(out, prefix, spec, {"context_length"});
   out.emplace_back(prefix + "rope.scaling.original_context_length", u32(config.at("original_max_position_embeddings").as_int(spec.max_position_embeddings)));
-  out.emplace_back(prefix + "embedding_length", u32(spec.hidden_size));
-  out.emplace_back(prefix + "feed_forward_length", u32(spec.intermediate_size));
-  out.emplace_back(prefix + "block_count", u32(spec.num_layers));
-  out.emplace_back(prefix + "attention.head_count", u32(spec.num_heads));
-  out.emplace_back(prefix + "attention.head_count_kv", u32(spec.num_kv_heads));
+  add_sizes(out, prefix, spec, {"embedding_length", "feed_forward_length", "block_count", "attention.head_count", "attention.head_count_kv"});
   out.emplace_back(prefix + "attention.layer_norm_rms_epsilon", f32(spec.rms_norm_eps));
   out.emplace_back(prefix + "rope.dimension_count", u32(spec.rotary_dim != 0 ? spec.rotary_dim : spec.head_dim));
   out.emplace_back(prefix + "rope.freq_base", f32(spec.rope.theta));
   out.emplace_back("general.file_type", header.file_type);
-  out.emplace_back(prefix + "attention.sliding_window", u32(window_of(spec)));
+  out.emplace_back(prefix + "attention.sliding_window", u32(largest_window(spec)));
 }
 
 /// By what longrope multiplies queries and keys; where it is not said, from the length that the model was made for.

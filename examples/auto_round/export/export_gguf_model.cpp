@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <optional>
@@ -36,21 +37,20 @@ std::string text(const io::gguf_contents& c, const std::string& key) {
   return v != nullptr && std::holds_alternative<std::string>(*v) ? std::get<std::string>(*v) : std::string();
 }
 
-/// Numbers of a tensor of floats, as a list; empty if there is no such tensor.
-result<io::json::array> factors_in(const io::gguf_contents& c, const char* name, const std::string& file) {
-  io::json::array list;
-  for (const io::gguf_tensor_ref& t : c.tensors) {
-    if (t.name != name) continue;
-    std::vector<float> factors(t.data.size() / sizeof(float));
-    if (t.type != io::gguf_type::f32 || t.ne.size() != 1) return fail(error_kind::input, "the rope factors have an unexpected type or shape", file, name);
-    if (auto r = decode_gguf(t.type, t.data, 1, factors.size(), factors); !r) return forward_error(r);
-    for (const float f : factors) {
-      if (!(f > 0) || !std::isfinite(f)) return fail(error_kind::input, "the rope factors are not positive numbers", file, name);
-      list.emplace_back(static_cast<double>(f));
-    }
+/// The frequency factors that a tensor of this name holds; empty if there is no such tensor.
+result<std::vector<double>> factors_in(const io::gguf_contents& c, std::string_view name, const std::string& file) {
+  const auto at = std::ranges::find(c.tensors, name, &io::gguf_tensor_ref::name);
+  if (at == c.tensors.end()) return std::vector<double>();
+  if (at->type != io::gguf_type::f32 || at->ne.size() != 1) return fail(error_kind::input, "the rope factors have an unexpected type or shape", file, at->name);
+  std::vector<float> factors(at->data.size() / sizeof(float));
+  if (auto r = decode_gguf(at->type, at->data, 1, factors.size(), factors); !r) return forward_error(r);
+  for (const float f : factors) {
+    if (!(f > 0) || !std::isfinite(f)) return fail(error_kind::input, "the rope factors are not positive numbers", file, at->name);
   }
-  return list;
+  return std::vector<double>(factors.begin(), factors.end());
 }
+
+io::json list_of(const std::vector<double>& values) { return io::json::array(values.begin(), values.end()); }
 
 /// The keys of rope.scaling as `rope_scaling`.
 result<void> add_rope_scaling(const io::gguf_contents& c, const std::string& name, const std::string& file, io::json& config) {
@@ -64,7 +64,7 @@ result<void> add_rope_scaling(const io::gguf_contents& c, const std::string& nam
   if (!longer->empty() || !shorter->empty()) {
     if (!sensible(original)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.rope.scaling.original_context_length", name), file);
     config.set("original_max_position_embeddings", static_cast<std::int64_t>(*original));
-    scaling.set("type", "longrope").set("long_factor", std::move(*longer)).set("short_factor", std::move(*shorter));
+    scaling.set("type", "longrope").set("long_factor", list_of(*longer)).set("short_factor", list_of(*shorter));
     if (const auto attention = number(c, name + ".rope.scaling.attn_factor")) scaling.set("attention_factor", *attention);
   } else if (type == "linear" || type == "yarn") {
     if (!factor || !(*factor > 0) || !std::isfinite(*factor)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.rope.scaling.factor", name), file);
@@ -329,27 +329,18 @@ class gguf_model final : public stored_model {
 
   /// rope_freqs.weight divides each frequency: the same as longrope with one list for all lengths and no attention factor.
   result<void> read_rope_factors() {
-    const auto at = by_name_.find("rope_freqs.weight");
-    if (at == by_name_.end()) return {};
-    const io::gguf_tensor_ref& t = *at->second;
-    std::vector<float> factors(static_cast<std::size_t>(spec_.head_dim / 2));
-    if (t.type != io::gguf_type::f32 || t.data.size() != factors.size() * sizeof(float)) {
-      return fail(error_kind::input, "the rope factors have an unexpected type or length", file_.path(), t.name);
-    }
-    if (auto r = decode_gguf(t.type, t.data, 1, factors.size(), factors); !r) return r;
-    for (const float f : factors) {
-      if (!(f > 0) || !std::isfinite(f)) return fail(error_kind::input, "the rope factors are not positive numbers", file_.path(), t.name);
-    }
+    constexpr const char* name = "rope_freqs.weight";
+    auto factors = factors_in(contents_, name, file_.path());
+    if (!factors) return forward_error(factors);
+    if (factors->empty()) return {};
+    if (factors->size() != static_cast<std::size_t>(spec_.head_dim / 2)) return fail(error_kind::input, "the rope factors have an unexpected length", file_.path(), name);
     spec_.rope.type = model::rope_spec::kind::longrope;
-    spec_.rope.short_factor.assign(factors.begin(), factors.end());
-    spec_.rope.long_factor = spec_.rope.short_factor;
+    spec_.rope.short_factor = spec_.rope.long_factor = *factors;
     spec_.rope.attention_factor = 1.0;
     spec_.rope.original_max_position = spec_.max_position_embeddings;
-    io::json::array list;
-    for (const float f : factors) list.emplace_back(static_cast<double>(f));
     io::json scaling = io::json::object{};
     scaling.set("rope_type", "longrope").set("factor", 1.0).set("attention_factor", 1.0).set("original_max_position_embeddings", spec_.max_position_embeddings);
-    scaling.set("short_factor", list).set("long_factor", std::move(list));
+    scaling.set("short_factor", list_of(*factors)).set("long_factor", list_of(*factors));
     config_.set("rope_scaling", std::move(scaling));
     return {};
   }

@@ -199,11 +199,17 @@ gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name)
 
 float gguf_offset(const model::model_spec& spec, const std::string& name) { return spec.unit_offset && name.ends_with("norm.weight") ? 1.0f : 0.0f; }
 
+std::int64_t largest_window(const model::model_spec& spec) { return spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end()); }
+
+bool has_plain_factors(const model::rope_spec& rope) {
+  return rope.type == model::rope_spec::kind::longrope && rope.attention_factor == 1.0 && rope.short_factor == rope.long_factor;
+}
+
 result<void> check_gguf_model(const model::model_spec& spec) {
   const auto refuse = [&](const char* what) { return fail(error_kind::unsupported, fmt::format("llama.cpp runs a {} only if {}", spec.model_class, what)); };
   if (spec.mixture.experts > 0 && (!spec.mixture.normalize || std::find(spec.mixes.begin(), spec.mixes.end(), 0) != spec.mixes.end()))
     return refuse("every block has experts and their weights add up to 1 (norm_topk_prob)");
-  if (spec.rope.type == model::rope_spec::kind::longrope && spec.architecture != "phi3" && !(spec.rope.attention_factor == 1.0 && spec.rope.short_factor == spec.rope.long_factor))
+  if (spec.rope.type == model::rope_spec::kind::longrope && spec.architecture != "phi3" && !has_plain_factors(spec.rope))
     return fail(error_kind::unsupported, "the factors of the model's rotary frequencies are not written to GGUF files by this program; choose another format");
   if (!spec.unit_offset) return {};
   const bool second = spec.architecture == "gemma2";
@@ -212,7 +218,7 @@ result<void> check_gguf_model(const model::model_spec& spec) {
   if (std::abs(spec.attention_scale * std::sqrt(static_cast<double>(width)) - 1) > 1e-6) return refuse("scores are divided by the root of a head's width (query_pre_attn_scalar)");
   if (spec.hidden_act != "gelu_pytorch_tanh") return refuse("the MLP's activation is gelu_pytorch_tanh");
   if (second != (spec.attention_cap > 0) || second != (spec.logit_cap > 0)) return refuse(second ? "scores and logits are capped" : "neither scores nor logits are capped");
-  const std::int64_t window = spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end());
+  const std::int64_t window = largest_window(spec);
   for (std::int64_t l = 0; l < spec.num_layers; ++l) {
     const bool windowed = second ? l % 2 == 0 : (l + 1) % 6 != 0;
     if (window == 0 || spec.window(l) != (windowed ? window : 0)) return refuse(second ? "every other block sees a window, the first one too" : "five of six blocks see a window");

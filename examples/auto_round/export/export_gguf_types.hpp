@@ -49,6 +49,11 @@ gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name)
 /// What is added to a tensor when it is stored: Gemma's norms multiply by 1 + weight, and llama.cpp wants the sum. 0 for everything else.
 float gguf_offset(const model::model_spec& spec, const std::string& name);
 
+/// Tokens that blocks with a window see; 0 if there is none.
+std::int64_t largest_window(const model::model_spec& spec);
+/// Longrope with one list for all lengths and no attention factor: the factors of a GGUF file that was read, which one tensor says.
+bool has_plain_factors(const model::rope_spec& rope);
+
 /// What llama.cpp takes for granted about an architecture and has no words for; error_kind::unsupported where the model is otherwise.
 result<void> check_gguf_model(const model::model_spec& spec);
 

@@ -9,8 +9,6 @@
 namespace auto_round::exporting {
 namespace {
 
-bool is_float(io::dtype t) { return t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16 || t == io::dtype::f64; }
-
 /// Index of the first value whose exponent bits are all set, or the number of values.
 template <class T>
 std::size_t first_not_finite(std::span<const std::byte> bytes, T exponent) {
@@ -34,6 +32,8 @@ std::size_t first_not_finite(std::span<const std::byte> bytes, T exponent) {
 }
 
 }  // namespace
+
+bool is_float(io::dtype t) { return t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16 || t == io::dtype::f64; }
 
 result<void> check_finite(const io::checkpoint_dir& source, const io::tensor_ref& tensor) {
   if (!is_float(tensor.type)) return {};

@@ -12,6 +12,8 @@
 
 namespace auto_round::exporting {
 
+bool is_float(io::dtype t);  ///< a type that weights of a float checkpoint have: F64, F32, F16, BF16
+
 struct required_tensor {
   std::string name;
   std::vector<std::uint64_t> shape;

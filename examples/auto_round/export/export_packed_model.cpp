@@ -265,6 +265,12 @@ void keep_first_blocks(io::checkpoint_dir& dir, const model::model_spec& spec, s
   dir.present(std::move(kept), std::move(config));
 }
 
+result<std::unique_ptr<stored_model>> float_model(io::checkpoint_dir dir) {
+  auto model = std::make_unique<folder_model>(std::move(dir));
+  if (auto r = model->open_layers(nullptr, {}); !r) return forward_error(r);
+  return std::unique_ptr<stored_model>(std::move(model));
+}
+
 }  // namespace
 
 result<found_quantization> find_quantization(const io::checkpoint_dir& dir) {
@@ -312,9 +318,7 @@ result<std::unique_ptr<stored_model>> open_float_folder(const std::string& path)
   auto found = find_quantization(**dir);
   if (!found) return forward_error(found);
   if (!found->method.empty()) return std::unique_ptr<stored_model>();
-  auto model = std::make_unique<folder_model>(std::move(**dir));
-  if (auto r = model->open_layers(nullptr, {}); !r) return forward_error(r);
-  return std::unique_ptr<stored_model>(std::move(model));
+  return float_model(std::move(**dir));
 }
 
 result<std::unique_ptr<stored_model>> open_first_blocks(const std::string& path, std::int64_t blocks) {
@@ -330,9 +334,7 @@ result<std::unique_ptr<stored_model>> open_first_blocks(const std::string& path,
   if (blocks < 1 || blocks > spec->num_layers)
     return fail(error_kind::usage, fmt::format("--num_hidden_layers {}: the model has {} blocks", blocks, spec->num_layers), config);
   keep_first_blocks(**dir, *spec, blocks);
-  auto model = std::make_unique<folder_model>(std::move(**dir));
-  if (auto r = model->open_layers(nullptr, {}); !r) return forward_error(r);
-  return std::unique_ptr<stored_model>(std::move(model));
+  return float_model(std::move(**dir));
 }
 
 }  // namespace auto_round::exporting

@@ -83,8 +83,6 @@ class unpacked_model final : public stored_model {
   std::set<std::string> computed_;
 };
 
-bool is_float(io::dtype t) { return t == io::dtype::f64 || t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16; }
-
 class retyped_model final : public stored_model {
  public:
   retyped_model(std::unique_ptr<stored_model> source, io::checkpoint_dir dir, std::set<std::string> changed, io::dtype type)

@@ -38,11 +38,6 @@ const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<s
 /// The weight's name without ".weight".
 std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
 
-/// The factors of a GGUF file that was read: longrope with one list for all lengths and no attention factor.
-bool has_plain_factors(const model::rope_spec& rope) {
-  return rope.type == model::rope_spec::kind::longrope && rope.attention_factor == 1.0 && rope.short_factor == rope.long_factor;
-}
-
 /// Factors of llama3's frequency scaling, as llama.cpp's converter stores them. It computes them with torch in float, where a number divided by a
 /// tensor is the number times the tensor's reciprocal; the last bit depends on that.
 std::vector<float> rope_factors(const model::rope_spec& rope, std::int64_t head_dim) {
@@ -342,7 +337,7 @@ result<void> decide(job& run) {
   if (run.gguf_architecture.empty())
     return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
   if (auto r = check_gguf_model(spec); !r) return r;
-  const std::int64_t window = spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end());
+  const std::int64_t window = largest_window(spec);
   if (window != 0 && window < spec.max_position_embeddings && !spec.unit_offset)
     run.warnings.push_back(fmt::format("blocks of this {} see a window of {} tokens, which llama.cpp does not know of: there they see all tokens before", spec.model_class, window));
   if (run.how == method::stored) return decide_stored(run, recipe);

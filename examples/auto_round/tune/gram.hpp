@@ -13,9 +13,9 @@ namespace auto_round::tune {
 
 /// Whether run_gram is the choice for layers of at least `bits` bits and that many valid tokens, or run_hybrid. From 3 bits on run_gram, except up to 4 bits
 /// where a thousand iterations are asked for, as auto-round-best does (tiny-stories W4A16: KL 4.8e-5 in 5 CPU seconds, run_hybrid 4.0e-5 in 39; the original
-/// with that recipe 4.6e-5 in 759). At 2 bits what layers do to each other counts: tiny-stories (45 tokens for each input of the widest layer) W2A16G32 9.3e-4 in 7.5 CPU seconds against 7.1e-4 in 19 (means of two seeds). But the
-/// loop's time is that of its tokens, and mini-batches of few tokens fit them more than the model, so there it is run_gram for fewer than 32 tokens an input
-/// or fewer than 50 iterations.
+/// with that recipe 4.6e-5 in 759). At 2 bits what layers do to each other counts: tiny-stories (45 tokens for each input of the widest layer) W2A16G32
+/// 9.3e-4 in 7.5 CPU seconds against 7.1e-4 in 19 (means of two seeds). But the loop's time is that of its tokens, and mini-batches of few tokens fit them
+/// more than the model, so it is run_gram for fewer than 32 tokens an input or fewer than 50 iterations.
 bool prefer_gram(const model::model_spec& spec, std::int64_t tokens, std::int64_t iters, int bits);
 
 /// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have

@@ -104,6 +104,17 @@ AR_FN constexpr F sum_of_squares(const F* x, std::size_t n) noexcept {
 // ---------------------------------------------------------------------------------------------------------------------------------------------
 // ggml
 
+/// `factor` times the mean square of a super-block: the sigma of weigh_by_magnitude.
+template <class F>
+AR_FN constexpr F scaled_mean_square(const F* x, float factor) noexcept {
+  return (lane_set<F>(factor) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
+}
+/// What n values count in a search with importance: importance * sqrt(sigma + x^2). `w` may be `importance`.
+template <class F>
+AR_FN constexpr void weigh_by_magnitude(const F* x, const F* importance, F sigma, std::size_t n, F* w) noexcept {
+  for (std::size_t i = 0; i < n; ++i) w[i] = importance[i] * lane_sqrt(sigma + x[i] * x[i]);
+}
+
 /// A signed scale and what it takes to make the codes of the winning probe again: storing the codes of each better probe would cost more than
 /// computing them once more at the end.
 template <class F>

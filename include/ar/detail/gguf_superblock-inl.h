@@ -123,12 +123,12 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
     asymmetric_fit<F> sub[groups];
     F scale[groups], offset[groups], weight[groups];
     F sigma = zero;
-    if (importance != nullptr) sigma = (lane_set<F>(Type::sigma_factor) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
+    if (importance != nullptr) sigma = scaled_mean_square(x, Type::sigma_factor);
     for (std::size_t j = 0; j < groups; ++j) {
       const F* xs = x + j * Sub;
       F w[Sub];
       if (importance != nullptr) {
-        for (std::size_t i = 0; i < Sub; ++i) w[i] = importance[j * Sub + i] * lane_sqrt(sigma + xs[i] * xs[i]);
+        weigh_by_magnitude(xs, importance + j * Sub, sigma, Sub, w);
         sub[j] = fit_asymmetric(xs, w, Sub, top, importance_grid);
       } else {
         F level = zero;
@@ -178,7 +178,7 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
   template <class F>
   AR_NOINLINE AR_FN static constexpr void search(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
     F weight[groups], sigma = lane_set<F>(0.0f);
-    if (rule.magnitude && importance != nullptr) sigma = (lane_set<F>(Type::sigma_factor) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
+    if (rule.magnitude && importance != nullptr) sigma = scaled_mean_square(x, Type::sigma_factor);
     for (std::size_t j = 0; j < groups; ++j) {
       const F* xs = x + j * Sub;
       const F* vs = v != nullptr ? v + j * Sub : nullptr;
@@ -187,8 +187,7 @@ struct asymmetric_superblock : superblock<Bits, Sub, SuperBits> {
       if (importance != nullptr) {
         for (std::size_t i = 0; i < Sub; ++i) w[i] = importance[j * Sub + i];
         if (rule.repair) repair_importance(xs, Sub, Bits, rule.fill, w);
-        if (rule.magnitude)
-          for (std::size_t i = 0; i < Sub; ++i) w[i] = w[i] * lane_sqrt(sigma + xs[i] * xs[i]);
+        if (rule.magnitude) weigh_by_magnitude(xs, static_cast<const F*>(w), sigma, Sub, w);
         r = fit_by_least_squares(static_cast<const F*>(xs), static_cast<const F*>(w), vs, Sub, Bits, importance_grid);
       } else {
         own_importance(xs, Sub, Bits, w);
@@ -347,7 +346,7 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
   AR_NOINLINE AR_FN static constexpr void search_groups(const F* x, const F* importance, const search_rule& rule, const F* v, group_params<F>& g) noexcept {
     const bool sweeps = Bits == 3 && importance == nullptr, by_magnitude = Bits == 3 && importance != nullptr && rule.magnitude;
     F weight[16], sigma = lane_set<F>(0.0f);
-    if (by_magnitude) sigma = (lane_set<F>(2.0f) * sum_of_squares(x, 256)) / lane_set<F>(256.0f);
+    if (by_magnitude) sigma = scaled_mean_square(x, 2.0f);
     if (sweeps) fit_q3_sweeps(x, v, g.scale);
     for (std::size_t j = 0; j < 16; ++j) {
       const F* xs = x + j * 16;
@@ -356,8 +355,7 @@ struct symmetric_superblock : superblock<Bits, 16, SuperBits> {
         F w[16];
         for (std::size_t i = 0; i < 16; ++i) w[i] = importance[j * 16 + i];
         if (rule.repair) repair_importance(xs, 16, Bits, rule.fill, w);
-        if (by_magnitude)
-          for (std::size_t i = 0; i < 16; ++i) w[i] = w[i] * lane_sqrt(sigma + xs[i] * xs[i]);
+        if (by_magnitude) weigh_by_magnitude(xs, static_cast<const F*>(w), sigma, 16, w);
         weight[j] = sum_by_eight(static_cast<const F*>(w), 16);
         g.scale[j] = fit_symmetric_weighted(xs, static_cast<const F*>(w), vs, 16, Bits);
       } else if (!sweeps) {

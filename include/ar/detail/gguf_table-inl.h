@@ -64,18 +64,20 @@ template <class T, class V>
   return rows::dequantize<T, V>(T{}, bytes, out);
 }
 
+constexpr search_rule rule_of(gguf_variant v) noexcept { return {.bf16 = v.bf16, .reciprocal = v.reciprocal, .magnitude = v.magnitude}; }
+
 template <class T, class V>
 [[nodiscard]] constexpr errc search(matrix_view<const float> w, std::span<const float> importance, matrix_view<const float> v, gguf_variant variant,
                                     const gguf_parameters<float>& out) noexcept {
   const float* weight = nullptr;
   if (const errc e = importance_row(importance, w.cols, weight); e != errc::ok) return e;
-  return rows::search_blocks<T, V>(w, weight, {.bf16 = variant.bf16, .reciprocal = variant.reciprocal, .magnitude = variant.magnitude}, v, out);
+  return rows::search_blocks<T, V>(w, weight, rule_of(variant), v, out);
 }
 
 template <class T, class V>
 [[nodiscard]] constexpr errc qdq(matrix_view<const float> w, matrix_view<const float> v, gguf_variant variant,
                                  const gguf_parameters<const float>& parameters, matrix_view<float> out) noexcept {
-  return rows::qdq_given<T, V>(w, v, {.bf16 = variant.bf16, .reciprocal = variant.reciprocal, .magnitude = variant.magnitude}, parameters, out);
+  return rows::qdq_given<T, V>(w, v, rule_of(variant), parameters, out);
 }
 
 template <class T, class V>

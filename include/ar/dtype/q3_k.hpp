@@ -34,16 +34,14 @@ struct q3_k : gguf::symmetric_superblock<3, 6> {
     const F zero = lane_set<F>(0.0f);
     F scale[16];
     if (importance != nullptr) {
-      const F sigma = (lane_set<F>(2.0f) * gguf::sum_of_squares(x, 256)) / lane_set<F>(256.0f);
+      const F sigma = gguf::scaled_mean_square(x, 2.0f);
       F weight[16];
       for (std::size_t j = 0; j < 16; ++j) {
         const F* xs = x + j * 16;
         F w[16];
+        gguf::weigh_by_magnitude(xs, importance + j * 16, sigma, 16, w);
         weight[j] = zero;
-        for (std::size_t i = 0; i < 16; ++i) {
-          w[i] = importance[j * 16 + i] * lane_sqrt(sigma + xs[i] * xs[i]);
-          weight[j] = weight[j] + w[i];
-        }
+        for (std::size_t i = 0; i < 16; ++i) weight[j] = weight[j] + w[i];
         const auto sub = gguf::fit_symmetric(xs, static_cast<const F*>(w), 16, 4);
         scale[j] = sub.scale;
         for (std::size_t i = 0; i < 16; ++i) code[j * 16 + i] = gguf::code_of<4>(sub, xs[i]);
