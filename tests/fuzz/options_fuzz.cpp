@@ -1,5 +1,5 @@
 // links: ar_command
-// runs: 20000
+// runs: 4000
 // Any bytes as a command line, one argument on each line: an error, or options that, given again as their own file would give them, are the same. The
 // bytes are also tried as a text of --layer_config, which must be written back as it was understood, and as a size.
 #include <algorithm>

@@ -499,7 +499,8 @@ class quantization {
     c.maxima = maxima;
     c.batch_size = request_.batch_size;
     c.precision = amp() ? linalg::precision::bf16 : linalg::precision::f32;
-    c.bf16_activations = amp();
+    c.rounded = o_.compat && stored_real(source_->spec().embed_name) == ar::real::bf16;
+    c.bf16_activations = c.rounded || amp();
     c.spill_folder = spill_folder_;
     bar_.start("block", source_->spec().num_layers);
     c.on_block = [&](std::int64_t) {

@@ -7,6 +7,7 @@
 #include "ar/dispatch.hpp"
 #include "model/block.hpp"
 #include "model/head.hpp"
+#include "model/rounded_block.hpp"
 #include "tune/activations.hpp"
 #include "tune/pieces.hpp"
 #include "tune/run_parts.hpp"
@@ -23,19 +24,20 @@ ar::errc add_columns(const float* x, std::size_t tokens, std::size_t cols, bool 
   });
 }
 
-result<importance_matrix> collect(const model::weight_source& source, const text::calibration_set& set, const importance_options& o) {
+/// `runner`: model::block_runner or what has its forward pass.
+template <class Runner>
+result<importance_matrix> collect(const model::weight_source& source, const text::calibration_set& set, const importance_options& o, Runner runner) {
   const model::model_spec& spec = source.spec();
   const auto samples = static_cast<std::size_t>(set.rows()), seqlen = static_cast<std::size_t>(set.seqlen);
   const std::size_t size = seqlen * static_cast<std::size_t>(spec.hidden_size), batch = std::min(samples, static_cast<std::size_t>(std::max<std::int64_t>(1, o.batch_size)));
   activations chain(o.spill_folder);
   if (auto r = embed_calibration(source, set, o.bf16_activations, chain); !r) return forward_error(r);
   importance_matrix all;
-  model::block_runner runner(spec, o.precision);
   std::vector<float> x(batch * size);
   for (std::int64_t b = 0; b < spec.num_layers; ++b) {
     auto weights = model::read_block(source, b);
     if (!weights) return forward_error(weights);
-    if (o.maxima != nullptr) o.maxima->begin_block(b, runner);
+    if (o.maxima != nullptr) runner.set_attention_filter(o.maxima->begin_block(b));
     std::vector<column_importance*> of(spec.linears.size());
     for (std::size_t i = 0; o.sums && i < of.size(); ++i) {
       if (!spec.has_linear(b, static_cast<int>(i))) continue;
@@ -112,7 +114,8 @@ std::vector<float> importance_of(const importance_matrix& matrix, const std::str
 result<importance_matrix> collect_importance(const model::weight_source& source, const text::calibration_set& set, const importance_options& options) {
   if (set.rows() < 1) return fail(error_kind::usage, "the calibration set is empty");
   try {
-    return collect(source, set, options);
+    if (options.rounded && model::rounded_block::covers(source.spec())) return collect(source, set, options, model::rounded_block(source.spec(), options.hides_last));
+    return collect(source, set, options, model::block_runner(source.spec(), options.precision));
   } catch (const std::bad_alloc&) {
     return fail(error_kind::unsupported, "out of memory while collecting importance; use fewer or shorter calibration samples (nsamples, seqlen)");
   }

@@ -38,6 +38,8 @@ struct importance_options {
   std::int64_t batch_size = 8;                           ///< sequences at a time; only memory and the order of sums depend on it
   linalg::precision precision = linalg::precision::f32;  ///< of the matrix products
   bool bf16_activations = false;                         ///< keep activations between blocks in bfloat16
+  bool rounded = false;                                  ///< compute as the original does with a model in bfloat16, where model::rounded_block covers it
+  bool hides_last = false;                               ///< there: nobody attends to a sample's last token, as if samples came as token ids
   std::string spill_folder = {};                         ///< they lie in a scratch file there; empty: in memory
   bool sums = true;                                      ///< false: the pass is made for `maxima` alone, the matrix stays empty
   maxima_collector* maxima = nullptr;                    ///< watches the same pass; null: nobody does

@@ -36,12 +36,13 @@ maxima_collector::maxima_collector(const model::model_spec& spec, std::vector<st
   all_.attention.assign(static_cast<std::size_t>(spec.num_layers), zeros);
 }
 
-void maxima_collector::begin_block(std::int64_t block, model::block_runner& runner) {
+model::block_runner::attention_filter maxima_collector::begin_block(std::int64_t block) {
   block_ = block;
   wanted_.assign(spec_.linears.size(), nullptr);
   for (std::size_t i = 0; i < wanted_.size(); ++i)
     if (const auto at = all_.inputs.find(spec_.linear_name(block, static_cast<int>(i))); at != all_.inputs.end()) wanted_[i] = &at->second;
-  if (attention_.wanted()) runner.set_attention_filter([this](std::span<const model::block_runner::attention_rows> rows) { watch_attention(rows); });
+  if (!attention_.wanted()) return {};
+  return [this](std::span<const model::block_runner::attention_rows> rows) { watch_attention(rows); };
 }
 
 void maxima_collector::input(int linear, const float* x, std::size_t tokens) {

@@ -46,8 +46,8 @@ class maxima_collector {
   /// `layers` are those whose inputs are wanted.
   maxima_collector(const model::model_spec& spec, std::vector<std::string> layers, const attention_scales& attention);
 
-  /// Before a block runs: makes the runner show its keys and values, if they are wanted.
-  void begin_block(std::int64_t block, model::block_runner& runner);
+  /// Before a block runs: what its runner is to show keys and values to; empty if nobody wants them.
+  model::block_runner::attention_filter begin_block(std::int64_t block);
   void input(int linear, const float* x, std::size_t tokens);
   /// Of a layer outside the blocks.
   void input(const std::string& layer, const float* x, std::size_t n);
