@@ -15,6 +15,7 @@ endfunction()
 # A sanitized or cross build changes nothing in what these look at: once, in the plain builds.
 if(NOT AR_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
   ar_house_test(layers ${house}/layers.sh)
+  ar_house_test(architectures ${house}/architectures.sh)
   foreach(cxx IN ITEMS ${AR_GXX} ${AR_CLANGXX})
     get_filename_component(short ${cxx} NAME)
     ar_house_test(must_not_compile.${short} ${house}/must_not_compile.sh ${cxx})

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <set>
 
-#include "arch/architecture.hpp"
 #include "export/export_packed_model.hpp"
 
 namespace auto_round::plan {
@@ -251,8 +250,6 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.attention = wanted.attention;
   base.maxima = wanted.maxima;
   base.compat = wanted.compat;
-  const arch::architecture* architecture = arch::find(source.spec().architecture);
-  base.gguf_architecture = architecture == nullptr ? std::string() : std::string(architecture->gguf_name);
   base.model_name = model_name_of(dir->path());
   base.scheme = plan.scheme;
   base.how = wanted.how;

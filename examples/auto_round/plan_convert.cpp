@@ -7,7 +7,6 @@
 #include <set>
 #include <utility>
 
-#include "arch/architecture.hpp"
 #include "export/export_gguf_types.hpp"
 #include "export/export_packed_model.hpp"
 #include "export/export_stored_layer.hpp"
@@ -196,8 +195,6 @@ class planner {
     base.source = view.directory();
     base.spec = &view.spec();
     base.weights = &view;
-    const arch::architecture* architecture = arch::find(view.spec().architecture);
-    base.gguf_architecture = architecture == nullptr ? std::string() : std::string(architecture->gguf_name);
     base.model_name = model_name_of(base.source->path());
     base.format = format;
     base.how = exporting::method::stored;

@@ -1,4 +1,4 @@
-// links: ar_export
+// links: ar_export ar_arch ar_model
 // Parts of the exporters: checksums, digests, GGUF names and types, packed words.
 #include <gtest/gtest.h>
 
@@ -14,8 +14,10 @@
 #include "export/export_gguf_metadata.hpp"
 #include "export/export_gguf_types.hpp"
 #include "export/export_int_layout.hpp"
+#include "export/export_inventory.hpp"
 #include "io/safetensors.hpp"
 #include "support/temp_dir.hpp"
+#include "support/tiny_checkpoint.hpp"
 
 namespace {
 
@@ -96,6 +98,16 @@ TEST(GgufTypes, FollowTheMixOfQ4KS) {
   EXPECT_EQ(choose_gguf_type(r, s, gguf_role::linear, s.up, 0, 48), io::gguf_type::f16);
 }
 
+TEST(GgufTypes, ValuesOfA70bGetMoreBits) {
+  const gguf_recipe& r = *find_gguf_recipe("gguf:q4_k_s");
+  model::model_spec s = llama(80);
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::linear, s.v, 40, 4096), io::gguf_type::q4_k) << "a 65B: as many value heads as query heads";
+  s.num_kv_heads = 4;
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::linear, s.v, 40, 4096), io::gguf_type::q5_k);
+  s.architecture = "qwen2";
+  EXPECT_EQ(choose_gguf_type(r, s, gguf_role::linear, s.v, 40, 4096), io::gguf_type::q4_k);
+}
+
 TEST(GgufTypes, EverySchemeOfAMixHasATypeAndBack) {
   for (const io::gguf_type t : {io::gguf_type::q4_0, io::gguf_type::q5_0, io::gguf_type::q8_0, io::gguf_type::q4_k, io::gguf_type::q5_k, io::gguf_type::q6_k}) {
     ASSERT_NE(scheme_of(t), nullptr);
@@ -104,12 +116,62 @@ TEST(GgufTypes, EverySchemeOfAMixHasATypeAndBack) {
   EXPECT_EQ(scheme_of(io::gguf_type::f16), nullptr);
 }
 
+model::model_spec tiny(const std::string& architecture) {
+  return support::checkpoint::spec_of(support::checkpoint::open(support::architecture_folder(architecture)));
+}
+
 TEST(GgufNames, AreLlamaCpps) {
-  const model::model_spec s = llama(2);
-  EXPECT_EQ(gguf_name(s, "model.layers.12.self_attn.q_proj.weight"), "blk.12.attn_q.weight");
-  EXPECT_EQ(gguf_name(s, "model.layers.0.self_attn.k_proj.bias"), "blk.0.attn_k.bias");
-  EXPECT_EQ(gguf_name(s, "lm_head.weight"), "output.weight");
-  EXPECT_EQ(gguf_name(s, "model.layers.0.self_attn.rotary_emb.inv_freq"), "");
+  const auto name = [](const model::model_spec& s, const std::string& n) { return place_in_gguf(s, n).name; };
+  const model::model_spec plain = tiny("qwen3"), fused = tiny("phi3"), gemma = tiny("gemma2");
+  EXPECT_EQ(name(plain, "model.layers.12.self_attn.q_proj.weight"), "blk.12.attn_q.weight");
+  EXPECT_EQ(name(plain, "model.layers.0.self_attn.k_proj.bias"), "blk.0.attn_k.bias");
+  EXPECT_EQ(name(plain, "model.layers.0.self_attn.q_norm.weight"), "blk.0.attn_q_norm.weight");
+  EXPECT_EQ(name(plain, "model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
+  EXPECT_EQ(name(plain, "model.embed_tokens.weight"), "token_embd.weight");
+  EXPECT_EQ(name(plain, "lm_head.weight"), "output.weight");
+  EXPECT_EQ(name(plain, "model.layers.0.self_attn.rotary_emb.inv_freq"), "");
+  EXPECT_EQ(name(fused, "model.layers.0.self_attn.qkv_proj.weight"), "blk.0.attn_qkv.weight");
+  EXPECT_EQ(name(fused, "model.layers.0.mlp.gate_up_proj.weight"), "blk.0.ffn_up.weight");
+  EXPECT_EQ(name(gemma, "model.layers.0.post_attention_layernorm.weight"), "blk.0.post_attention_norm.weight") << "behind attention";
+  EXPECT_EQ(name(gemma, "model.layers.0.pre_feedforward_layernorm.weight"), "blk.0.ffn_norm.weight");
+  EXPECT_EQ(name(gemma, "model.layers.0.post_feedforward_layernorm.weight"), "blk.0.post_ffw_norm.weight");
+  EXPECT_EQ(name(tiny("opt"), "model.decoder.layers.0.self_attn.q_proj.weight"), "") << "llama.cpp does not run it";
+}
+
+TEST(GgufNames, ExpertsArePartsOfATensor) {
+  for (const auto& [architecture, module] : {std::pair{"mixtral", "block_sparse_moe.experts.3.w2"}, {"qwen3_moe", "mlp.experts.3.down_proj"}}) {
+    const gguf_place place = place_in_gguf(tiny(architecture), std::string("model.layers.1.") + module + ".weight");
+    EXPECT_EQ(place.name, "blk.1.ffn_down_exps.weight");
+    EXPECT_EQ(place.index, 3u);
+    EXPECT_EQ(place.count, 4u);
+  }
+  EXPECT_EQ(place_in_gguf(tiny("mixtral"), "model.layers.1.block_sparse_moe.experts.4.w2.weight").name, "") << "there are four";
+  EXPECT_EQ(place_in_gguf(tiny("mixtral"), "model.layers.1.block_sparse_moe.gate.weight").name, "blk.1.ffn_gate_inp.weight");
+}
+
+TEST(GgufNames, EveryTensorOfEveryArchitectureHasAPlaceOfItsOwn) {
+  std::size_t written = 0;
+  for (const std::string& architecture : support::architectures()) {
+    SCOPED_TRACE(architecture);
+    const model::model_spec s = tiny(architecture);
+    if (arch::gguf_of(s).name.empty()) continue;
+    ++written;
+    std::set<std::pair<std::string, std::uint64_t>> places;
+    for (const required_tensor& t : required_tensors(s)) {
+      const gguf_place place = place_in_gguf(s, t.name);
+      EXPECT_NE(place.name, "") << t.name;
+      EXPECT_TRUE(places.emplace(place.name, place.index).second) << t.name << " lies where another does";
+    }
+  }
+  EXPECT_GE(written, 8u);
+}
+
+TEST(GgufNames, HeadsArePairedWhereLlamaCppTurnsNeighbors) {
+  const auto heads = [](const std::string& architecture, const std::string& layer) { return permuted_heads(tiny(architecture), "model.layers.0.self_attn." + layer); };
+  EXPECT_EQ(heads("mistral", "q_proj.weight"), static_cast<std::uint64_t>(tiny("mistral").num_heads));
+  EXPECT_EQ(heads("mixtral", "k_proj.weight"), static_cast<std::uint64_t>(tiny("mixtral").num_kv_heads));
+  EXPECT_EQ(heads("mistral", "v_proj.weight"), 0u);
+  EXPECT_EQ(heads("qwen2", "q_proj.bias"), 0u) << "halves, as they are";
 }
 
 TEST(GgufNames, RowsOfQAndKAreInterleavedPairByPair) {

@@ -34,6 +34,13 @@ const architecture* find(std::string_view name) {
   return nullptr;
 }
 
+const architecture* find_gguf(std::string_view name, bool experts) {
+  const architecture* found = nullptr;
+  for (const architecture* a : registry)
+    if (!name.empty() && a->gguf.name == name && (found == nullptr || (experts && a->gguf.with_experts))) found = a;
+  return found;
+}
+
 result<void> unfuse_experts(io::checkpoint_dir& dir, const model::model_spec& spec) {
   return dir.split([&](const io::tensor_ref& t) -> std::vector<std::string> {
     constexpr std::string_view mark = ".experts.", suffix = ".weight";

@@ -1,6 +1,7 @@
 // What the files of architectures share: checked reading of config.json, and the pieces that most decoder models have in common.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <limits>
@@ -72,7 +73,7 @@ class reader {
     }
     refuse(key, "'" + v.as_string() + "' is not supported; supported: " + list, error_kind::unsupported);
   }
-  void only(std::string_view key, bool known) {
+  void only(std::string_view key, std::same_as<bool> auto known) {  // clang 14 would take {"silu"} for a bool
     if (boolean(key, known) != known) refuse(key, std::string("must be ") + (known ? "true" : "false") + " for this program", error_kind::unsupported);
   }
 

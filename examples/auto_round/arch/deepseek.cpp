@@ -104,6 +104,6 @@ constexpr std::string_view classes[] = {"DeepseekV2ForCausalLM", "DeepseekV3ForC
 }  // namespace
 
 extern const architecture arch_deepseek;
-const architecture arch_deepseek{"deepseek", classes, "", read_deepseek};
+const architecture arch_deepseek{"deepseek", classes, {}, read_deepseek};
 
 }  // namespace auto_round::arch

@@ -35,9 +35,25 @@ result<model_spec> read_gemma2(const io::json& config) {
 
 constexpr std::string_view classes[] = {"Gemma2ForCausalLM"};
 
+// The base of the rotary embedding is always 10000.
+constexpr gguf_key keys[] = {context_length, embedding_length, block_count, feed_forward_length, head_count, head_count_kv, norm_epsilon, key_length, value_length, file_type,
+                             number_key<&model_spec::attention_cap>("attn_logit_softcapping", "attn_logit_softcapping"),
+                             number_key<&model_spec::logit_cap>("final_logit_softcapping", "final_logit_softcapping"), sliding_window};
+constexpr std::int64_t largest = 46;  // blocks of the 27B
+
+result<void> check_gguf(const model_spec& s) {
+  if (auto r = check_gemma(s, largest); !r) return r;
+  if (!(s.attention_cap > 0) || !(s.logit_cap > 0)) return runs_only_if(s, "scores and logits are capped");
+  if (!has_windows_where(s, [](std::int64_t l) { return l % 2 == 0; })) return runs_only_if(s, "every other block sees a window, the first one too");
+  return {};
+}
+
+constexpr gguf_facts gguf{.name = "gemma2", .keys = keys, .windows = true, .space_before_text = false, .check = check_gguf,
+                          .complete = [](const gguf_numbers&, io::json& config) { complete_gemma(config, largest); }};
+
 }  // namespace
 
 extern const architecture arch_gemma2;
-const architecture arch_gemma2{"gemma2", classes, "gemma2", read_gemma2};
+const architecture arch_gemma2{"gemma2", classes, gguf, read_gemma2};
 
 }  // namespace auto_round::arch

@@ -47,9 +47,22 @@ result<model_spec> read_gemma3(const io::json& config) {
 
 constexpr std::string_view classes[] = {"Gemma3ForCausalLM"};
 
+constexpr gguf_key more_keys[] = {own_key_length, own_value_length, file_type, sliding_window};
+constexpr std::int64_t largest = 62;  // blocks of the 27B
+
+result<void> check_gguf(const model_spec& s) {
+  if (auto r = check_gemma(s, largest); !r) return r;
+  if (s.attention_cap > 0 || s.logit_cap > 0) return runs_only_if(s, "neither scores nor logits are capped");
+  if (!has_windows_where(s, [](std::int64_t l) { return (l + 1) % 6 != 0; })) return runs_only_if(s, "five of six blocks see a window");
+  return {};
+}
+
+constexpr gguf_facts gguf{.name = "gemma3", .keys = usual_keys, .more_keys = more_keys, .windows = true, .space_before_text = false, .check = check_gguf,
+                          .complete = [](const gguf_numbers&, io::json& config) { complete_gemma(config, largest); }};
+
 }  // namespace
 
 extern const architecture arch_gemma3;
-const architecture arch_gemma3{"gemma3", classes, "gemma3", read_gemma3};
+const architecture arch_gemma3{"gemma3", classes, gguf, read_gemma3};
 
 }  // namespace auto_round::arch

@@ -38,6 +38,6 @@ constexpr std::string_view classes[] = {"GPTNeoXForCausalLM"};
 }  // namespace
 
 extern const architecture arch_gpt_neox;
-const architecture arch_gpt_neox{"gpt_neox", classes, "", read_gpt_neox};
+const architecture arch_gpt_neox{"gpt_neox", classes, {}, read_gpt_neox};
 
 }  // namespace auto_round::arch

@@ -22,6 +22,6 @@ constexpr std::string_view classes[] = {"LlamaForCausalLM"};
 }  // namespace
 
 extern const architecture arch_llama;
-const architecture arch_llama{"llama", classes, "llama", read_llama};
+const architecture arch_llama{"llama", classes, gguf_llama, read_llama};
 
 }  // namespace auto_round::arch

@@ -24,6 +24,6 @@ constexpr std::string_view classes[] = {"MistralForCausalLM"};
 }  // namespace
 
 extern const architecture arch_mistral;
-const architecture arch_mistral{"mistral", classes, "llama", read_mistral};
+const architecture arch_mistral{"mistral", classes, gguf_llama, read_mistral};
 
 }  // namespace auto_round::arch

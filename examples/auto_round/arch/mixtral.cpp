@@ -29,9 +29,18 @@ result<model_spec> read_mixtral(const io::json& config) {
 
 constexpr std::string_view classes[] = {"MixtralForCausalLM"};
 
+constexpr gguf_key more_keys[] = {expert_count, expert_used_count, own_key_length, own_value_length, file_type, llama_vocab_size, llama_dimension_count};
+constexpr gguf_facts gguf = [] {
+  gguf_facts facts = gguf_llama;
+  facts.more_keys = more_keys;
+  facts.with_experts = true;
+  facts.complete = complete_mixture;
+  return facts;
+}();
+
 }  // namespace
 
 extern const architecture arch_mixtral;
-const architecture arch_mixtral{"mixtral", classes, "llama", read_mixtral};
+const architecture arch_mixtral{"mixtral", classes, gguf, read_mixtral};
 
 }  // namespace auto_round::arch

@@ -55,6 +55,6 @@ constexpr std::string_view classes[] = {"OPTForCausalLM"};
 }  // namespace
 
 extern const architecture arch_opt;
-const architecture arch_opt{"opt", classes, "", read_opt};
+const architecture arch_opt{"opt", classes, {}, read_opt};
 
 }  // namespace auto_round::arch

@@ -1,4 +1,6 @@
 // Phi-3 and Phi-4: LLaMA with one layer for queries, keys and values and one for gate and up; a part of each head may turn, blocks may see a window.
+#include <cmath>
+
 #include "arch/architecture_reader.hpp"
 
 namespace auto_round::arch {
@@ -28,9 +30,36 @@ result<model_spec> read_phi3(const io::json& config) {
 
 constexpr std::string_view classes[] = {"Phi3ForCausalLM"};
 
+/// The length that the model was made for, before longrope stretched it.
+std::int64_t original_length(const model_spec& s, const io::json& config) { return config.at("original_max_position_embeddings").as_int(s.max_position_embeddings); }
+
+/// By what longrope multiplies queries and keys; where it is not said, from the lengths.
+std::optional<io::gguf_value> attention_factor(const model_spec& s, const io::json& config) {
+  if (s.rope.type != model::rope_spec::kind::longrope) return std::nullopt;
+  if (s.rope.attention_factor > 0) return static_cast<float>(s.rope.attention_factor);
+  const auto original = static_cast<double>(original_length(s, config));
+  const double scale = static_cast<double>(s.max_position_embeddings) / original;
+  return static_cast<float>(scale <= 1 ? 1.0 : std::sqrt(1 + std::log(scale) / std::log(original)));
+}
+
+constexpr gguf_key early_keys[] = {{"rope.scaling.attn_factor", attention_factor}};
+constexpr gguf_key keys[] = {context_length,
+                             {"rope.scaling.original_context_length", [](const model_spec& s, const io::json& config) -> std::optional<io::gguf_value> { return static_cast<std::uint32_t>(original_length(s, config)); }},
+                             embedding_length, feed_forward_length, block_count, head_count, head_count_kv, norm_epsilon,
+                             number_key<[](const model_spec& s) { return s.rotary_dim != 0 ? s.rotary_dim : s.head_dim; }>("rope.dimension_count"),
+                             rope_base, file_type, sliding_window};
+
+void complete(const gguf_numbers& number, io::json& config) {
+  const std::int64_t heads = config.at("num_attention_heads").as_int(), hidden = config.at("hidden_size").as_int();
+  const auto turning = number("rope.dimension_count");
+  if (!turning || heads <= 0 || hidden < heads) return;
+  const auto whole = static_cast<double>(hidden / heads);
+  if (*turning != whole) config.set("partial_rotary_factor", *turning / whole);
+}
+
 }  // namespace
 
 extern const architecture arch_phi3;
-const architecture arch_phi3{"phi3", classes, "phi3", read_phi3};
+const architecture arch_phi3{"phi3", classes, {.name = "phi3", .early_keys = early_keys, .keys = keys, .length_factors = true, .complete = complete}, read_phi3};
 
 }  // namespace auto_round::arch

@@ -24,6 +24,6 @@ constexpr std::string_view classes[] = {"Qwen2ForCausalLM"};
 }  // namespace
 
 extern const architecture arch_qwen2;
-const architecture arch_qwen2{"qwen2", classes, "qwen2", read_qwen2};
+const architecture arch_qwen2{"qwen2", classes, {.name = "qwen2", .keys = usual_keys, .more_keys = usual_more_keys}, read_qwen2};
 
 }  // namespace auto_round::arch

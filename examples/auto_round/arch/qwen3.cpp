@@ -26,6 +26,6 @@ constexpr std::string_view classes[] = {"Qwen3ForCausalLM"};
 }  // namespace
 
 extern const architecture arch_qwen3;
-const architecture arch_qwen3{"qwen3", classes, "qwen3", read_qwen3};
+const architecture arch_qwen3{"qwen3", classes, {.name = "qwen3", .keys = usual_keys, .more_keys = usual_more_keys}, read_qwen3};
 
 }  // namespace auto_round::arch

@@ -38,9 +38,18 @@ result<model_spec> read_qwen3_moe(const io::json& config) {
 
 constexpr std::string_view classes[] = {"Qwen3MoeForCausalLM"};
 
+constexpr gguf_key more_keys[] = {expert_count, expert_used_count, own_key_length, own_value_length, file_type,
+                                  number_key<[](const model_spec& s) { return s.mixture.intermediate_size; }>("expert_feed_forward_length", "moe_intermediate_size", gguf_key::back::optional)};
+
+result<void> check_gguf(const model_spec& s) {
+  if (s.mixture.normalize && std::find(s.mixes.begin(), s.mixes.end(), 0) == s.mixes.end()) return {};
+  return runs_only_if(s, "every block has experts and their weights add up to 1 (norm_topk_prob)");
+}
+
 }  // namespace
 
 extern const architecture arch_qwen3_moe;
-const architecture arch_qwen3_moe{"qwen3_moe", classes, "qwen3moe", read_qwen3_moe};
+const architecture arch_qwen3_moe{
+    "qwen3_moe", classes, {.name = "qwen3moe", .keys = usual_keys, .more_keys = more_keys, .check = check_gguf, .complete = complete_mixture}, read_qwen3_moe};
 
 }  // namespace auto_round::arch

@@ -45,7 +45,6 @@ enum class method { rtn, opt_rtn, signround, stored };
 struct job {
   const io::checkpoint_dir* source = nullptr;
   const model::model_spec* spec = nullptr;
-  std::string gguf_architecture;              ///< architecture::gguf_name
   std::string model_name;                     ///< last component of the source's path
   std::string format;                         ///< as the user wrote it, lower case: "auto_round", "gguf:q4_k_s"
   ar::scheme_fields scheme;                   ///< model-wide, resolved

@@ -26,7 +26,6 @@ struct gguf_sources {
 result<gguf_sources> read_gguf_sources(const std::string& directory, const io::json& config);
 
 struct gguf_header {
-  std::string architecture;     ///< general.architecture
   std::string model_name;       ///< general.name
   std::uint64_t parameters = 0; ///< for general.size_label
   std::uint64_t expert_parameters = 0;  ///< those of them that belong to experts

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <unordered_map>
 
 #include "arch/architecture.hpp"
@@ -83,74 +84,25 @@ result<void> add_rope_scaling(const io::gguf_contents& c, const std::string& nam
 /// The metadata in the words of config.json, so that the architecture's own reader checks it.
 result<io::json> config_from_metadata(const io::gguf_contents& c, const std::string& file) {
   const std::string name = text(c, "general.architecture");
-  const arch::architecture* found = nullptr;
-  for (const arch::architecture* a : arch::all()) {
-    if (!name.empty() && a->gguf_name == name && found == nullptr) found = a;  // llama stands for its followers
-  }
-  const auto experts = number(c, name + ".expert_count");
-  if (name == "llama" && experts && *experts > 0) found = arch::find("mixtral");
+  const auto in_file = [&](std::string_view key) { return number(c, fmt::format("{}.{}", name, key)); };
+  const arch::architecture* const found = arch::find_gguf(name, in_file("expert_count").value_or(0) > 0);
   if (found == nullptr) return fail(error_kind::unsupported, fmt::format("the GGUF file holds architecture \"{}\", which cannot be run", name), file);
   io::json config = io::json::object{};
   config.set("architectures", io::json::array{found->model_classes.front()}).set("model_type", found->name);
-  const auto copy = [&](const char* to, const std::string& key, bool integer) -> result<void> {
-    const auto v = number(c, name + "." + key);
-    if (!v || !std::isfinite(*v)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.{}", name, key), file);
-    if (integer && (std::abs(*v) > 1e15 || *v != std::floor(*v))) return fail(error_kind::input, fmt::format("{}.{} is no sensible integer", name, key), file);
-    config.set(to, integer ? io::json(static_cast<std::int64_t>(*v)) : io::json(*v));
-    return {};
-  };
-  struct field {
-    const char *to, *key;
-    bool integer;
-  };
-  for (const field& f : {field{"hidden_size", "embedding_length", true}, field{"intermediate_size", "feed_forward_length", true},
-                         field{"num_hidden_layers", "block_count", true}, field{"num_attention_heads", "attention.head_count", true},
-                         field{"num_key_value_heads", "attention.head_count_kv", true}, field{"max_position_embeddings", "context_length", true},
-                         field{"rms_norm_eps", "attention.layer_norm_rms_epsilon", false},
-                         field{"rope_theta", "rope.freq_base", false}}) {
-    if (name == "gemma2" && f.to == std::string_view("rope_theta")) continue;  // always 10000
-    if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
+  for (const std::span<const arch::gguf_key> keys : {found->gguf.early_keys, found->gguf.keys, found->gguf.more_keys}) {
+    for (const arch::gguf_key& key : keys) {
+      using enum arch::gguf_key::back;
+      const auto v = in_file(key.name);
+      if (key.read == none || (key.read == optional && !v) || (key.read == unless_zero && !(v.value_or(0) > 0))) continue;
+      if (!v || !std::isfinite(*v)) return fail(error_kind::input, fmt::format("the GGUF file lacks the number {}.{}", name, key.name), file);
+      if (key.integer && (std::abs(*v) > 1e15 || *v != std::floor(*v))) return fail(error_kind::input, fmt::format("{}.{} is no sensible integer", name, key.name), file);
+      config.set(std::string(key.config), key.integer ? io::json(static_cast<std::int64_t>(*v)) : io::json(*v));
+    }
   }
-  const bool gemma = name == "gemma2" || name == "gemma3";
-  if (gemma || name == "phi3") {
-    if (const auto window = number(c, name + ".attention.sliding_window"); window && *window > 0)
-      if (auto r = copy("sliding_window", "attention.sliding_window", true); !r) return forward_error(r);
-  }
-  if (name == "gemma2") {
-    for (const field& f : {field{"attn_logit_softcapping", "attn_logit_softcapping", false}, field{"final_logit_softcapping", "final_logit_softcapping", false}})
-      if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
-  }
-  if (number(c, name + ".rope.freq_base_swa"))
-    if (auto r = copy("rope_local_base_freq", "rope.freq_base_swa", false); !r) return forward_error(r);
   if (auto r = add_rope_scaling(c, name, file, config); !r) return forward_error(r);
-  if (experts && *experts > 0) {
-    for (const field& f : {field{"num_local_experts", "expert_count", true}, field{"num_experts_per_tok", "expert_used_count", true}})
-      if (auto r = copy(f.to, f.key, f.integer); !r) return forward_error(r);
-    if (number(c, name + ".expert_feed_forward_length"))
-      if (auto r = copy("moe_intermediate_size", "expert_feed_forward_length", true); !r) return forward_error(r);
-    config.set("norm_topk_prob", true);
-  }
-  if (number(c, name + ".attention.key_length")) {
-    if (auto r = copy("head_dim", "attention.key_length", true); !r) return forward_error(r);
-  }
-  if (gemma) {
-    // As llama.cpp has it: by the width of a head, in the largest of each kind by that which heads would have if they made up the stream.
-    const std::int64_t heads = config.at("num_attention_heads").as_int(), hidden = config.at("hidden_size").as_int(), head = config.at("head_dim").as_int(256);
-    const bool largest = config.at("num_hidden_layers").as_int() == (name == "gemma2" ? 46 : 62);
-    if (heads <= 0) return fail(error_kind::input, "the GGUF file says that there are no heads", file);
-    config.set("query_pre_attn_scalar", largest ? hidden / heads : head).set("hidden_activation", "gelu_pytorch_tanh");
-  }
-  if (name == "phi3" && number(c, name + ".rope.dimension_count")) {
-    const std::int64_t heads = config.at("num_attention_heads").as_int(), hidden = config.at("hidden_size").as_int();
-    const double turning = *number(c, name + ".rope.dimension_count");
-    if (heads > 0 && hidden >= heads && turning != static_cast<double>(hidden / heads)) config.set("partial_rotary_factor", turning / static_cast<double>(hidden / heads));
-  }
-  if (number(c, name + ".vocab_size")) {
-    if (auto r = copy("vocab_size", "vocab_size", true); !r) return forward_error(r);
-  } else {
-    for (const io::gguf_tensor_ref& t : c.tensors)
-      if (t.name == "token_embd.weight" && t.ne.size() == 2) config.set("vocab_size", static_cast<std::int64_t>(t.ne[1]));
-  }
+  if (found->gguf.complete != nullptr) found->gguf.complete(in_file, config);
+  for (const io::gguf_tensor_ref& t : c.tensors)
+    if (t.name == "token_embd.weight" && t.ne.size() == 2 && config.at("vocab_size").is_null()) config.set("vocab_size", static_cast<std::int64_t>(t.ne[1]));
   config.set("hidden_act", "silu");
   bool has_head = false, attention_bias = false, mlp_bias = false;
   for (const io::gguf_tensor_ref& t : c.tensors) {
@@ -323,8 +275,9 @@ class gguf_model final : public stored_model {
 
   const io::gguf_tensor_ref* find(const std::string& name) const {
     if (const auto part = parts_.find(name); part != parts_.end()) return &part->second;
-    const auto at = by_name_.find(gguf_name(spec_, name));
-    return at == by_name_.end() ? nullptr : at->second;
+    const gguf_place place = place_in_gguf(spec_, name);
+    const auto at = by_name_.find(place.name);
+    return at == by_name_.end() || place.count > 1 ? nullptr : at->second;
   }
 
   /// rope_freqs.weight divides each frequency: the same as longrope with one list for all lengths and no attention factor.

@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 #include <utility>
+
+#include "arch/architecture_gguf.hpp"
 
 namespace auto_round::exporting {
 namespace {
@@ -44,40 +45,14 @@ constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = 
                                                                                   {gguf_type::q5_k, "GGUF:Q5_K_S"},
                                                                                   {gguf_type::q6_k, "GGUF:Q6_K"}}};
 
-/// HF module name inside a block -> GGUF name inside blk.N.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 17> block_names = {{{"self_attn.q_proj", "attn_q"},
-                                                                                       {"self_attn.k_proj", "attn_k"},
-                                                                                       {"self_attn.v_proj", "attn_v"},
-                                                                                       {"self_attn.o_proj", "attn_output"},
-                                                                                        {"self_attn.q_norm", "attn_q_norm"},
-                                                                                        {"self_attn.k_norm", "attn_k_norm"},
-                                                                                       {"mlp.gate_proj", "ffn_gate"},
-                                                                                       {"mlp.up_proj", "ffn_up"},
-                                                                                       {"mlp.down_proj", "ffn_down"},
-                                                                                       {"input_layernorm", "attn_norm"},
-                                                                                       {"post_attention_layernorm", "ffn_norm"},
-                                                                                       {"mlp.gate", "ffn_gate_inp"},
-                                                                                       {"block_sparse_moe.gate", "ffn_gate_inp"},
-                                                                                       {"self_attn.qkv_proj", "attn_qkv"},
-                                                                                       {"mlp.gate_up_proj", "ffn_up"},
-                                                                                       {"pre_feedforward_layernorm", "ffn_norm"},
-                                                                                       {"post_feedforward_layernorm", "post_ffw_norm"}}};
-
-/// Modules that hold experts, and the names of an expert's matrices in them.
-constexpr std::array<std::string_view, 2> expert_lists = {"mlp.experts.", "block_sparse_moe.experts."};
-constexpr std::array<std::pair<std::string_view, std::string_view>, 6> expert_names = {{{"gate_proj", "ffn_gate_exps"},
-                                                                                        {"up_proj", "ffn_up_exps"},
-                                                                                        {"down_proj", "ffn_down_exps"},
-                                                                                        {"w1", "ffn_gate_exps"},
-                                                                                        {"w3", "ffn_up_exps"},
-                                                                                        {"w2", "ffn_down_exps"}}};
+/// Names inside blk.N of tensors that are no linear layers, by block_part. Empty: not in the files that this program writes.
+constexpr std::array<std::string_view, model::block_parts> part_names = {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm", "", "", "ffn_gate_inp", ""};
+constexpr std::array<std::string_view, 3> expert_names = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
 
 constexpr std::uint64_t k_block = 256, small_block = 32;
 
 /// A 70B-class model shares few value heads among many query heads: llama.cpp spends more bits on them.
-bool is_70b_class(const model::model_spec& spec) {
-  return (spec.architecture == "llama" || spec.architecture == "mistral" || spec.architecture == "mixtral") && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads;
-}
+bool is_70b_class(const model::model_spec& spec) { return arch::gguf_of(spec).has_70b && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads; }
 
 /// The blocks to which the medium mixes give more bits: the first and the last eighth, and every third between.
 bool gets_more_bits(std::int64_t i, std::int64_t n) { return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
@@ -112,6 +87,34 @@ gguf_type linear_type(const gguf_recipe& recipe, const model::model_spec& spec, 
   if (linear == spec.o && mix == "Q3_K_M") return gguf_type::q4_k;
   if (linear == spec.o && mix == "Q3_K_L") return gguf_type::q5_k;
   return recipe.base;
+}
+
+/// A name taken apart: block 3, "self_attn.q_proj", ".weight"; nothing if it is none of a block.
+struct block_tensor {
+  std::string_view number, module, suffix, whole;  ///< whole: module and suffix
+};
+std::optional<block_tensor> in_block(const model::model_spec& spec, std::string_view name) {
+  if (!name.starts_with(spec.block_prefix)) return std::nullopt;
+  const std::size_t number = spec.block_prefix.size(), after = name.find('.', number), suffix = name.rfind('.');
+  if (after == std::string_view::npos || suffix <= after) return std::nullopt;
+  return block_tensor{name.substr(number, after - number), name.substr(after + 1, suffix - after - 1), name.substr(suffix), name.substr(after + 1)};
+}
+
+bool is_linear(const model::model_spec& spec, int linear, std::string_view module) {
+  return linear >= 0 && static_cast<std::size_t>(linear) < spec.linears.size() && spec.linears[static_cast<std::size_t>(linear)].name == module;
+}
+
+/// What llama.cpp calls the part of a block; empty if there is none, or it belongs to an expert.
+std::string_view part_name(const model::model_spec& spec, const block_tensor& t) {
+  if (t.whole == spec.input_norm_name) return "attn_norm";
+  if (t.whole == spec.post_attention_norm_name) return "ffn_norm";
+  for (const model::part_desc& part : spec.parts)
+    if (t.whole == part.name) return part_names[static_cast<std::size_t>(part.part)];
+  // A fused layer has the name that stands first here.
+  for (const auto& [linear, piece] : {std::pair<int, std::string_view>{spec.fused == model::fused_heads::none ? -1 : spec.q, "attn_qkv"}, {spec.q, "attn_q"}, {spec.k, "attn_k"}, {spec.v, "attn_v"},
+                                      {spec.o, "attn_output"}, {spec.up, "ffn_up"}, {spec.gate, "ffn_gate"}, {spec.down, "ffn_down"}})
+    if (is_linear(spec, linear, t.module)) return piece;
+  return {};
 }
 
 gguf_type fall_back(gguf_type type, std::uint64_t cols) {
@@ -162,68 +165,39 @@ std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme) {
   return std::nullopt;
 }
 
-std::string gguf_name(const model::model_spec& spec, const std::string& name) {
-  if (name == spec.embed_name) return "token_embd.weight";
-  if (name == spec.final_norm_name) return "output_norm.weight";
-  if (name == spec.head_name) return "output.weight";
-  if (!name.starts_with(spec.block_prefix)) return {};
-  const std::size_t number = spec.block_prefix.size(), after = name.find('.', number), suffix = name.rfind('.');
-  if (after == std::string::npos || suffix <= after) return {};
-  const std::string_view module = std::string_view(name).substr(after + 1, suffix - after - 1);
-  const std::string block = "blk." + name.substr(number, after - number) + ".";
-  // Gemma's norm of this name comes behind attention, not before the MLP.
-  if (module == "post_attention_layernorm" && spec.has_part(model::block_part::attention_output_norm)) return block + "post_attention_norm" + name.substr(suffix);
-  for (const auto& [hf, gguf] : block_names) {
-    if (module == hf) return block + std::string(gguf) + name.substr(suffix);
-  }
+gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name) {
+  if (arch::gguf_of(spec).name.empty()) return {};
+  if (name == spec.embed_name) return {"token_embd.weight"};
+  if (name == spec.final_norm_name) return {"output_norm.weight"};
+  if (name == spec.head_name) return {"output.weight"};
+  const auto t = in_block(spec, name);
+  if (!t) return {};
+  const auto in_file = [&](std::string_view piece) { return fmt::format("blk.{}.{}{}", t->number, piece, t->suffix); };
+  if (const std::string_view piece = part_name(spec, *t); !piece.empty()) return {in_file(piece)};
+  // The number in an expert's name says which layers may have it: there are too many to compare them all.
+  const std::size_t digit = t->module.find_first_of("0123456789");
+  std::int64_t expert = 0;
+  if (spec.mixture.experts == 0 || digit == std::string_view::npos) return {};
+  if (std::from_chars(t->module.data() + digit, t->module.data() + t->module.size(), expert).ec != std::errc() || expert >= spec.mixture.experts) return {};
+  for (int i = 0; i < 3; ++i)
+    if (is_linear(spec, spec.mixture.first + 3 * static_cast<int>(expert) + i, t->module))
+      return {in_file(expert_names[static_cast<std::size_t>(i)]), static_cast<std::uint64_t>(expert), static_cast<std::uint64_t>(spec.mixture.experts)};
   return {};
 }
 
-gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name) {
-  gguf_place place{gguf_name(spec, name)};
-  if (!place.name.empty() || spec.mixture.experts == 0 || !name.starts_with(spec.block_prefix) || !name.ends_with(".weight")) return place;
-  const std::size_t number = spec.block_prefix.size(), after = name.find('.', number);
-  if (after == std::string::npos) return place;
-  const std::string_view module = std::string_view(name).substr(after + 1, name.size() - after - 1 - std::string_view(".weight").size());
-  for (const std::string_view list : expert_lists) {
-    std::uint64_t expert = 0;
-    if (!module.starts_with(list)) continue;
-    const auto [end, failed] = std::from_chars(module.data() + list.size(), module.data() + module.size(), expert);
-    if (failed != std::errc() || end == module.data() + module.size() || *end != '.' || expert >= static_cast<std::uint64_t>(spec.mixture.experts)) continue;
-    const std::string_view matrix(end + 1, static_cast<std::size_t>(module.data() + module.size() - end - 1));
-    for (const auto& [hf, gguf] : expert_names)
-      if (matrix == hf) return {"blk." + name.substr(number, after - number) + "." + std::string(gguf) + ".weight", expert, static_cast<std::uint64_t>(spec.mixture.experts)};
-  }
-  return place;
-}
-
 float gguf_offset(const model::model_spec& spec, const std::string& name) { return spec.unit_offset && name.ends_with("norm.weight") ? 1.0f : 0.0f; }
-
-std::int64_t largest_window(const model::model_spec& spec) { return spec.windows.empty() ? 0 : *std::max_element(spec.windows.begin(), spec.windows.end()); }
 
 bool has_plain_factors(const model::rope_spec& rope) {
   return rope.type == model::rope_spec::kind::longrope && rope.attention_factor == 1.0 && rope.short_factor == rope.long_factor;
 }
 
 result<void> check_gguf_model(const model::model_spec& spec) {
-  const auto refuse = [&](const char* what) { return fail(error_kind::unsupported, fmt::format("llama.cpp runs a {} only if {}", spec.model_class, what)); };
-  if (spec.mixture.experts > 0 && (!spec.mixture.normalize || std::find(spec.mixes.begin(), spec.mixes.end(), 0) != spec.mixes.end()))
-    return refuse("every block has experts and their weights add up to 1 (norm_topk_prob)");
-  if (spec.rope.type == model::rope_spec::kind::longrope && spec.architecture != "phi3" && !has_plain_factors(spec.rope))
+  const arch::gguf_facts& facts = arch::gguf_of(spec);
+  if (facts.name.empty())
+    return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
+  if (spec.rope.type == model::rope_spec::kind::longrope && !facts.length_factors && !has_plain_factors(spec.rope))
     return fail(error_kind::unsupported, "the factors of the model's rotary frequencies are not written to GGUF files by this program; choose another format");
-  if (!spec.unit_offset) return {};
-  const bool second = spec.architecture == "gemma2";
-  // The largest of each kind divides scores by the width of a head as if heads made up the stream.
-  const std::int64_t width = spec.num_layers == (second ? 46 : 62) ? spec.hidden_size / spec.num_heads : spec.head_dim;
-  if (std::abs(spec.attention_scale * std::sqrt(static_cast<double>(width)) - 1) > 1e-6) return refuse("scores are divided by the root of a head's width (query_pre_attn_scalar)");
-  if (spec.hidden_act != "gelu_pytorch_tanh") return refuse("the MLP's activation is gelu_pytorch_tanh");
-  if (second != (spec.attention_cap > 0) || second != (spec.logit_cap > 0)) return refuse(second ? "scores and logits are capped" : "neither scores nor logits are capped");
-  const std::int64_t window = largest_window(spec);
-  for (std::int64_t l = 0; l < spec.num_layers; ++l) {
-    const bool windowed = second ? l % 2 == 0 : (l + 1) % 6 != 0;
-    if (window == 0 || spec.window(l) != (windowed ? window : 0)) return refuse(second ? "every other block sees a window, the first one too" : "five of six blocks see a window");
-  }
-  return {};
+  return facts.check == nullptr ? result<void>() : facts.check(spec);
 }
 
 std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t heads) {
@@ -233,10 +207,9 @@ std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t he
 }
 
 std::uint64_t permuted_heads(const model::model_spec& spec, const std::string& name) {
-  if ((spec.architecture != "llama" && spec.architecture != "mistral" && spec.architecture != "mixtral") || !name.starts_with(spec.block_prefix)) return 0;
-  if (name.find(".self_attn.q_proj.") != std::string::npos) return static_cast<std::uint64_t>(spec.num_heads);
-  if (name.find(".self_attn.k_proj.") != std::string::npos) return static_cast<std::uint64_t>(spec.num_kv_heads);
-  return 0;
+  const auto t = in_block(spec, name);
+  if (!t || !arch::gguf_of(spec).paired_rows) return 0;
+  return static_cast<std::uint64_t>(is_linear(spec, spec.q, t->module) ? spec.num_heads : is_linear(spec, spec.k, t->module) ? spec.num_kv_heads : 0);
 }
 
 }  // namespace auto_round::exporting

@@ -37,27 +37,24 @@ const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym);
 /// The inverse of scheme_of; nothing if no GGUF type stores such a scheme.
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme);
 
-/// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"; empty if the name has no tensor of its own in a GGUF file.
-std::string gguf_name(const model::model_spec& spec, const std::string& name);
 /// Where a tensor lies in a GGUF file: as the whole of one, or, weights of experts, as one of `count` matrices that follow each other in it.
 struct gguf_place {
   std::string name;  ///< empty if it has no place
   std::uint64_t index = 0, count = 1;
 };
+/// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight": llama.cpp's names say which part of the model a tensor is.
 gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name);
 
 /// What is added to a tensor when it is stored: Gemma's norms multiply by 1 + weight, and llama.cpp wants the sum. 0 for everything else.
 float gguf_offset(const model::model_spec& spec, const std::string& name);
 
-/// Tokens that blocks with a window see; 0 if there is none.
-std::int64_t largest_window(const model::model_spec& spec);
 /// Longrope with one list for all lengths and no attention factor: the factors of a GGUF file that was read, which one tensor says.
 bool has_plain_factors(const model::rope_spec& rope);
 
-/// What llama.cpp takes for granted about an architecture and has no words for; error_kind::unsupported where the model is otherwise.
+/// error_kind::unsupported where llama.cpp would compute otherwise, or this program does not write such files.
 result<void> check_gguf_model(const model::model_spec& spec);
 
-/// Q and K rows of LLaMA-family models are stored pair by pair instead of half by half. Row i of the stored tensor is row permuted_row() of the
+/// Rows of queries and keys may be stored pair by pair instead of half by half. Row i of the stored tensor is row permuted_row() of the
 /// source; `heads` is 0 for tensors that keep their order.
 std::uint64_t permuted_row(std::uint64_t i, std::uint64_t rows, std::uint64_t heads);
 /// Heads by which the rows of this tensor are permuted; 0: none.

@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "ar/numeric/half.hpp"
+#include "arch/architecture_gguf.hpp"
 #include "export/export_checksums.hpp"
 #include "export/export_digest.hpp"
 #include "export/export_folder.hpp"
@@ -123,7 +124,7 @@ class gguf_exporter final : public exporter {
     if (!sources) return forward_error(sources);
     model::model_spec spec = *run_.spec;
     if (has_plain_factors(spec.rope)) spec.rope.type = model::rope_spec::kind::standard;  // a tensor says it
-    auto metadata = build_gguf_metadata({run_.gguf_architecture, run_.model_name, parameters, expert_parameters, recipe.file_type}, spec, *sources);
+    auto metadata = build_gguf_metadata({run_.model_name, parameters, expert_parameters, recipe.file_type}, spec, *sources);
     if (!metadata) return forward_error(metadata);
     metadata_ = std::move(*metadata);
     file_name_ = fmt::format("{}-{}-{}.gguf", run_.model_name, size_label(parameters, expert_parameters, spec.mixture.experts), recipe.label);
@@ -334,11 +335,9 @@ result<void> decide_stored(job& run, const gguf_recipe& recipe) {
 result<void> decide(job& run) {
   const gguf_recipe& recipe = *find_gguf_recipe(run.format);
   const model::model_spec& spec = *run.spec;
-  if (run.gguf_architecture.empty())
-    return fail(error_kind::unsupported, fmt::format("GGUF files of a {} are not written by this program; format auto_round or fake can hold it", spec.model_class));
   if (auto r = check_gguf_model(spec); !r) return r;
-  const std::int64_t window = largest_window(spec);
-  if (window != 0 && window < spec.max_position_embeddings && !spec.unit_offset)
+  const std::int64_t window = arch::largest_window(spec);
+  if (window != 0 && window < spec.max_position_embeddings && !arch::gguf_of(spec).windows)
     run.warnings.push_back(fmt::format("blocks of this {} see a window of {} tokens, which llama.cpp does not know of: there they see all tokens before", spec.model_class, window));
   if (run.how == method::stored) return decide_stored(run, recipe);
   layer_decision embedding;
