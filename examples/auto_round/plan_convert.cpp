@@ -7,7 +7,9 @@
 #include <set>
 #include <utility>
 
+#include "export/export_cache_scales.hpp"
 #include "export/export_gguf_types.hpp"
+#include "export/export_layer_layout.hpp"
 #include "export/export_packed_model.hpp"
 #include "export/export_stored_layer.hpp"
 #include "export/export_unpacked_source.hpp"
@@ -23,11 +25,41 @@ using exporting::layer_decision;
 struct packed_facts {
   ar::scheme_fields scheme;
   std::optional<ar::real> scale_type;
-  bool symmetric = false, gguf = false;
+  bool symmetric = false, gguf = false, any_order = false;
   std::uint64_t rows = 0, cols = 0;
 };
 
 bool is_integer(const ar::scheme_fields& s) { return s.data_type.starts_with("int") && !s.super_bits; }
+
+/// The same weights, which read float rows.
+ar::scheme_fields weights_of(ar::scheme_fields s) {
+  s.act_bits = 16;
+  s.act_group_size.reset();
+  s.act_sym.reset();
+  s.act_data_type.reset();
+  s.act_dynamic.reset();
+  return s;
+}
+
+/// Packed as it is, not as something else in its place.
+bool holds(const std::string& format, const ar::scheme_fields& s) {
+  const auto answer = exporting::find(format)->accepts(format, s);
+  return answer && (*answer == exporting::holding::packed || format == "fake");
+}
+
+/// The GGUF type whose codes and scales mean the same; null if there is none.
+const ar::scheme_fields* gguf_scheme_like(const ar::scheme_fields& s) {
+  if (is_integer(s)) return exporting::gguf_scheme_of_codes(s.bits, s.sym);
+  const auto layout = exporting::layout_of(weights_of(s), 64, 64, {});
+  if (!layout || layout->codes != exporting::element::e2m1 || layout->scales == exporting::scale_form::ue5m3) return nullptr;
+  return exporting::scheme_of(layout->scales == exporting::scale_form::e8m0 ? io::gguf_type::mxfp4 : io::gguf_type::nvfp4);
+}
+
+std::string name_of(const ar::scheme_fields& s) {
+  if (const std::string_view known = ar::preset_name(s); !known.empty()) return std::string(known);
+  const auto layout = is_integer(s) || s.super_bits ? tl::unexpected<error>(error{}) : exporting::layout_of(s, 64, 64, {});
+  return layout ? exporting::describe(*layout) : exporting::describe_int_scheme(s);
+}
 
 bool all_fake(const std::vector<std::string>& formats) {
   return std::all_of(formats.begin(), formats.end(), [](const std::string& f) { return f == "fake"; });
@@ -44,15 +76,6 @@ result<tune::quantized_layer> weight_alone(const exporting::stored_model& source
   return layer;
 }
 
-/// Static scales of attention would be lost.
-result<void> check_cache(const exporting::stored_model& source) {
-  const io::json whole = source.config();
-  const io::json& q = whole.at("quantization_config");
-  const bool scaled = q.at("kv_cache_scheme").is_object() || q.at("static_kv_dtype").is_string() || q.at("static_attention_dtype").is_string();
-  if (!scaled) return {};
-  return fail(error_kind::unsupported, "the checkpoint has static scales of its KV cache, which are not converted; format fake drops them", source.tokenizer_directory());
-}
-
 class planner {
  public:
   planner(const exporting::stored_model& source, const std::vector<std::string>& formats, std::uint64_t max_shard_bytes)
@@ -62,17 +85,23 @@ class planner {
     if (source_.rotation() != nullptr) {
       return fail(error_kind::unsupported, "the model is rotated, and conversions do not carry that over; quantize the float checkpoint that it was made from", source_.tokenizer_directory());
     }
-    if (!all_fake(formats_))
-      if (auto r = check_cache(source_); !r) return forward_error(r);
+    if (!all_fake(formats_)) {
+      auto attention = exporting::read_attention_scales(source_.config().at("quantization_config"), source_.tokenizer_directory());
+      if (!attention) return forward_error(attention);
+      attention_ = *attention;
+    }
     if (auto r = look_at_layers(); !r) return forward_error(r);
     if (auto r = choose_model_scheme(); !r) return forward_error(r);
     conversion c;
     c.plan.scheme = model_scheme_;
-    const std::string_view known = ar::preset_name(model_scheme_);
-    c.plan.scheme_name = known.empty() ? exporting::describe_int_scheme(model_scheme_) : std::string(known);
+    c.plan.scheme_name = name_of(model_scheme_);
     for (const std::string& f : formats_) {
-      auto view = exporting::unpacked_view(source_, f == "fake" ? exporting::outside_blocks::as_model : exporting::outside_blocks::exact);
+      const bool keeps = exporting::find(f)->attention_scales;
+      auto view = exporting::unpacked_view(source_, f == "fake" ? exporting::outside_blocks::as_model : exporting::outside_blocks::exact, keeps ? nullptr : exporting::is_attention_scale);
       if (!view) return forward_error(view);
+      c.dropped.emplace_back();
+      for (const exporting::stored_model::entry& e : source_.entries())
+        if (!keeps && exporting::is_attention_scale(e.name)) c.dropped.back().push_back(e.name);
       c.views.push_back(std::move(*view));
       c.expanded.emplace_back();
       auto run = decided(f, *c.views.back(), c.expanded.back());
@@ -106,6 +135,7 @@ class planner {
         f.scheme = layer->scheme;
         f.scale_type = layer->scale_type;
         f.gguf = !layer->blocks.empty();
+        f.any_order = !layer->group.empty();
         f.symmetric = is_integer(f.scheme) && exporting::is_symmetric(*layer);
       } else if (layer.error().kind != error_kind::unsupported || !all_fake(formats_)) {
         return forward_error(layer);
@@ -150,17 +180,20 @@ class planner {
 
   static bool is_gguf(const std::string& format) { return exporting::find(format)->own_scheme(format) != nullptr; }
 
-  /// A layer's scheme in the words of a format: GGUF types have groups of 32, and their plain ones are integers elsewhere.
+  /// A layer's scheme in the words of a format: GGUF types are integers or small floats elsewhere, and the other way round. A format that has no word for what
+  /// layers read takes the weights alone.
   static ar::scheme_fields scheme_in(const std::string& format, const ar::scheme_fields& s, bool from_gguf) {
-    if (!is_integer(s)) return s;
-    ar::scheme_fields out = s;
     if (is_gguf(format)) {
-      if (from_gguf || s.act_bits.value_or(16) < 16) return s;
-      const ar::scheme_fields* type = exporting::gguf_scheme_of_codes(s.bits, s.sym);
+      const ar::scheme_fields* type = from_gguf ? nullptr : gguf_scheme_like(s);
       return type == nullptr ? s : *type;
     }
-    out.data_type = "int";
-    return out;
+    ar::scheme_fields out = s;
+    if (s.data_type.starts_with("int")) {
+      out.data_type = "int";
+      out.super_bits.reset();
+      out.super_group_size.reset();
+    }
+    return out.act_bits.value_or(16) >= 16 || holds(format, out) ? out : weights_of(out);
   }
 
   std::vector<layer_decision> layers_for(const std::string& format, const std::set<std::string>& expanded) const {
@@ -185,6 +218,7 @@ class planner {
       l.cols = at->second.cols;
       l.scheme = scheme_in(format, at->second.scheme, at->second.gguf);
       l.scale_type = at->second.scale_type;
+      l.any_order = at->second.any_order;
     }
     return layers;
   }
@@ -199,8 +233,9 @@ class planner {
     base.format = format;
     base.how = exporting::method::stored;
     base.iters = 0;
+    if (exporting::find(format)->attention_scales) base.attention = attention_;
     base.max_shard_bytes = max_shard_bytes_;
-    base.scheme = scheme_in(format, model_scheme_, false);
+    base.scheme = scheme_in(format, model_scheme_, exporting::gguf_type_of(model_scheme_) && source_.directory() == nullptr);
     std::set<std::string> without_place;
     for (;;) {
       job run = base;
@@ -228,6 +263,8 @@ class planner {
       if (!answer) return fail(answer.error().kind, answer.error().message, {}, l.name);
       if (*answer == exporting::holding::fake && run.format != "fake")
         return fail(error_kind::unsupported, fmt::format("format {} has no place for this scheme", run.format), {}, l.name);
+      if (l.any_order && !exporting::find(run.format)->any_order)
+        return fail(error_kind::unsupported, fmt::format("the columns are assigned to groups out of order (desc_act), which format {} has no place for; fake has", run.format), {}, l.name);
     }
     return exporting::find(run.format)->decide(run);
   }
@@ -242,7 +279,7 @@ class planner {
         const std::string name(spelling);
         const ar::scheme_fields mine = scheme_in(name, scheme, at != packed_.end() && at->second.gguf);
         const ar::scheme_fields* own = f->own_scheme(spelling);
-        if (name == format || (own != nullptr && !ar::same_scheme(*own, mine))) continue;
+        if (name == format || (at != packed_.end() && at->second.any_order && !f->any_order) || (own != nullptr && !ar::same_scheme(*own, mine))) continue;
         const auto answer = f->accepts(spelling, mine);
         if (answer && *answer == exporting::holding::packed) others += (others.empty() ? "" : ", ") + name;
       }
@@ -258,6 +295,7 @@ class planner {
   std::map<std::string, packed_facts> packed_;  // by name of the weight
   std::vector<std::string> order_;
   ar::scheme_fields model_scheme_;
+  tune::attention_scales attention_;  // static scales that the checkpoint has
 };
 
 }  // namespace

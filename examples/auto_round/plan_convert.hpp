@@ -21,6 +21,7 @@ struct conversion {
   std::vector<std::unique_ptr<exporting::stored_model>> views;  ///< what the jobs read, in their order
   run_plan plan;
   std::vector<std::vector<std::string>> expanded;  ///< by job: weights outside the blocks that are packed in the source and floats in the output
+  std::vector<std::vector<std::string>> dropped;   ///< by job: scales of attention that the format has no words for
   std::vector<std::string> layers;                 ///< names of all packed weights, blocks in order
 };
 
@@ -35,5 +36,10 @@ result<tune::quantized_layer> read_stored(const exporting::stored_model& source,
 
 /// That layer with scheme and groups of the decision. error_kind::unsupported if its groups cannot be split into the format's.
 result<tune::quantized_layer> adapted(const tune::quantized_layer& layer, const exporting::layer_decision& decision);
+
+/// The checkpoint says that layers read quantized rows, and the output has no word for that.
+inline bool loses_inputs(const tune::quantized_layer& converted, const tune::quantized_layer& stored) {
+  return stored.scheme.act_bits.value_or(16) < 16 && converted.scheme.act_bits.value_or(16) >= 16;
+}
 
 }  // namespace auto_round::plan

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "ar/numeric/half.hpp"
@@ -91,7 +92,7 @@ std::map<std::string, std::vector<float>> weights(const fs::path& path) {
     std::uint64_t n = 1;
     for (const std::uint64_t d : e.shape) n *= d;
     std::vector<float> values(static_cast<std::size_t>(n));
-    if (e.type.starts_with("I") || e.type.starts_with("U")) continue;
+    if ((!e.quantized && (e.type.starts_with("I") || e.type.starts_with("U"))) || e.name == "rope_freqs.weight") continue;
     const auto r = (*model)->read(e.name, values);
     EXPECT_TRUE(r.has_value()) << (r ? "" : describe(r.error()));
     all.emplace(e.name, std::move(values));
@@ -308,35 +309,378 @@ TEST_F(Convert, FakeIsAlwaysPossible) {
   ASSERT_EQ(convert(file, "fake", out_).status, 0);
 }
 
-TEST_F(Convert, BlocksOfKTypesGoFromFileToFileOnly) {
-  const fs::path golden_file = fs::path(AR_TEST_DATA) / "golden/gguf/llama3_tiny.autoround_rtn.Q2_K_S.gguf", models = fs::path(AR_TEST_DATA) / "golden/gguf/models/llama3_tiny";
-  const fs::path folder = dir_.path() / "k";
-  fs::create_directories(folder);
-  fs::copy(golden_file, folder / "model.gguf");
-  for (const char* f : {"tokenizer.json", "tokenizer_config.json"}) fs::copy(models / f, folder / f);
-  expect_refused(convert(folder.string(), "auto_gptq", out_), unsupported, {"auto_gptq", "_proj", "gguf:q2_k_s", "--format fake"});
-  expect_refused(convert(folder.string(), "gguf:q4_0", out_), unsupported, {"Q2_K"});
-  const outcome o = convert(folder.string(), "gguf:q2_k_s", out_);
+/// The scales of K types are products of two numbers, and their minima no multiples of them: float32 holds both.
+TEST_F(Convert, BlocksOfKTypesGoWhereScalesInFloatDo) {
+  const fs::path golden = fs::path(AR_TEST_DATA) / "golden/gguf", models = golden / "models/llama3_tiny";
+  const auto folder_of = [&](const std::string& file) {
+    const fs::path to = dir_.path() / file;
+    fs::create_directories(to);
+    fs::copy(golden / file, to / "model.gguf");
+    for (const char* f : {"tokenizer.json", "tokenizer_config.json"}) fs::copy(models / f, to / f);
+    return to;
+  };
+  const fs::path two = folder_of("llama3_tiny.autoround_rtn.Q2_K_S.gguf");
+  expect_refused(convert(two.string(), "auto_gptq", out_), unsupported, {"auto_gptq", "_proj", "biases"});
+  expect_refused(convert(two.string(), "llm_compressor", out_), unsupported, {"biases", "_proj"});
+  expect_refused(convert(two.string(), "gguf:q4_0", out_), unsupported, {"Q2_K"});
+  ASSERT_EQ(convert(two.string(), "gguf:q2_k_s", out_).status, 0);
+  EXPECT_TRUE(gguf_tensors(out_) == gguf_tensors(two));
+  fs::remove_all(out_);
+  const outcome o = convert(two.string(), "mlx", out_);
   ASSERT_EQ(o.status, 0) << o.err;
-  EXPECT_TRUE(gguf_tensors(out_) == gguf_tensors(folder));
+  EXPECT_TRUE(weights(out_) == weights(two));
+  EXPECT_EQ(tensors_of(out_).at("model.layers.0.self_attn.q_proj.scales").dtype, "F32");
+  EXPECT_NE(o.err.find("groups of 32, 64 and 128"), std::string::npos) << "Q2_K has groups of 16: " << o.err;
 }
 
-TEST_F(Convert, ColumnsInAnOrderOfTheirOwnAreUnpackedOnly) {
-  const fs::path words = quantized("auto_gptq", {"--scheme", "W4A16G32"}, "words");
-  auto all = tensors_of(words);
-  for (auto& [name, t] : all) {
-    if (!name.ends_with(".g_idx")) continue;
-    std::vector<std::int32_t> group(t.bytes.size() / 4);
-    std::memcpy(group.data(), t.bytes.data(), t.bytes.size());
-    std::reverse(group.begin(), group.end());
-    std::memcpy(t.bytes.data(), group.data(), t.bytes.size());
+/// Every bit of a K type's block, with numbers by chance: both readers compute the same.
+TEST_F(Convert, AllKTypesOfAFileAreReadAlikeElsewhere) {
+  const support::tiny_model wide(1, false, false, 256, 256);
+  wide.write(dir_ / "wide");
+  model_ = dir_ / "wide";
+  for (const auto& [format, others] : std::vector<std::pair<std::string, std::string>>{
+           {"gguf:q2_k_s", "mlx"}, {"gguf:q3_k_s", "mlx,llm_compressor"}, {"gguf:q4_k_m", "mlx"}, {"gguf:q5_k_m", "mlx"}, {"gguf:q6_k", "mlx,llm_compressor"}}) {
+    SCOPED_TRACE(format);
+    const std::string file = quantized(format, {}, folder(format)), to = dir_ / ("of-" + folder(format));
+    const auto expected = weights(file);
+    const outcome o = convert(file, others, to);
+    ASSERT_EQ(o.status, 0) << o.err;
+    for (const std::string other : {"mlx", "llm_compressor"}) {
+      if (others.find(other) == std::string::npos) continue;
+      EXPECT_TRUE(weights(others == other ? fs::path(to) : fs::path(to) / folder(other)) == expected) << other;
+    }
   }
-  tiny_model::put(words / "model.safetensors", tiny_model::safetensors(all));
-  auto config = golden::read_json(words / "config.json");
-  config["quantization_config"]["desc_act"] = true;
-  tiny_model::put(words / "config.json", config.dump());
-  expect_refused(convert(words.string(), "auto_round", out_), unsupported, {"desc_act", "fake"});
-  ASSERT_EQ(convert(words.string(), "fake", out_).status, 0);
+}
+
+/// Sign, magnitude and power of two mean the same; nibbles lie in another order.
+TEST_F(Convert, Mxfp4BetweenFilesAndFolders) {
+  for (const std::string format : {"auto_round", "llm_compressor"}) {
+    SCOPED_TRACE(format);
+    const std::string source = quantized(format, {"--scheme", "MXFP4"}, "mx-" + format), file = dir_ / ("file-" + format), back = dir_ / ("back-" + format), other = dir_ / ("other-" + format);
+    expect_refused(convert(source, "gguf:mxfp4", out_), unsupported, {"gguf:mxfp4", "no longer quantized", "--allow_loss", "_proj"});
+    expect_refused(convert(source, "gguf:q4_0", out_), unsupported, {"MXFP4", "gguf:mxfp4"});
+    const outcome o = convert(source, "gguf:mxfp4", file, {"--allow_loss", "--json"});
+    ASSERT_EQ(o.status, 0) << o.err;
+    const auto told = golden::parse_json(o.out)["formats"][0];
+    EXPECT_EQ(told["largest_difference"], 0) << "what is lost is that inputs are quantized";
+    EXPECT_EQ(told["lossy"].size(), 14u);
+    EXPECT_TRUE(weights(file) == weights(source));
+    // Back, inputs are floats, and the bits of all layers what they were.
+    const outcome again = convert(file, format, back, {"--json"});
+    ASSERT_EQ(again.status, 0) << again.err;
+    EXPECT_EQ(golden::parse_json(again.out)["formats"][0]["layers_without_loss"], 14);
+    EXPECT_TRUE(same(of_layers(tensors_of(back)), of_layers(tensors_of(source))));
+    EXPECT_EQ(run({"verify", "--model", back}).status, 0);
+    ASSERT_EQ(convert(back, "gguf:mxfp4", other).status, 0) << "float inputs need no leave";
+    EXPECT_TRUE(gguf_tensors(other) == gguf_tensors(file));
+    ASSERT_EQ(convert(file, "gguf:mxfp4", other + "-copy").status, 0);
+    EXPECT_TRUE(gguf_tensors(other + "-copy") == gguf_tensors(file));
+  }
+}
+
+/// The block of 32 that a file stores for codes and a power of two, by the words of the format: byte e, then weight i in the low half of byte i, i + 16 in its high half.
+TEST_F(Convert, Mxfp4BlocksAreThoseOfTheFormat) {
+  const std::string source = quantized("llm_compressor", {"--scheme", "MXFP4"}, "mx");
+  auto all = tensors_of(source);
+  const std::string layer = "model.layers.1.mlp.down_proj";  // rows keep their order
+  std::string& codes = all.at(layer + ".weight_packed").bytes;
+  std::string& scales = all.at(layer + ".weight_scale").bytes;
+  for (std::size_t i = 0; i < 16; ++i) codes[i] = static_cast<char>(i % 16 * 17);  // weights 2 i and 2 i + 1 have code i
+  scales[0] = '\x05';
+  scales[1] = '\x00';  // 2^-127, which float holds without its first bit
+  scales[2] = '\xfb';
+  tiny_model::put(fs::path(source) / "model.safetensors", tiny_model::safetensors(all));
+  ASSERT_EQ(convert(source, "gguf:mxfp4", out_, {"--allow_loss"}).status, 0);
+  const std::string block = gguf_tensors(out_).at("blk.1.ffn_down.weight").substr(0, 35);
+  std::string expected = "\x05";
+  for (std::size_t i = 0; i < 16; ++i) expected += static_cast<char>(i / 2 | (8 + i / 2) << 4);
+  EXPECT_EQ(block.substr(0, 17), expected);
+  EXPECT_EQ(block[17], '\x00');
+  EXPECT_EQ(block[34], '\xfb');
+  EXPECT_TRUE(weights(out_) == weights(source));
+}
+
+/// A file multiplies by the reciprocal of what a folder divides by: the last bit of a weight may differ, but for powers of two.
+TEST_F(Convert, Nvfp4BetweenFilesAndFolders) {
+  support::tiny_model m(1, false, false, 64, 128);
+  m.write(model_);
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
+  const std::vector<std::string> scheme = {"--scheme", "NVFP4", "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"};
+  for (const std::string format : {"auto_round", "llm_compressor"}) {
+    SCOPED_TRACE(format);
+    const std::string source = quantized(format, scheme, "nv-" + format), file = dir_ / ("file-" + format), back = dir_ / ("back-" + format), exact = dir_ / ("exact-" + format);
+    expect_refused(convert(source, "gguf:nvfp4", out_), unsupported, {"--allow_loss", "no longer quantized"});
+    ASSERT_EQ(convert(source, "gguf:nvfp4", file, {"--allow_loss"}).status, 0);
+    const auto before = weights(source), after = weights(file);
+    for (const auto& [name, w] : before)
+      for (std::size_t i = 0; i < w.size(); ++i) ASSERT_NEAR(after.at(name)[i], w[i], std::abs(w[i]) * 0x1p-22f) << name;
+    // With scales of the whole tensor that are powers of two, and no word on inputs, everything is exact.
+    auto all = tensors_of(source);
+    for (auto it = all.begin(); it != all.end();) {
+      const float power = 512;
+      if (it->first.ends_with(".weight_global_scale")) std::memcpy(it->second.bytes.data(), &power, 4);
+      it = it->first.ends_with(".input_global_scale") ? all.erase(it) : std::next(it);
+    }
+    tiny_model::put(fs::path(source) / "model.safetensors", tiny_model::safetensors(all));
+    auto config = golden::read_json(fs::path(source) / "config.json");
+    ordered_json& q = config["quantization_config"];
+    if (format == "llm_compressor") q["config_groups"]["group_0"]["input_activations"] = nullptr;
+    else q["act_bits"] = 16;
+    tiny_model::put(fs::path(source) / "config.json", config.dump());
+    ASSERT_EQ(convert(source, "gguf:nvfp4", exact).status, 0);
+    EXPECT_TRUE(weights(exact) == weights(source));
+    const outcome o = convert(exact, format, back);
+    ASSERT_EQ(o.status, 0) << o.err;
+    EXPECT_TRUE(same(of_layers(tensors_of(back)), of_layers(all)));
+    // From file to file everything stays, whatever the scale.
+    ASSERT_EQ(convert(file, "gguf:nvfp4", file + "-copy").status, 0);
+    EXPECT_TRUE(gguf_tensors(file + "-copy") == gguf_tensors(file));
+  }
+  // llama.cpp's blocks have 64 weights.
+  const std::string narrow = dir_ / "narrow", packed = dir_ / "narrow-nv";
+  support::tiny_model(1, false, false, 64, 96).write(narrow);
+  std::vector<std::string> a = {"quantize", "--model", narrow, "--output_dir", packed, "--format", "llm_compressor", "--iters", "0", "--threads", "1"};
+  a.insert(a.end(), scheme.begin(), scheme.end());
+  ASSERT_EQ(run(a).status, 0);
+  expect_refused(convert(packed, "gguf:nvfp4", out_, {"--allow_loss"}), unsupported, {"down_proj", "96", "64"});
+}
+
+/// All bytes that a scale can have: from 256 to 448 too, which ggml's own quantizer leaves out.
+TEST_F(Convert, Nvfp4KeepsAllBytesOfScales) {
+  support::tiny_model(1, false, false, 64, 128).write(model_);
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
+  const std::string source = quantized("llm_compressor", {"--scheme", "NVFP4", "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"}, "nv"), back = dir_ / "back";
+  auto all = tensors_of(source);
+  for (auto& [name, t] : all) {
+    const float one = 1;
+    if (name.ends_with(".weight_global_scale")) std::memcpy(t.bytes.data(), &one, 4);
+    if (name.ends_with(".weight_scale"))
+      for (std::size_t i = 0; i < t.bytes.size(); ++i) t.bytes[i] = static_cast<char>(i % 127);
+  }
+  tiny_model::put(fs::path(source) / "model.safetensors", tiny_model::safetensors(all));
+  ASSERT_EQ(convert(source, "gguf:nvfp4", out_, {"--allow_loss"}).status, 0);
+  EXPECT_TRUE(weights(out_) == weights(source));
+  ASSERT_EQ(convert(out_, "llm_compressor", back).status, 0);
+  const auto returned = tensors_of(back);
+  for (const auto& [name, t] : of_layers(all))
+    if (name.ends_with(".weight_scale") || name.ends_with(".weight_packed")) EXPECT_EQ(returned.at(name).bytes, t.bytes) << name;
+  // A scale below 0 has no byte there.
+  all.at("model.layers.0.mlp.up_proj.weight_scale").bytes[0] = '\xb0';
+  tiny_model::put(fs::path(source) / "model.safetensors", tiny_model::safetensors(all));
+  fs::remove_all(out_);
+  expect_refused(convert(source, "gguf:nvfp4", out_, {"--allow_loss"}), unsupported, {"up_proj", "NVFP4"});
+}
+
+/// Beside blocks lies what the whole tensor is multiplied by, in evaluations too.
+TEST_F(Convert, ScalesOfWholeTensorsInFilesCount) {
+  support::tiny_model(1, false, false, 64, 128).write(model_);
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
+  const std::string source = quantized("llm_compressor", {"--scheme", "NVFP4", "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"}, "nv");
+  ASSERT_EQ(convert(source, "gguf:nvfp4", out_, {"--allow_loss"}).status, 0);
+  EXPECT_EQ(gguf_tensors(out_).at("blk.0.ffn_up.scale").size(), 4u);
+  const outcome o = run({"eval", "--model", source, "--float_activations", "--ref", out_, "--ppl", dir_ / "calib.jsonl", "--seqlen", "32", "--max_tokens", "256", "--json"});
+  ASSERT_EQ(o.status, 0) << o.err;
+  EXPECT_NEAR(golden::parse_json(o.out)["kl"].get<double>(), 0, 1e-7) << "weights differ in their last bits";
+}
+
+/// GPTQ's columns in the order of their activations have a place where each column's group is stored.
+TEST_F(Convert, ColumnsInAnOrderOfTheirOwnGoWhereGroupsOfColumnsAreStored) {
+  for (const bool asym : {false, true}) {
+    SCOPED_TRACE(asym);
+    const fs::path words = quantized("auto_gptq", asym ? std::vector<std::string>{"--scheme", "W4A16G32", "--asym"} : std::vector<std::string>{"--scheme", "W4A16G32"}, asym ? "asym" : "words");
+    auto all = tensors_of(words);
+    for (auto& [name, t] : all) {
+      if (!name.ends_with(".g_idx")) continue;
+      std::vector<std::int32_t> group(t.bytes.size() / 4);
+      std::memcpy(group.data(), t.bytes.data(), t.bytes.size());
+      for (std::size_t i = 0; i < group.size(); ++i) group[i] = static_cast<std::int32_t>(i * 7 % group.size() / 32);
+      if (name.find("layers.1.self_attn.v_proj") == std::string::npos) std::memcpy(t.bytes.data(), group.data(), t.bytes.size());
+    }
+    tiny_model::put(words / "model.safetensors", tiny_model::safetensors(all));
+    auto config = golden::read_json(words / "config.json");
+    config["quantization_config"]["desc_act"] = true;
+    tiny_model::put(words / "config.json", config.dump());
+    for (const std::string format : {"auto_round", "auto_round:gptqmodel", "auto_awq", "mlx", "gguf:q4_0"})
+      expect_refused(convert(words.string(), format, out_, {"--allow_loss"}), unsupported, {"desc_act", "fake", "llm_compressor", "_proj"});
+    const fs::path ct = dir_.path() / (asym ? "ct-asym" : "ct"), back = dir_.path() / (asym ? "back-asym" : "back");
+    const outcome o = convert(words.string(), "llm_compressor,fake", ct.string(), {"--allow_loss"});
+    ASSERT_EQ(o.status, 0) << o.err;
+    EXPECT_NE(o.err.find("warning: columns in an order of their own"), std::string::npos) << o.err;
+    EXPECT_TRUE(weights(ct / "llm-compressor") == weights(words));
+    // One layer lies in order, and is said to.
+    const auto converted = tensors_of(ct / "llm-compressor");
+    EXPECT_TRUE(converted.contains("model.layers.0.self_attn.v_proj.weight_g_idx"));
+    EXPECT_FALSE(converted.contains("model.layers.1.self_attn.v_proj.weight_g_idx"));
+    for (const auto& [name, group] : golden::read_json(ct / "llm-compressor" / "config.json")["quantization_config"]["config_groups"].items())
+      EXPECT_EQ(group["weights"].value("actorder", ""), group["targets"].size() == 1 ? "" : "group") << name;
+    ASSERT_EQ(convert((ct / "llm-compressor").string(), "auto_gptq", back.string()).status, 0);
+    EXPECT_TRUE(same(tensors_of(back), all));
+    EXPECT_EQ(golden::read_json(back / "config.json")["quantization_config"]["desc_act"], true);
+    EXPECT_EQ(run({"verify", "--model", back.string()}).status, 0);
+  }
+}
+
+/// Weights are the same wherever a format has no word for quantized inputs; that they are not quantized any more is told.
+TEST_F(Convert, QuantizedInputsAreDroppedWithLeaveOnly) {
+  const std::string source = quantized("llm_compressor", {"--scheme", "INT8"});
+  expect_refused(convert(source, "auto_round", out_), unsupported, {"no longer quantized", "--allow_loss"});
+  for (const std::string format : {"auto_round", "gguf:q8_0"}) {
+    ASSERT_EQ(convert(source, format, out_, {"--allow_loss"}).status, 0);
+    EXPECT_TRUE(weights(out_) == weights(source)) << format;
+    fs::remove_all(out_);
+  }
+}
+
+/// What stands beside the blocks of a file, and what cannot be.
+TEST_F(Convert, DamagedFilesOfFloatingBlocksAreRefused) {
+  const std::string source = quantized("gguf:mxfp4", {}, "mx");
+  const fs::path file = gguf_file(source);
+  const std::string good = golden::read_bytes(file);
+  const std::size_t at = good.find(gguf_tensors(source).at("blk.0.ffn_up.weight"));
+  ASSERT_NE(at, std::string::npos);
+  std::string bad = good;
+  bad[at] = '\xff';  // no exponent
+  tiny_model::put(file, bad);
+  expect_refused(convert(source, "llm_compressor", out_), bad_input, {"ffn_up", "no finite number"});
+  tiny_model::put(file, good.substr(0, good.size() - 40));
+  expect_refused(convert(source, "llm_compressor", out_), bad_input, {file.filename().string()});
+}
+
+/// Static scales of keys, values and queries go where the configuration has words for them, and are named where it has none.
+TEST_F(Convert, ScalesOfAttentionAreCarriedOrNamed) {
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
+  const std::vector<std::string> data = {"--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"};
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--static_kv_dtype", "fp8"}, {"--static_kv_dtype", "fp8", "--static_kv_granularity", "head"}, {"--static_kv_dtype", "nvfp4"}, {"--static_attention_dtype", "fp8"}}) {
+    SCOPED_TRACE(more[1] + more.back());
+    std::vector<std::string> scheme = {"--scheme", "FP8_STATIC"};
+    scheme.insert(scheme.end(), data.begin(), data.end());
+    scheme.insert(scheme.end(), more.begin(), more.end());
+    const fs::path both = quantized("auto_round,llm_compressor", scheme, "both");
+    const auto q = [](const fs::path& folder) { return golden::read_json(folder / "config.json")["quantization_config"]; };
+    const fs::path ours = dir_.path() / "ours", theirs = dir_.path() / "theirs";
+    ASSERT_EQ(convert((both / "llm-compressor").string(), "auto_round", ours.string()).status, 0);
+    ASSERT_EQ(convert((both / "auto-round").string(), "llm_compressor", theirs.string()).status, 0);
+    EXPECT_TRUE(same(tensors_of(ours), tensors_of(both / "auto-round")));
+    EXPECT_TRUE(same(tensors_of(theirs), tensors_of(both / "llm-compressor")));
+    for (const char* key : {"kv_cache_scheme", "attention_input_activations"}) EXPECT_EQ(q(theirs).value(key, ordered_json()), q(both / "llm-compressor").value(key, ordered_json())) << key;
+    for (const char* key : {"static_attention_dtype", "static_attention_granularity"}) EXPECT_EQ(q(ours).value(key, ordered_json()), q(both / "auto-round").value(key, ordered_json())) << key;
+    if (more[0] == "--static_kv_dtype")
+      for (const char* key : {"static_kv_dtype", "static_kv_granularity"}) EXPECT_EQ(q(ours).value(key, ordered_json()), q(both / "auto-round").value(key, ordered_json())) << key;
+    for (const fs::path& p : {both, ours, theirs}) fs::remove_all(p);
+  }
+  std::vector<std::string> scheme = {"--scheme", "W4A16G32", "--static_kv_dtype", "fp8"};
+  scheme.insert(scheme.end(), data.begin(), data.end());
+  const std::string source = quantized("llm_compressor", scheme, "words");
+  for (const std::string format : {"mlx", "gguf:q4_0", "auto_gptq"}) {
+    SCOPED_TRACE(format);
+    expect_refused(convert(source, format, out_), unsupported, {"scales of attention", "self_attn", "--allow_loss"});
+    const outcome o = convert(source, format, out_, {"--allow_loss"});
+    ASSERT_EQ(o.status, 0) << o.err;
+    EXPECT_NE(o.err.find("k_scale"), std::string::npos) << o.err;
+    EXPECT_TRUE(weights(out_).size() + 4 == weights(source).size()) << "of two blocks";
+    fs::remove_all(out_);
+  }
+  auto config = golden::read_json(fs::path(source) / "config.json");
+  config["quantization_config"]["kv_cache_scheme"]["type"] = "int";
+  tiny_model::put(fs::path(source) / "config.json", config.dump());
+  expect_refused(convert(source, "auto_round", out_), unsupported, {"kv_cache_scheme", "fake"});
+}
+
+/// Weights of `fake` are floats; where layers read quantized rows, evaluations of the folder quantize them as those of packed ones do.
+TEST_F(Convert, FakeFoldersSayHowLayersRead) {
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
+  const std::vector<std::string> data = {"--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"};
+  const auto kl = [&](const fs::path& model, const fs::path& reference, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> a = {"eval", "--model", model.string(), "--ref", reference.string(), "--ppl", dir_ / "calib.jsonl", "--seqlen", "32", "--max_tokens", "256", "--json"};
+    a.insert(a.end(), more.begin(), more.end());
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o.status == 0 ? golden::parse_json(o.out)["kl"].get<double>() : -1;
+  };
+  for (const std::string scheme : {"MXFP4", "NVFP4", "FP8_STATIC"}) {
+    SCOPED_TRACE(scheme);
+    std::vector<std::string> a = {"--scheme", scheme, "--model_dtype", "fp32"};  // which holds weights and scales as they are
+    a.insert(a.end(), data.begin(), data.end());
+    const fs::path both = quantized("llm_compressor,fake", a, "both-" + scheme), fake = both / "fake", packed = both / "llm-compressor", converted = dir_.path() / ("converted-" + scheme);
+    const auto config = golden::read_json(fake / "config.json")["quantization_config"];
+    EXPECT_EQ(config["packing_format"], "auto_round:fake");
+    EXPECT_FALSE(fs::exists(fake / "quantization_config.json"));
+    const char* input = scheme == "NVFP4" ? "input_global_scale" : "input_scale";
+    const std::string name = std::string("model.layers.1.mlp.up_proj.") + input;
+    EXPECT_EQ(tensors_of(fake).contains(name), scheme != "MXFP4");
+    EXPECT_NEAR(kl(fake, packed), 0, 1e-7);  // NVFP4: the quantizer multiplies, readers divide, and last bits differ
+    EXPECT_GT(kl(fake, packed, {"--float_activations"}), 1e-5);
+    EXPECT_EQ(run({"verify", "--model", fake.string()}).status, 0);
+    EXPECT_EQ(run({"inspect", "--model", fake.string()}).status, 0);
+    // Converted, it is the same folder but for what it was made by.
+    ASSERT_EQ(convert(packed.string(), "fake", converted.string()).status, 0);
+    EXPECT_TRUE(weights(converted) == weights(packed));
+    EXPECT_NEAR(kl(converted, packed), 0, 1e-12);
+    EXPECT_EQ(golden::read_json(converted / "config.json")["quantization_config"]["packing_format"], "auto_round:fake");
+    expect_refused(convert(fake.string(), "llm_compressor", out_), unsupported, {"floats", "quantize --model"});
+  }
+  // Inputs in floats need no word.
+  const std::string words = quantized("fake", {"--scheme", "W4A16G32"}, "words");
+  EXPECT_FALSE(golden::read_json(fs::path(words) / "config.json").contains("quantization_config"));
+}
+
+bool same_rope(const model::rope_spec& a, const model::rope_spec& b) {
+  const auto numbers = [](const model::rope_spec& r) {
+    return std::tuple(r.type, r.theta, r.factor, r.low_freq_factor, r.high_freq_factor, r.original_max_position, r.attention_factor, r.beta_fast, r.beta_slow, r.short_factor, r.long_factor);
+  };
+  return numbers(a) == numbers(b);
+}
+
+/// mlx-lm has other places for the rope's parameters than transformers, and its readers, this program among them, look there.
+TEST_F(Convert, RotaryFrequenciesAreTheSameInMlxFolders) {
+  const ordered_json llama3 = {{"rope_type", "llama3"}, {"rope_theta", 500000.0}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 32}};
+  const ordered_json yarn = {{"rope_type", "yarn"}, {"rope_theta", 20000.0}, {"factor", 4.0}, {"original_max_position_embeddings", 32}, {"beta_fast", 16.0}};
+  ordered_json older = llama3;
+  older.erase("rope_theta");
+  struct form {
+    const char *name, *key;
+    ordered_json value;
+  };
+  for (const form& f : {form{"llama3", "rope_parameters", llama3}, {"yarn", "rope_parameters", yarn}, {"plain", "rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5000.0}}}, {"older", "rope_scaling", older}}) {
+    SCOPED_TRACE(f.name);
+    support::tiny_model m;
+    for (const char* key : {"rope_theta", "rope_scaling", "rope_parameters"}) m.config.erase(key);
+    m.config[f.key] = f.value;
+    if (f.key == std::string("rope_scaling")) m.config["rope_theta"] = 500000.0;
+    model_ = dir_ / f.name;
+    m.write(model_);
+    const std::string mlx = quantized("mlx", {"--scheme", "W4A16G32"}, std::string(f.name) + "-mlx");
+    const auto before = exporting::open_model(model_), after = exporting::open_model(mlx);
+    ASSERT_TRUE(before && after);
+    EXPECT_TRUE(same_rope((*before)->spec().rope, (*after)->spec().rope));
+    auto config = golden::read_json(fs::path(mlx) / "config.json");
+    const bool scaled = f.name != std::string("plain");
+    EXPECT_EQ(config.contains("rope_scaling"), scaled);
+    if (scaled) EXPECT_EQ(config["rope_scaling"]["rope_type"], f.value["rope_type"]) << "where mlx-lm looks";
+    if (f.key == std::string("rope_scaling")) continue;
+    // The original's folders have the parameters in the configuration itself, and nothing else.
+    config.erase("rope_scaling");
+    tiny_model::put(fs::path(mlx) / "config.json", config.dump());
+    const auto original = exporting::open_model(mlx);
+    ASSERT_TRUE(original);
+    EXPECT_TRUE(same_rope((*before)->spec().rope, (*original)->spec().rope));
+  }
+  // Gemma 3 has one for its windows.
+  const fs::path gemma = dir_.path() / "gemma";
+  fs::copy(fs::path(AR_TEST_DATA) / "architectures/gemma3", gemma);
+  auto config = golden::read_json(gemma / "config.json");
+  for (const char* key : {"rope_theta", "rope_scaling", "rope_local_base_freq"}) config.erase(key);
+  config["rope_parameters"] = {{"full_attention", {{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 300000.0}}}, {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 7000.0}}}};
+  fs::permissions(gemma / "config.json", fs::perms::owner_write, fs::perm_options::add);
+  tiny_model::put(gemma / "config.json", config.dump());
+  model_ = gemma.string();
+  const std::string mlx = quantized("mlx", {"--scheme", "W4A16G32"}, "gemma-mlx");
+  const auto before = exporting::open_model(model_), after = exporting::open_model(mlx);
+  ASSERT_TRUE(before && after);
+  EXPECT_EQ((*after)->spec().rope.factor, 4.0);
+  EXPECT_EQ((*after)->spec().window_rope.theta, 7000.0);
+  EXPECT_TRUE(same_rope((*before)->spec().rope, (*after)->spec().rope));
+  EXPECT_TRUE(same_rope((*before)->spec().window_rope, (*after)->spec().window_rope));
 }
 
 TEST_F(Convert, RefusesWhatIsNoConversion) {

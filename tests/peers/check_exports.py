@@ -65,6 +65,8 @@ FORMATS = {  # name: (options of quantize, client)
     "gguf:q4_0": ("--format gguf:q4_0", "llama.cpp"),
     "gguf:q8_0": ("--format gguf:q8_0", "llama.cpp"),
     "gguf:q4_k_s": ("--format gguf:q4_k_s", "llama.cpp"),
+    "gguf:mxfp4": ("--format gguf:mxfp4", "llama.cpp"),
+    "gguf:nvfp4": ("--format gguf:nvfp4", "llama.cpp"),
 }
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

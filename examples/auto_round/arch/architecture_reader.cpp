@@ -12,7 +12,9 @@ using model::rope_spec;
 result<void> read_rope(const io::json& config, model_spec& spec, const defaults& d) {
   const io::json& scaling = config.at("rope_scaling");
   const bool legacy = !scaling.members().empty();
-  const io::json& parameters = legacy ? scaling : config.at("rope_parameters");
+  // auto-round's MLX folders have the parameters one level up.
+  const bool lifted = config.at("rope_parameters").is_null() && config.at("rope_type").is_string();
+  const io::json& parameters = legacy ? scaling : lifted ? config : config.at("rope_parameters");
   const std::string name = legacy ? "rope_scaling" : "rope_parameters";
   if (!parameters.is_null() && !parameters.is_object()) return fail(error_kind::input, "'" + name + "' in config.json must be an object");
   if (!scaling.is_null() && !scaling.is_object()) return fail(error_kind::input, "'rope_scaling' in config.json must be an object or null");

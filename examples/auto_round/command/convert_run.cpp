@@ -138,20 +138,25 @@ class converter {
       auto weight = plan().exporters[i]->weight_of(layer);
       if (!weight) return forward_error(weight);
       const exporting::difference d = exporting::compare(*weight, stored.weight);
-      if (!d.any) {
+      const bool inputs = plan::loses_inputs(layer, stored);
+      if (!d.any && !inputs) {
         ++accounts_[i].packed;
         return {};
       }
       if (plan().jobs[i].format != "fake" && stored.zero_point.empty() && !stored.bias.empty()) {
-        return fail(error_kind::unsupported, fmt::format("format {} has zero points, and the layer's biases are no multiples of its scales; mlx and GGUF types with a minimum store biases", plan().jobs[i].format),
+        return fail(error_kind::unsupported, fmt::format("format {} has whole zero points, and the layer's biases are no multiples of its scales; mlx and GGUF types with a minimum store biases", plan().jobs[i].format),
                     o_.model, layer.name);
       }
-      accounts_[i].lossy.push_back({layer.name, plan().jobs[i].format == "fake" ? "dequantized weights are rounded" : "scales or zero points are rounded", d.largest});
+      std::string why = !d.any ? "" : plan().jobs[i].format == "fake" ? "dequantized weights are rounded" : "scales or zero points are rounded";
+      if (inputs) why += why.empty() ? "what layers read is no longer quantized" : ", and what layers read is no longer quantized";
+      accounts_[i].lossy.push_back({layer.name, std::move(why), d.largest});
       return {};
     });
     if (!layers) return layers;
-    for (std::size_t i = 0; i < plan().jobs.size(); ++i)
+    for (std::size_t i = 0; i < plan().jobs.size(); ++i) {
+      for (const std::string& name : conversion_.dropped[i]) accounts_[i].lossy.push_back({name, "the format has no words for scales of attention", 0});
       if (auto r = compare_floats(i); !r) return r;
+    }
     return {};
   }
 

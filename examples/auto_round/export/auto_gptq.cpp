@@ -73,7 +73,7 @@ io::json configuration(const job& run) {
   q.set("lm_head", head)
       .set("provider", "auto-round")
       .set("quant_method", "gptq")
-      .set("desc_act", false)
+      .set("desc_act", std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.any_order; }))
       .set("true_sequential", false)
       .set("damp_percent", 0.01);
   io::json modules = modules_in_block(run);
@@ -143,6 +143,6 @@ result<std::unique_ptr<stored_model>> open(const std::string& path) { return ope
 
 extern const export_format export_auto_gptq;
 constinit const export_format export_auto_gptq = {
-    "auto_gptq", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+    "auto_gptq", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open, true};
 
 }  // namespace auto_round::exporting

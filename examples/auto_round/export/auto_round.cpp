@@ -73,6 +73,7 @@ result<int_layout> layout_of_packing_format(const found_quantization& found) {
 }
 
 result<std::unique_ptr<packing>> read_packing(const found_quantization& found, const io::checkpoint_dir& dir, const model::model_spec& spec) {
+  if (found.config.at("packing_format").as_string() == fake_packing_format) return fake_packing(found, dir, spec);
   if (is_float_packing(found.config)) return auto_round_float_packing(found, dir, spec);
   auto layout = layout_of_packing_format(found);
   if (!layout) return forward_error(layout);
@@ -90,6 +91,6 @@ result<std::unique_ptr<stored_model>> open(const std::string& path) { return ope
 }  // namespace
 
 extern const export_format export_auto_round;
-constinit const export_format export_auto_round = {"auto_round", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+constinit const export_format export_auto_round = {"auto_round", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open, false, true};
 
 }  // namespace auto_round::exporting

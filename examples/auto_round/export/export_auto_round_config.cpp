@@ -121,6 +121,7 @@ std::string block_list_name(const job& run) {
 }
 
 std::string packing_format(const job& run) {
+  if (run.format == "fake") return std::string(fake_packing_format);
   if (run.format != "auto_round") return run.format;
   const auto packed = std::find_if(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.quantize; });
   const ar::scheme_fields& scheme = ar::quantizes(run.scheme) || packed == run.layers.end() ? run.scheme : packed->scheme;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "export/export_format.hpp"
 #include "export/export_layer_pattern.hpp"
@@ -11,6 +12,9 @@ namespace auto_round::exporting {
 
 /// The version whose files we write; loaders look at it.
 inline constexpr const char* autoround_version = "0.16.1";
+
+/// packing_format of weights that are floats: the configuration says how layers read.
+inline constexpr std::string_view fake_packing_format = "auto_round:fake";
 
 /// The layout of a job's packed layers, as auto-round names it: what a spelling says ("auto_round:auto_awq"), or what `auto_round` chooses.
 /// Integers: "auto_round:auto_gptq" (zero points less one) for symmetric schemes; "auto_round:auto_awq" if all layers are asymmetric, of 4 bits and whole

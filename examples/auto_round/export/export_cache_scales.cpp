@@ -25,7 +25,7 @@ std::string attention_prefix(const model::model_spec& spec, std::int64_t block) 
 template <class F>
 void each_tensor(const job& run, const F& f) {
   const tune::attention_scales& a = run.attention;
-  if (!a.wanted()) return;
+  if (!a.wanted() || run.how == method::stored) return;
   const auto heads = [](bool each, std::int64_t n) { return each ? static_cast<std::uint64_t>(n) : std::uint64_t{1}; };
   const std::string middle = a.cache == type::nvfp4 ? "_global_scale" : "_scale";
   for (std::int64_t b = 0; b < run.spec->num_layers; ++b) {
@@ -89,6 +89,53 @@ void add_cache_keys(const job& run, io::json& q) {
   const auto granularity = [](bool per_head) { return per_head ? "head" : "tensor"; };
   if (a.queries) q.set("static_attention_dtype", "fp8").set("static_attention_granularity", granularity(a.queries_per_head));
   if (a.cache != type::none && !a.cache_implied) q.set("static_kv_dtype", a.cache == type::nvfp4 ? "nvfp4" : "fp8").set("static_kv_granularity", granularity(a.cache_per_head));
+}
+
+namespace {
+
+bool is_fp8_scheme(const io::json& s) {
+  return s.at("num_bits").as_int() == 8 && s.at("type").as_string() == "float" && !s.at("dynamic").as_bool(false) && (s.at("strategy").as_string() == "tensor" || s.at("strategy").as_string() == "attn_head");
+}
+
+}  // namespace
+
+result<tune::attention_scales> read_attention_scales(const io::json& q, const std::string& file) {
+  tune::attention_scales a;
+  const auto unknown = [&](const char* key) {
+    return fail(error_kind::unsupported, fmt::format("the checkpoint's \"{}\" is none that can be converted; format fake drops it", key), file);
+  };
+  const io::json &cache = q.at("kv_cache_scheme"), &queries = q.at("attention_input_activations"), &named = q.at("static_kv_dtype"), &named_queries = q.at("static_attention_dtype");
+  if (cache.is_object()) {
+    const bool nvfp4 = cache.at("num_bits").as_int() == 4 && cache.at("type").as_string() == "float" && cache.at("strategy").as_string() == "tensor_group";
+    if (!nvfp4 && !is_fp8_scheme(cache)) return unknown("kv_cache_scheme");
+    a.cache = nvfp4 ? type::nvfp4 : type::fp8;
+    a.cache_per_head = cache.at("strategy").as_string() == "attn_head";
+  } else if (named.is_string()) {
+    if (named.as_string() != "fp8" && named.as_string() != "nvfp4") return unknown("static_kv_dtype");
+    a.cache = named.as_string() == "nvfp4" ? type::nvfp4 : type::fp8;
+    a.cache_per_head = q.at("static_kv_granularity").as_string() == "head";
+  }
+  if (queries.is_object()) {
+    if (!is_fp8_scheme(queries.at("input_activations"))) return unknown("attention_input_activations");
+    a.queries = true;
+    a.queries_per_head = queries.at("input_activations").at("strategy").as_string() == "attn_head";
+  } else if (named_queries.is_string()) {
+    if (named_queries.as_string() != "fp8") return unknown("static_attention_dtype");
+    a.queries = true;
+    a.queries_per_head = q.at("static_attention_granularity").as_string() == "head";
+  }
+  if (a.queries && a.cache == type::none) {
+    a.cache = type::fp8;
+    a.cache_implied = true;
+    a.cache_per_head = a.queries_per_head;
+  }
+  return a;
+}
+
+bool is_attention_scale(std::string_view tensor) {
+  for (const std::string_view end : {".k_scale", ".v_scale", ".q_scale", ".k_global_scale", ".v_global_scale"})
+    if (tensor.ends_with(end)) return true;
+  return false;
 }
 
 }  // namespace auto_round::exporting

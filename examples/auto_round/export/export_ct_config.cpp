@@ -91,17 +91,19 @@ io::json input_args(const ar::scheme_fields& s) {
   return args(bits, f == nullptr, symmetric, dynamic ? group : 0, strategy).set("dynamic", dynamic);
 }
 
-io::json config_group(std::vector<std::string> targets, const ar::scheme_fields& s, io::json format) {
+io::json config_group(std::vector<std::string> targets, const ar::scheme_fields& s, bool any_order, io::json format) {
   io::json::array names;
   for (std::string& t : targets) names.emplace_back(std::move(t));
-  io::json g = io::json::object{};
-  g.set("targets", std::move(names)).set("weights", weight_args(s)).set("input_activations", input_args(s));
+  io::json g = io::json::object{}, weights = weight_args(s);
+  if (any_order) weights.set("actorder", "group");
+  g.set("targets", std::move(names)).set("weights", std::move(weights)).set("input_activations", input_args(s));
   return g.set("output_activations", nullptr).set("format", std::move(format));
 }
 
 /// The layers of one scheme, in module order.
 struct scheme_group {
   ar::scheme_fields scheme;
+  bool any_order = false;
   std::vector<std::string> layers;
 };
 
@@ -109,8 +111,8 @@ std::vector<scheme_group> groups_of(const job& run) {
   std::vector<scheme_group> groups;
   for (const layer_decision& layer : run.layers) {
     if (!layer.quantize) continue;
-    const auto at = std::find_if(groups.begin(), groups.end(), [&](const scheme_group& g) { return ar::same_scheme(g.scheme, layer.scheme); });
-    if (at == groups.end()) groups.push_back({layer.scheme, {layer.name}});
+    const auto at = std::find_if(groups.begin(), groups.end(), [&](const scheme_group& g) { return ar::same_scheme(g.scheme, layer.scheme) && g.any_order == layer.any_order; });
+    if (at == groups.end()) groups.push_back({layer.scheme, layer.any_order, {layer.name}});
     else at->layers.push_back(layer.name);
   }
   return groups;
@@ -436,7 +438,7 @@ io::json ct_config(const job& run) {
     const bool rest = groups.size() == 1 || (how == writer::scaled && i + 1 == groups.size() && ar::same_scheme(g.scheme, run.scheme));
     std::sort(g.layers.begin(), g.layers.end());
     io::json own_format = how == writer::generic || groups.size() > 1 ? io::json(format_of(g.scheme)) : io::json(nullptr);
-    listed.set(fmt::format("group_{}", i), config_group(rest ? std::vector<std::string>{"Linear"} : std::move(g.layers), g.scheme, std::move(own_format)));
+    listed.set(fmt::format("group_{}", i), config_group(rest ? std::vector<std::string>{"Linear"} : std::move(g.layers), g.scheme, g.any_order, std::move(own_format)));
   }
   io::json q = io::json::object{};
   q.set("config_groups", std::move(listed)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", cache_scheme(run)).set("format", format);

@@ -63,15 +63,44 @@ struct named_scheme {
   }
 };
 
+/// A matrix whose codes nobody stored.
+class float_layer final : public packed_layer {
+ public:
+  float_layer(const io::checkpoint_dir& dir, std::string type, std::vector<const io::tensor_ref*> parts) : dir_(dir), type_(std::move(type)), parts_(std::move(parts)) {}
+
+  std::string type() const override { return type_; }
+  const std::vector<const io::tensor_ref*>& parts() const override { return parts_; }
+  result<void> read(std::span<float> weight) const override {
+    if (auto r = io::read_f32(weight_(), 0, weight); !r) return r;
+    dir_.release(weight_());
+    return {};
+  }
+  result<tune::quantized_layer> stored() const override {
+    return fail(error_kind::unsupported, "the layer's weight is stored as floats, without codes that could be packed; quantize --model quantizes it anew", dir_.files()[weight_().file], weight_().name);
+  }
+  result<model::packed_pointer> packed() const override {
+    return model::number_matrix(weight_().type, weight_().bytes, static_cast<std::size_t>(weight_().shape[0]), static_cast<std::size_t>(weight_().shape[1]));
+  }
+
+ private:
+  const io::tensor_ref& weight_() const { return *parts_.front(); }
+
+  const io::checkpoint_dir& dir_;
+  std::string type_;
+  std::vector<const io::tensor_ref*> parts_;
+};
+
 class scheme_packing final : public packing {
  public:
-  explicit scheme_packing(const found_quantization& found) : file_(found.file) {}
+  /// `fake`: weights are floats.
+  explicit scheme_packing(const found_quantization& found, bool fake = false) : file_(found.file), fake_(fake) {}
 
   result<void> parse(const io::json& config, const model::model_spec& spec) {
     if (auto r = read_scheme(config, model_); !r) return r;
     if (model_.data_type.empty() || model_.bits == 0) return fail(error_kind::input, "the configuration does not say bits and data_type", file_);
     const io::json& words = config.at("packing_format");
     name_ = fmt::format("auto_round ({}{})", model_.data_type, words.is_string() ? ", " + words.as_string() : "");
+    block_prefix_ = spec.block_prefix;
     for (const auto& [name, entry] : config.at("extra_config").members()) {
       named_scheme own = model_;
       if (!entry.is_object()) return fail(error_kind::input, fmt::format("the rule for \"{}\" is no object", name), file_);
@@ -102,6 +131,7 @@ class scheme_packing final : public packing {
   }
 
   result<std::unique_ptr<packed_layer>> find(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const override {
+    if (fake_) return find_floats(dir, layer, rows, cols);
     if (!is_packed(dir, layer)) return std::unique_ptr<packed_layer>();
     auto s = scheme_of(layer);
     if (!s) return forward_error(s);
@@ -111,6 +141,20 @@ class scheme_packing final : public packing {
   }
 
  private:
+  /// A layer that is said to be quantized; outside the blocks it must be named.
+  result<std::unique_ptr<packed_layer>> find_floats(const io::checkpoint_dir& dir, const std::string& layer, std::uint64_t rows, std::uint64_t cols) const {
+    const io::tensor_ref* weight = dir.find(layer + ".weight");
+    if (weight == nullptr || (!layer.starts_with(block_prefix_) && !layers_.contains(layer))) return std::unique_ptr<packed_layer>();
+    auto s = scheme_of(layer);
+    if (!s) return forward_error(s);
+    if ((*s)->bits > 8) return std::unique_ptr<packed_layer>();
+    if (weight->shape != std::vector<std::uint64_t>{rows, cols}) return fail(error_kind::input, fmt::format("the weight must be {} x {}", rows, cols), dir.files()[weight->file], weight->name);
+    std::vector<const io::tensor_ref*> parts = {weight};
+    for (const char* input : {".input_scale", ".input_global_scale"})
+      if (const io::tensor_ref* t = dir.find(layer + input); t != nullptr) parts.push_back(t);
+    return std::unique_ptr<packed_layer>(std::make_unique<float_layer>(dir, fmt::format("{} in {}", (*s)->data_type, io::name_of(weight->type)), std::move(parts)));
+  }
+
   result<void> read_scheme(const io::json& config, named_scheme& to) const {
     const auto integer = [&](const io::json& v, const char* key, std::int64_t low, std::int64_t& out) -> result<void> {
       if (v.is_null()) return {};
@@ -146,7 +190,8 @@ class scheme_packing final : public packing {
     return *at == name_patterns::none ? &model_ : &pattern_rules_[*at];
   }
 
-  std::string name_, file_;
+  std::string name_, file_, block_prefix_;
+  bool fake_ = false;
   named_scheme model_;
   std::map<std::string, named_scheme> layers_;
   std::vector<named_scheme> pattern_rules_;
@@ -239,6 +284,12 @@ bool is_float_packing(const io::json& config) {
 
 result<std::unique_ptr<packing>> auto_round_float_packing(const found_quantization& found, const io::checkpoint_dir&, const model::model_spec& spec) {
   auto reader = std::make_unique<scheme_packing>(found);
+  if (auto r = reader->parse(found.config, spec); !r) return forward_error(r);
+  return std::unique_ptr<packing>(std::move(reader));
+}
+
+result<std::unique_ptr<packing>> fake_packing(const found_quantization& found, const io::checkpoint_dir&, const model::model_spec& spec) {
+  auto reader = std::make_unique<scheme_packing>(found, true);
   if (auto r = reader->parse(found.config, spec); !r) return forward_error(r);
   return std::unique_ptr<packing>(std::move(reader));
 }

@@ -35,6 +35,7 @@ struct layer_decision {
   std::string reason;               ///< why it is not quantized, for people
   std::string kept_type;            ///< data_type that configuration files give to a layer kept in 16 bits: "fp" (shape rule), "float" (ignored)
   std::optional<ar::real> scale_type;  ///< of layers that come as another checkpoint stores them: as in tune::quantized_layer
+  bool any_order = false;              ///< the same: tune::quantized_layer::group is given
 };
 
 /// Round to nearest; the same with searched scales; tuned; not quantized here, but taken over as another checkpoint stores it: then nothing is rounded
@@ -138,7 +139,7 @@ class stored_model : public model::weight_source {
   virtual void read_float_inputs() {}  ///< input_filter is empty from now on: layers read float rows
   /// The model in the words of config.json, whatever the checkpoint says it in.
   virtual io::json config() const { return directory() == nullptr ? io::json() : directory()->config(); }
-  /// A quantized weight exactly as it is stored, and dequantized. error_kind::unsupported if its columns lie in an order of their own.
+  /// A quantized weight exactly as it is stored, and dequantized. error_kind::unsupported if no format has a place for what is stored.
   virtual result<tune::quantized_layer> stored_layer(const std::string& weight) const;
   virtual const transform::found_rotation* rotation() const { return nullptr; }  ///< how its weights were rotated; null: they were not
 };
@@ -158,6 +159,8 @@ struct export_format {
   result<std::unique_ptr<exporter>> (*make)(const job&);
   /// Opens a finished checkpoint (folder or file); a null pointer if it is of another format.
   result<std::unique_ptr<stored_model>> (*open)(const std::string& path);
+  bool any_order = false;         ///< has a place for the group of each column (desc_act)
+  bool attention_scales = false;  ///< has words for static scales of a KV cache and of queries
 };
 
 std::span<const export_format* const> all();

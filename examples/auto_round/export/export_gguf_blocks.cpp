@@ -9,6 +9,7 @@
 #include "ar/dispatch.hpp"
 #include "ar/gguf.hpp"
 #include "ar/numeric/half.hpp"
+#include "ar/numeric/small_float.hpp"
 #include "export/export_gguf_types.hpp"
 #include "export/export_stored_layer.hpp"
 
@@ -38,77 +39,121 @@ std::vector<T> unpermuted(const std::vector<T>& values, std::size_t rows, std::u
   return permuted(values, rows, heads, true);
 }
 
-/// Blocks of 32 whose weights are d * (code - 2^(bits-1)) or d * code + m.
+/// What the codes of a type stand for beside the step of a sub-block: step * (code - 2^(bits-1)), step * code + minimum, step * twice an E2M1 number.
+enum class code_kind { none, centered, offset, e2m1 };
+
+/// The step of a sub-block, and the weight of its code 0.
+template <class T, class P>
+constexpr float step_of(const P& p, std::size_t sub) {
+  if constexpr (requires { T::terms(p, sub).step; }) return T::terms(p, sub).step;
+  else if constexpr (requires { float{p.d}; }) return p.d;
+  else return 0;
+}
+template <class T, class P>
+constexpr float bias_of(const P& p, std::size_t sub) { return T::decode(0.0f, p, sub); }
+
+/// Found by decoding all codes of a block that has a step of 2 and, where the type has a minimum, one of 3.
 template <class T>
-constexpr bool is_plain = [] {
-  if constexpr (T::block_size == 32 && T::sub_size == 32) {
-    using params = typename T::template params<float>;
-    if constexpr (requires(params p) { p.d; }) {
-      constexpr bool minimum = requires(params p) { p.m; };
-      if (sizeof(params) != (minimum ? 2 : 1) * sizeof(float)) return false;
-      params p{};
-      p.d = 2.0f;
-      float zero = -2.0f * static_cast<float>(1 << (T::bits() - 1));
-      if constexpr (minimum) p.m = zero = 3.0f;
+constexpr code_kind kind_of = [] {
+  using params = typename T::template params<float>;
+  if constexpr (requires(params p) { T::decode(0.0f, p, std::size_t{0}); }) {
+    params p{};
+    bool minimum = false;
+    const auto fill = [](auto& numbers, float v) {
+      for (float& n : numbers) n = v;
+    };
+    if constexpr (requires { float{p.d}; }) p.d = 2.0f;
+    if constexpr (requires { p.scale[0]; }) fill(p.scale, 2.0f);
+    if constexpr (requires { float{p.m}; }) p.m = 3.0f, minimum = true;
+    if constexpr (requires { p.dmin; p.min[0]; }) p.dmin = 1.0f, fill(p.min, 3.0f), minimum = true;
+    const float step = step_of<T>(p, 0), bias = bias_of<T>(p, 0);
+    if (step == 0.0f) return code_kind::none;
+    const auto all = [&](auto value) {
       for (int c = 0; c < 1 << T::bits(); ++c)
-        if (T::decode(static_cast<float>(c), p, 0) != 2.0f * static_cast<float>(c) + zero) return false;
+        if (T::decode(static_cast<float>(c), p, 0) != value(c)) return false;
       return true;
-    }
+    };
+    if (minimum) return all([&](int c) { return step * static_cast<float>(c) + bias; }) ? code_kind::offset : code_kind::none;
+    if (all([&](int c) { return step * static_cast<float>(c - (1 << (T::bits() - 1))); })) return code_kind::centered;
+    if (T::bits() == 4 && all([&](int c) { return step * 2.0f * ar::f32_from_small<ar::e2m1>(static_cast<std::uint8_t>(c)); })) return code_kind::e2m1;
   }
-  return false;
+  return code_kind::none;
 }();
 
-/// Calls f.operator()<T>() for the type of blocks with this id, if it is a plain one.
+/// Types whose blocks are their codes and steps, and so can be made of them: those of K types are rounded once more.
+template <class T>
+constexpr bool is_plain = [] {
+  using params = typename T::template params<float>;
+  constexpr std::size_t steps = T::block_size / T::sub_size;
+  return kind_of<T> != code_kind::none && sizeof(params) == (steps + (kind_of<T> == code_kind::offset ? steps : 0)) * sizeof(float);
+}();
+
+/// Calls f.operator()<T>() for the type of blocks with this id, if its codes stand for something that scales and biases say.
 template <class F, class... T>
-bool with_plain_type(io::gguf_type type, ar::type_list<T...>, const F& f) {
+void with_codes_of(io::gguf_type type, ar::type_list<T...>, const F& f) {
   const auto one = [&]<class U>() {
-    if constexpr (is_plain<U>) {
-      if (static_cast<std::uint32_t>(U::id) != static_cast<std::uint32_t>(type)) return false;
-      f.template operator()<U>();
-      return true;
+    if constexpr (kind_of<U> != code_kind::none) {
+      if (static_cast<std::uint32_t>(U::id) == static_cast<std::uint32_t>(type)) f.template operator()<U>();
     }
-    return false;
   };
-  return (one.template operator()<T>() || ...);
+  (one.template operator()<T>(), ...);
 }
 
-/// Codes, scales and biases of the layer's blocks, if they are plain ones.
-void load_plain_blocks(io::gguf_type type, tune::quantized_layer& layer) {
-  with_plain_type(type, ar::gguf::all_types{}, [&]<class T>() {
+/// Codes, scales and biases of the layer's blocks.
+void load_blocks(io::gguf_type type, tune::quantized_layer& layer) {
+  with_codes_of(type, ar::gguf::all_types{}, [&]<class T>() {
+    constexpr std::size_t subs = T::block_size / T::sub_size;
     const std::size_t blocks = layer.blocks.size() / T::block_bytes;
-    layer.code.resize(blocks * 32);
-    layer.scale.resize(blocks);
+    layer.code.resize(blocks * T::block_size);
+    layer.scale.reserve(blocks * subs);
     for (std::size_t i = 0; i < blocks; ++i) {
       typename T::template params<float> p{};
-      T::load(layer.blocks.data() + i * T::block_bytes, layer.code.data() + i * 32, p);
-      layer.scale[i] = p.d;
-      if constexpr (requires { p.m; }) layer.bias.push_back(p.m);
+      T::load(layer.blocks.data() + i * T::block_bytes, layer.code.data() + i * T::block_size, p);
+      for (std::size_t j = 0; j < subs; ++j) {
+        layer.scale.push_back(step_of<T>(p, j) * (kind_of<T> == code_kind::e2m1 ? 2.0f : 1.0f));
+        if constexpr (kind_of<T> == code_kind::offset) layer.bias.push_back(bias_of<T>(p, j));
+      }
     }
+    layer.scale_type = is_plain<T> ? ar::real::f16 : ar::real::f32;  // a step of a K type is a product
   });
   if (!layer.bias.empty()) find_zero_points(layer);
 }
 
-/// False if the type is not plain, or the layer has no codes in groups of 32 for it.
-bool store_plain_blocks(io::gguf_type type, const tune::quantized_layer& layer, std::vector<std::uint8_t>& blocks) {
-  const std::size_t n = layer.rows * (layer.cols / 32);
-  if (layer.cols % 32 != 0 || layer.code.size() != n * 32 || layer.scale.size() != n) return false;
+/// False if blocks of the type cannot be made of codes, or the layer has none in its groups for it.
+bool store_blocks(io::gguf_type type, const tune::quantized_layer& layer, std::vector<std::uint8_t>& blocks) {
   const float middle = static_cast<float>(1 << (layer.scheme.bits - 1));
-  const bool symmetric = is_symmetric(layer), has_minimum = !layer.bias.empty() || !layer.zero_point.empty() || symmetric;
-  bool fits = true;
-  const bool known = with_plain_type(type, ar::gguf::all_types{}, [&]<class T>() {
-    using params = typename T::template params<float>;
-    constexpr bool minimum = requires(params p) { p.m; };
-    fits = T::bits() == layer.scheme.bits && (minimum ? has_minimum : symmetric);
-    if (!fits) return;
-    blocks.resize(n * T::block_bytes);
-    for (std::size_t i = 0; i < n; ++i) {
-      params p{};
-      p.d = layer.scale[i];
-      if constexpr (minimum) p.m = layer.bias.empty() ? -(layer.scale[i] * (layer.zero_point.empty() ? middle : layer.zero_point[i])) : layer.bias[i];
-      T::store(p, layer.code.data() + i * 32, blocks.data() + i * T::block_bytes);
+  const bool integers = layer.scheme.data_type.starts_with("int"), symmetric = integers && is_symmetric(layer);
+  bool fits = false;
+  with_codes_of(type, ar::gguf::all_types{}, [&]<class T>() {
+    if constexpr (is_plain<T>) {
+      using params = typename T::template params<float>;
+      constexpr code_kind kind = kind_of<T>;
+      constexpr std::size_t subs = T::block_size / T::sub_size;
+      const std::size_t n = layer.rows * layer.cols / T::block_size;
+      const bool has_minimum = !layer.bias.empty() || !layer.zero_point.empty() || symmetric;
+      fits = layer.cols % T::block_size == 0 && layer.code.size() == n * T::block_size && layer.scale.size() == n * subs && T::bits() == layer.scheme.bits &&
+             (kind == code_kind::e2m1 ? !integers : integers && (kind == code_kind::offset ? has_minimum : symmetric));
+      if (!fits) return;
+      blocks.resize(n * T::block_bytes);
+      std::uint8_t codes[T::block_size];
+      for (std::size_t i = 0; i < n; ++i) {
+        params p{}, stored{};
+        std::uint8_t* const block = blocks.data() + i * T::block_bytes;
+        for (std::size_t j = 0; j < subs; ++j) {
+          const std::size_t g = i * subs + j;
+          if constexpr (kind == code_kind::e2m1 && subs > 1) p.scale[j] = layer.scale[g] * 0.5f;
+          else p.d = layer.scale[g] * (kind == code_kind::e2m1 ? 0.5f : 1.0f);
+          if constexpr (kind == code_kind::offset) p.m = layer.bias.empty() ? -(layer.scale[g] * (layer.zero_point.empty() ? middle : layer.zero_point[g])) : layer.bias[g];
+        }
+        T::store(p, layer.code.data() + i * T::block_size, block);
+        if constexpr (kind != code_kind::e2m1) continue;
+        // Bytes have no place for a sign, and not for every power of two.
+        T::load(block, codes, stored);
+        for (std::size_t j = 0; j < subs; ++j) fits = fits && step_of<T>(stored, j) == step_of<T>(p, j);
+      }
     }
   });
-  return known && fits;
+  return fits;
 }
 
 /// The k-th row range of an array with `width` values a row; null for an array that the type does not have.
@@ -218,25 +263,26 @@ result<tune::quantized_layer> unpack_gguf(io::gguf_type type, std::span<const st
   if (scheme == nullptr) return fail(error_kind::unsupported, std::string("no format of this program has a place for GGUF type ") + facts.name);
   if (cols % facts.block_elements != 0 || bytes.size() != rows * (cols / facts.block_elements) * facts.block_bytes)
     return fail(error_kind::internal, "the blocks of a GGUF tensor do not fit its shape");
+  const ar::gguf_kernels* k = kernels_of(type);
+  const std::span<const std::uint8_t> raw(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+  if (k == nullptr || !k->scales_are_finite(raw)) return fail(error_kind::input, "a block's scale is no finite number; the file is damaged");
   tune::quantized_layer layer;
   layer.scheme = *scheme;
   layer.rows = rows;
   layer.cols = cols;
-  const auto* first = reinterpret_cast<const std::uint8_t*>(bytes.data());
-  layer.blocks = unpermuted(std::vector<std::uint8_t>(first, first + bytes.size()), rows, heads);
-  layer.scale_type = ar::real::f16;
-  load_plain_blocks(type, layer);
+  layer.blocks = unpermuted(std::vector<std::uint8_t>(raw.begin(), raw.end()), rows, heads);
+  load_blocks(type, layer);
   return layer;
 }
 
 result<std::vector<std::byte>> store_gguf(const tune::quantized_layer& layer, io::gguf_type type, std::uint64_t heads) {
   const io::gguf_type_facts facts = io::gguf_type_info(static_cast<std::uint32_t>(type));
   std::vector<std::uint8_t> blocks = layer.blocks;
-  if (blocks.empty() && !store_plain_blocks(type, layer, blocks))
+  if (blocks.empty() && !store_blocks(type, layer, blocks))
     return fail(error_kind::unsupported, std::string("the layer cannot be stored as GGUF type ") + facts.name, {}, layer.name);
   if (blocks.size() != layer.rows * (layer.cols / facts.block_elements) * facts.block_bytes) return fail(error_kind::internal, "the layer does not fit its GGUF type", {}, layer.name);
   const ar::gguf_kernels* k = kernels_of(type);
-  if (k == nullptr || !k->scales_are_finite(blocks)) return fail(error_kind::verification, "a scale of the layer overflows half precision", {}, layer.name);
+  if (k == nullptr || !k->scales_are_finite(blocks)) return fail(error_kind::verification, "a scale of the layer is too large for its GGUF type", {}, layer.name);
   blocks = permuted(blocks, layer.rows, heads);
   const auto raw = std::as_bytes(std::span(blocks));
   return std::vector<std::byte>(raw.begin(), raw.end());

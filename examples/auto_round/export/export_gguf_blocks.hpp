@@ -20,13 +20,13 @@ bool can_decode(io::gguf_type type);
 /// the bytes does not give the layer's weight back within a tenth of its norm, or if a scale overflows half precision.
 result<std::vector<std::byte>> pack_gguf(const tune::quantized_layer& layer, io::gguf_type type, io::dtype source, std::uint64_t heads);
 
-/// Blocks as they are in a file -> a layer: K types and what has tables of values as blocks alone, types of 32 weights whose codes are whole numbers also as
-/// codes, scales and, where they have them, biases. Rows come out in the checkpoint's order. The layer has the scheme of the type; its `weight` is
-/// left empty. error_kind::unsupported for types that have no scheme.
+/// Blocks as they are in a file -> a layer: its blocks, and the same as codes, scales (of K types in float: they are products) and, where the type has them,
+/// biases. Rows come out in the checkpoint's order. The layer has the scheme of the type; its `weight` is left empty. error_kind::unsupported for types that
+/// have no scheme.
 result<tune::quantized_layer> unpack_gguf(io::gguf_type type, std::span<const std::byte> bytes, std::size_t rows, std::size_t cols, std::uint64_t heads);
 
-/// The inverse: the blocks of the layer, or new ones from its codes, scales and zero points or biases, which have groups of 32. error_kind::unsupported
-/// if the layer has neither, error_kind::verification if a scale overflows half precision.
+/// The inverse: the blocks of the layer, or new ones from its codes, scales and zero points or biases, in groups of the type's. error_kind::unsupported
+/// if the layer has neither, or the type's blocks are more than these (K types); error_kind::verification if a scale overflows half precision.
 result<std::vector<std::byte>> store_gguf(const tune::quantized_layer& layer, io::gguf_type type, std::uint64_t heads);
 
 /// Floats of rows x cols stored values.

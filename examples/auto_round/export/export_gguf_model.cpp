@@ -156,6 +156,9 @@ class gguf_model final : public stored_model {
         const std::size_t bytes = t->data.size() / static_cast<std::size_t>(place.count);
         part.data = t->data.subspan(static_cast<std::size_t>(place.index) * bytes, bytes);
       }
+      auto factor = factor_of(*t, place);
+      if (!factor) return forward_error(factor);
+      if (*factor != 1.0f) factors_.emplace(need.name, *factor);
       parts_.emplace(need.name, std::move(part));
       if (!can_decode(t->type)) {
         return fail(error_kind::unsupported,
@@ -188,6 +191,7 @@ class gguf_model final : public stored_model {
       }
     }
     file_.release(t->data);
+    scale(name, out);
     if (const float offset = gguf_offset(spec_, name); offset != 0)
       for (float& v : out) v -= offset;
     return check_finite(out, *t);
@@ -203,6 +207,7 @@ class gguf_model final : public stored_model {
     const auto part = t->data.subspan(static_cast<std::size_t>(first / cols) * row_bytes, n * row_bytes);
     if (auto r = decode_gguf(t->type, part, n, static_cast<std::size_t>(cols), out); !r) return r;
     file_.release(part);
+    scale(name, out);
     return check_finite(out, *t);
   }
 
@@ -214,6 +219,12 @@ class gguf_model final : public stored_model {
     if (!layer) return fail(layer.error().kind, layer.error().message, file_.path(), t->name);
     layer->name = weight.substr(0, weight.rfind('.'));
     layer->weight.resize(rows * cols);
+    if (layer->scheme.data_type.starts_with("nv_fp")) layer->global_scale = 1;
+    if (const auto factor = factors_.find(weight); factor != factors_.end()) {
+      if (!layer->scheme.data_type.starts_with("nv_fp")) return fail(error_kind::unsupported, "the file has a scale for the whole of a tensor of this type, which no format of this program writes; format fake can hold it", file_.path(), t->name);
+      layer->tensor_factor = factor->second;
+      layer->global_scale = factor->second == 0 ? 0 : 1 / factor->second;
+    }
     if (auto r = read(weight, layer->weight); !r) return forward_error(r);
     return layer;
   }
@@ -236,6 +247,7 @@ class gguf_model final : public stored_model {
       file_.release(t->data);
       found = stored_rows(t->type, std::move(ordered), n, width);
     }
+    if (const auto factor = factors_.find(name); found != nullptr && factor != factors_.end()) found = model::scaled_matrix(std::move(found), factor->second);
     return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
   }
 
@@ -248,6 +260,7 @@ class gguf_model final : public stored_model {
     for (const required_tensor& need : required_tensors(spec_)) source_names[place_in_gguf(spec_, need.name).name].push_back(need.name);
     std::vector<entry> all;
     for (const io::gguf_tensor_ref& t : contents_.tensors) {
+      if (const std::string weight = scaled_weight(t.name); source_names.contains(weight)) continue;  // part of it
       const auto known = source_names.find(t.name);
       const auto add = [&](const std::string& name, const io::gguf_tensor_ref& part) {
         all.push_back({name, io::gguf_type_info(static_cast<std::uint32_t>(t.type)).name, {part.ne.rbegin(), part.ne.rend()}, part.data.size(), !is_float(t.type), file_.path()});
@@ -271,6 +284,29 @@ class gguf_model final : public stored_model {
     if (type == io::gguf_type::f16) return model::number_matrix(io::dtype::f16, std::move(bytes), rows, cols);
     if (type == io::gguf_type::bf16) return model::number_matrix(io::dtype::bf16, std::move(bytes), rows, cols);
     return model::block_matrix(static_cast<std::uint32_t>(type), std::move(bytes), rows, cols);
+  }
+
+  /// "blk.0.ffn_up.weight" of "blk.0.ffn_up.scale", what the whole tensor is multiplied by; empty for other names.
+  static std::string scaled_weight(const std::string& name) { return name.ends_with(scale_suffix) ? name.substr(0, name.size() - scale_suffix.size()) + ".weight" : std::string(); }
+
+  /// What llama.cpp multiplies the products of a tensor by, or of one expert's part of it (NVFP4).
+  result<float> factor_of(const io::gguf_tensor_ref& t, const gguf_place& place) const {
+    const auto at = by_name_.find(t.name.substr(0, t.name.rfind('.')) + std::string(scale_suffix));
+    if (at == by_name_.end()) return 1.0f;
+    const io::gguf_tensor_ref& scales = *at->second;
+    if (scales.type != io::gguf_type::f32 || scales.ne != std::vector<std::uint64_t>{place.count})
+      return fail(error_kind::input, fmt::format("the scale of a tensor must be {} numbers of type F32", place.count), file_.path(), scales.name);
+    std::vector<float> values(static_cast<std::size_t>(place.count));
+    if (auto r = decode_gguf(scales.type, scales.data, 1, values.size(), values); !r) return forward_error(r);
+    const float factor = values[static_cast<std::size_t>(place.index)];
+    if (!std::isfinite(factor)) return fail(error_kind::input, "the scale of a tensor is no finite number", file_.path(), scales.name);
+    return factor;
+  }
+
+  void scale(const std::string& name, std::span<float> values) const {
+    const auto factor = factors_.find(name);
+    if (factor == factors_.end()) return;
+    for (float& v : values) v *= factor->second;
   }
 
   const io::gguf_tensor_ref* find(const std::string& name) const {
@@ -298,12 +334,15 @@ class gguf_model final : public stored_model {
     return {};
   }
 
+  static constexpr std::string_view scale_suffix = ".scale";
+
   io::mapped_file file_;
   io::gguf_contents contents_;
   io::json config_;
   model::model_spec spec_;
   std::unordered_map<std::string, const io::gguf_tensor_ref*> by_name_;
   std::unordered_map<std::string, io::gguf_tensor_ref> parts_;  ///< what the model consists of, by the checkpoint's names; experts are parts of tensors
+  std::unordered_map<std::string, float> factors_;              ///< what some of them are multiplied by, by the same names
 };
 
 }  // namespace

@@ -17,22 +17,28 @@ using io::gguf_type;
 
 // general.file_type: llama.h, enum llama_ftype.
 constexpr std::array recipes = {
-    gguf_recipe{"gguf:q4_0", "GGUF:Q4_0", "Q4_0", gguf_type::q4_0, 2},
-    gguf_recipe{"gguf:q4_1", "GGUF:Q4_1", "Q4_1", gguf_type::q4_1, 3},
-    gguf_recipe{"gguf:q8_0", "GGUF:Q8_0", "Q8_0", gguf_type::q8_0, 7},
-    gguf_recipe{"gguf:q5_0", "GGUF:Q5_0", "Q5_0", gguf_type::q5_0, 8},
-    gguf_recipe{"gguf:q5_1", "GGUF:Q5_1", "Q5_1", gguf_type::q5_1, 9},
-    gguf_recipe{"gguf:q3_k_s", "GGUF:Q3_K_S", "Q3_K_S", gguf_type::q3_k, 11},
-    gguf_recipe{"gguf:q3_k_m", "GGUF:Q3_K_M", "Q3_K_M", gguf_type::q3_k, 12},
-    gguf_recipe{"gguf:q3_k_l", "GGUF:Q3_K_L", "Q3_K_L", gguf_type::q3_k, 13},
-    gguf_recipe{"gguf:q4_k_s", "GGUF:Q4_K_S", "Q4_K_S", gguf_type::q4_k, 14},
-    gguf_recipe{"gguf:q4_k_m", "GGUF:Q4_K_M", "Q4_K_M", gguf_type::q4_k, 15},
-    gguf_recipe{"gguf:q5_k_s", "GGUF:Q5_K_S", "Q5_K_S", gguf_type::q5_k, 16},
-    gguf_recipe{"gguf:q5_k_m", "GGUF:Q5_K_M", "Q5_K_M", gguf_type::q5_k, 17},
-    gguf_recipe{"gguf:q6_k", "GGUF:Q6_K", "Q6_K", gguf_type::q6_k, 18},
-    gguf_recipe{"gguf:q2_k_s", "GGUF:Q2_K_S", "Q2_K_S", gguf_type::q2_k, 21},
-    gguf_recipe{"gguf:q2_k_mixed", "GGUF:Q2_K_MIXED", "Q2_K_S", gguf_type::q2_k, 21},  // llama.cpp has no name for it
+    gguf_recipe{"gguf:q4_0", "Q4_0", gguf_type::q4_0, 2},
+    gguf_recipe{"gguf:q4_1", "Q4_1", gguf_type::q4_1, 3},
+    gguf_recipe{"gguf:q8_0", "Q8_0", gguf_type::q8_0, 7},
+    gguf_recipe{"gguf:q5_0", "Q5_0", gguf_type::q5_0, 8},
+    gguf_recipe{"gguf:q5_1", "Q5_1", gguf_type::q5_1, 9},
+    gguf_recipe{"gguf:q3_k_s", "Q3_K_S", gguf_type::q3_k, 11},
+    gguf_recipe{"gguf:q3_k_m", "Q3_K_M", gguf_type::q3_k, 12},
+    gguf_recipe{"gguf:q3_k_l", "Q3_K_L", gguf_type::q3_k, 13},
+    gguf_recipe{"gguf:q4_k_s", "Q4_K_S", gguf_type::q4_k, 14},
+    gguf_recipe{"gguf:q4_k_m", "Q4_K_M", gguf_type::q4_k, 15},
+    gguf_recipe{"gguf:q5_k_s", "Q5_K_S", gguf_type::q5_k, 16},
+    gguf_recipe{"gguf:q5_k_m", "Q5_K_M", gguf_type::q5_k, 17},
+    gguf_recipe{"gguf:q6_k", "Q6_K", gguf_type::q6_k, 18},
+    gguf_recipe{"gguf:q2_k_s", "Q2_K_S", gguf_type::q2_k, 21},
+    gguf_recipe{"gguf:q2_k_mixed", "Q2_K_S", gguf_type::q2_k, 21},  // llama.cpp has no name for it
+    gguf_recipe{"gguf:mxfp4", "MXFP4", gguf_type::mxfp4, 38},
+    gguf_recipe{"gguf:nvfp4", "NVFP4", gguf_type::nvfp4, 39},
 };
+
+/// Of types that the original does not write; no preset has their names.
+constexpr ar::scheme_fields mxfp4_blocks = {.bits = 4, .group_size = 32, .data_type = "mx_fp", .act_bits = 16};
+constexpr ar::scheme_fields nvfp4_blocks = {.bits = 4, .group_size = 16, .data_type = "nv_fp", .act_bits = 16};
 
 constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = {{{gguf_type::q4_0, "GGUF:Q4_0"},
                                                                                   {gguf_type::q4_1, "GGUF:Q4_1"},
@@ -49,7 +55,7 @@ constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = 
 constexpr std::array<std::string_view, model::block_parts> part_names = {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm", "", "", "ffn_gate_inp", ""};
 constexpr std::array<std::string_view, 3> expert_names = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
 
-constexpr std::uint64_t k_block = 256, small_block = 32;
+constexpr std::uint64_t small_block = 32;
 
 /// A 70B-class model shares few value heads among many query heads: llama.cpp spends more bits on them.
 bool is_70b_class(const model::model_spec& spec) { return arch::gguf_of(spec).has_70b && spec.num_layers == 80 && spec.num_heads != spec.num_kv_heads; }
@@ -119,7 +125,7 @@ std::string_view part_name(const model::model_spec& spec, const block_tensor& t)
 
 gguf_type fall_back(gguf_type type, std::uint64_t cols) {
   const std::uint64_t block = io::gguf_type_info(static_cast<std::uint32_t>(type)).block_elements;
-  if (block == k_block && cols % k_block != 0) type = type == gguf_type::q6_k ? gguf_type::q8_0 : gguf_type::q5_0;
+  if (block > small_block && cols % block != 0) type = type == gguf_type::q6_k || type == gguf_type::nvfp4 ? gguf_type::q8_0 : gguf_type::q5_0;
   return cols % small_block != 0 ? gguf_type::f16 : type;
 }
 
@@ -135,7 +141,7 @@ const gguf_recipe* find_gguf_recipe(std::string_view spelling) {
 io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spec& spec, gguf_role role, int linear, std::int64_t block,
                                std::uint64_t cols) {
   const bool as_head = role == gguf_role::head || (role == gguf_role::embedding && spec.tie_word_embeddings);
-  const bool outside = role != gguf_role::linear && recipe.spelling == "gguf:q2_k_mixed";
+  const bool eight = recipe.spelling == "gguf:q2_k_mixed" || recipe.base == gguf_type::mxfp4 || recipe.base == gguf_type::nvfp4, outside = role != gguf_role::linear && eight;
   const gguf_type wanted = outside || (as_head && recipe.base == gguf_type::q8_0) ? gguf_type::q8_0
                            : as_head                                              ? gguf_type::q6_k
                            : role == gguf_role::linear ? linear_type(recipe, spec, linear, block)
@@ -144,6 +150,8 @@ io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spe
 }
 
 const ar::scheme_fields* scheme_of(io::gguf_type type) {
+  if (type == gguf_type::mxfp4) return &mxfp4_blocks;
+  if (type == gguf_type::nvfp4) return &nvfp4_blocks;
   for (const auto& [t, preset] : type_presets) {
     if (t == type) return ar::find_preset(preset);
   }
@@ -159,6 +167,8 @@ const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym) {
 }
 
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme) {
+  for (const gguf_type t : {gguf_type::mxfp4, gguf_type::nvfp4})
+    if (ar::same_scheme(*scheme_of(t), scheme)) return t;
   for (const auto& [t, preset] : type_presets) {
     if (ar::same_scheme(*ar::find_preset(preset), scheme)) return t;
   }

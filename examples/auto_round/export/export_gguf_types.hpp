@@ -16,7 +16,6 @@ namespace auto_round::exporting {
 /// A file type that can be asked for.
 struct gguf_recipe {
   std::string_view spelling;  ///< "gguf:q4_k_s"
-  std::string_view preset;    ///< name in ar::presets: "GGUF:Q4_K_S"
   std::string_view label;     ///< in the file's name: "Q4_K_S"
   io::gguf_type base;
   std::uint32_t file_type;    ///< general.file_type
@@ -30,7 +29,7 @@ enum class gguf_role { linear, head, embedding };
 io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spec& spec, gguf_role role, int linear, std::int64_t block,
                                std::uint64_t cols);
 
-/// The preset of a quantized type, or null for F32, F16 and types that nothing quantizes to.
+/// The scheme of a quantized type, or null for F32, F16 and types that nothing quantizes to.
 const ar::scheme_fields* scheme_of(io::gguf_type type);
 /// The scheme of the type whose blocks of 32 have one scale and codes of this width, symmetric or with a minimum; null if there is none.
 const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym);

@@ -12,21 +12,25 @@ class int_exporter final : public safetensors_exporter {
   result<void> start(const std::vector<std::pair<std::string, std::string>>& texts) { return prepare(texts); }
 
  private:
-  int_matrix matrix(const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols) const {
-    int_matrix m = int_matrix_of(layout_, scheme, rows, cols);
+  /// Of a layer_decision or a quantized_layer. MLX computes with scales of any type, and what comes from another checkpoint keeps its own.
+  template <class Layer>
+  int_matrix matrix(const Layer& layer) const {
+    int_matrix m = int_matrix_of(layout_, layer.scheme, layer.rows, layer.cols);
     m.g_idx = g_idx_;
+    if (layout_ == int_layout::mlx && run_.how == method::stored && layer.scale_type) m.numbers = dtype_of(*layer.scale_type);
     return m;
   }
+  static io::dtype dtype_of(ar::real type) { return type == ar::real::f32 ? io::dtype::f32 : type == ar::real::bf16 ? io::dtype::bf16 : io::dtype::f16; }
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& layer) const override {
-    return int_tensors(matrix(layer.scheme, layer.rows, layer.cols), layer.name);
+    return int_tensors(matrix(layer), layer.name);
   }
   std::string packed_type(const layer_decision& layer) const override { return describe_int_scheme(layer.scheme); }
   io::dtype bias_type(io::dtype source) const override { return run_.model_free || run_.how == method::stored ? source : io::dtype::f16; }
   result<std::vector<part>> pack(const tune::quantized_layer& layer) const override {
-    return pack_int(matrix(layer.scheme, layer.rows, layer.cols), layer);
+    return pack_int(matrix(layer), layer);
   }
   std::vector<float> read_back(const tune::quantized_layer& layer) const override {
-    return stored_weight(matrix(layer.scheme, layer.rows, layer.cols), layer);
+    return stored_weight(matrix(layer), layer);
   }
 
   int_layout layout_;

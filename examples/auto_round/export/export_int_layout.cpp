@@ -50,12 +50,12 @@ std::vector<std::int32_t> integer_zeros(const tune::quantized_layer& layer, cons
 
 bool sizes_fit(const tune::quantized_layer& layer, const int_matrix& m) {
   return layer.code.size() == m.rows * m.cols && layer.scale.size() == m.rows * m.groups &&
-         (layer.zero_point.empty() || layer.zero_point.size() == m.rows * m.groups) && (layer.bias.empty() || layer.bias.size() == m.rows * m.groups);
+         (layer.group.empty() || (m.g_idx && layer.group.size() == m.cols)) && (layer.zero_point.empty() || layer.zero_point.size() == m.rows * m.groups) && (layer.bias.empty() || layer.bias.size() == m.rows * m.groups);
 }
 
 /// The bias of MLX: the weight of code 0, as it is stored already or from the zero point.
 float bias_of(const tune::quantized_layer& layer, std::size_t i, std::int32_t zero) {
-  return ar::round_to_f16(layer.bias.empty() ? -layer.scale[i] * static_cast<float>(zero) : layer.bias[i]);
+  return layer.bias.empty() ? -layer.scale[i] * static_cast<float>(zero) : layer.bias[i];
 }
 
 template <class T>
@@ -90,10 +90,6 @@ class packed_int_layer final : public packed_layer {
   }
 
   result<tune::quantized_layer> stored() const override {
-    if (!g_idx_.empty()) {
-      return fail(error_kind::unsupported, "the columns are assigned to groups out of order (desc_act), which no format of this program writes; quantize the model anew (quantize --model), or convert it to format fake",
-                  dir_.files()[parts_.front()->file], parts_.front()->name);
-    }
     auto n = unpack();
     if (!n) return forward_error(n);
     tune::quantized_layer layer;
@@ -107,6 +103,7 @@ class packed_int_layer final : public packed_layer {
     layer.bias = by_rows(n->bias);
     layer.zero_point.assign(n->zero.begin(), n->zero.end());
     layer.scale_type = real_of(parts_[2]->type);
+    layer.group = g_idx_;
     if (has_biases(m_.layout)) find_zero_points(layer);
     return layer;
   }
@@ -235,13 +232,13 @@ std::vector<io::tensor_decl> int_tensors(const int_matrix& m, const std::string&
   const ar::matrix_shape words = codec.packed_shape(m.bits, m.rows, m.cols);
   if (m.layout == int_layout::mlx) {
     return {{layer + ".weight", io::dtype::u32, {words.rows, words.cols}},
-            {layer + ".scales", io::dtype::f16, {m.rows, m.groups}},
-            {layer + ".biases", io::dtype::f16, {m.rows, m.groups}}};
+            {layer + ".scales", m.numbers, {m.rows, m.groups}},
+            {layer + ".biases", m.numbers, {m.rows, m.groups}}};
   }
   const ar::matrix_shape zeros = codec.packed_zero_shape(m.bits, m.rows, m.groups);
   std::vector<io::tensor_decl> all = {{layer + ".qweight", io::dtype::i32, {words.rows, words.cols}},
                                       {layer + ".qzeros", io::dtype::i32, {zeros.rows, zeros.cols}},
-                                      {layer + ".scales", io::dtype::f16, {m.groups, m.rows}}};
+                                      {layer + ".scales", m.numbers, {m.groups, m.rows}}};
   if (m.g_idx) all.push_back({layer + ".g_idx", io::dtype::i32, {m.cols}});
   return all;
 }
@@ -254,20 +251,20 @@ result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quant
   std::vector<std::uint32_t> words(packed.rows * packed.cols);
   ar::errc e = codec.pack_words(m.bits, ar::matrix_view<const std::uint8_t>(layer.code.data(), m.rows, m.cols),
                                 ar::matrix_view<std::uint32_t>(words.data(), packed.rows, packed.cols));
-  std::vector<std::uint16_t> scales(m.rows * m.groups), biases(m.rows * m.groups);
+  std::vector<float> scales(m.rows * m.groups), biases(m.rows * m.groups);
   const std::vector<std::int32_t> zero = integer_zeros(layer, m);
   for (std::size_t r = 0; r < m.rows; ++r) {
     for (std::size_t g = 0; g < m.groups; ++g) {
       const std::size_t i = r * m.groups + g;
-      scales[place(m, r, g)] = ar::f16_from_f32(layer.scale[i]);
-      biases[place(m, r, g)] = ar::f16_from_f32(bias_of(layer, i, zero[i]));
+      scales[place(m, r, g)] = layer.scale[i];
+      biases[place(m, r, g)] = bias_of(layer, i, zero[i]);
     }
   }
   std::vector<packed_part> parts;
   parts.push_back({std::move(tensors[0]), bytes_of(words)});
   if (has_biases(m.layout)) {
-    parts.push_back({std::move(tensors[1]), bytes_of(scales)});
-    parts.push_back({std::move(tensors[2]), bytes_of(biases)});
+    parts.push_back({std::move(tensors[1]), to_bytes(scales, m.numbers)});
+    parts.push_back({std::move(tensors[2]), to_bytes(biases, m.numbers)});
   } else {
     const ar::matrix_shape shape = codec.packed_zero_shape(m.bits, m.rows, m.groups);
     std::vector<std::uint32_t> fields(shape.rows * shape.cols);
@@ -276,10 +273,13 @@ result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quant
                            ar::matrix_view<std::uint32_t>(fields.data(), shape.rows, shape.cols));
     }
     parts.push_back({std::move(tensors[1]), bytes_of(fields)});
-    parts.push_back({std::move(tensors[2]), bytes_of(scales)});
+    parts.push_back({std::move(tensors[2]), to_bytes(scales, m.numbers)});
     if (m.g_idx) {
-      std::vector<std::int32_t> group(m.cols);
-      ar::gptq_int32::write_g_idx(static_cast<int>(m.group_size), group);
+      std::vector<std::int32_t> group = layer.group;
+      if (group.empty()) {
+        group.resize(m.cols);
+        ar::gptq_int32::write_g_idx(static_cast<int>(m.group_size), group);
+      }
       parts.push_back({std::move(tensors[3]), bytes_of(group)});
     }
   }
@@ -293,14 +293,15 @@ std::vector<float> stored_weight(const int_matrix& m, const tune::quantized_laye
     for (std::int32_t& z : zero)
       z = ar::gptq_int32::zero_of_field(ar::zero_convention::v1, m.bits, ar::gptq_int32::zero_field(ar::zero_convention::v1, m.bits, z));
   }
-  std::vector<float> weight(m.rows * m.cols);
+  std::vector<float> weight(m.rows * m.cols), scale = layer.scale, bias(has_biases(m.layout) ? scale.size() : 0);
+  for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = bias_of(layer, i, zero[i]);
+  round_to_type(scale, m.numbers);
+  round_to_type(bias, m.numbers);
   for (std::size_t r = 0; r < m.rows; ++r) {
     for (std::size_t c = 0; c < m.cols; ++c) {
-      const std::size_t i = r * m.groups + c / m.group_size;
+      const std::size_t i = r * m.groups + (layer.group.empty() ? c / m.group_size : static_cast<std::size_t>(layer.group[c]));
       const std::int32_t q = layer.code[r * m.cols + c];
-      const float scale = ar::round_to_f16(layer.scale[i]);
-      weight[r * m.cols + c] =
-          has_biases(m.layout) ? scale * static_cast<float>(q) + bias_of(layer, i, zero[i]) : scale * static_cast<float>(q - zero[i]);
+      weight[r * m.cols + c] = bias.empty() ? scale[i] * static_cast<float>(q - zero[i]) : scale[i] * static_cast<float>(q) + bias[i];
     }
   }
   return weight;
@@ -320,7 +321,7 @@ result<std::unique_ptr<packed_layer>> open_int_layer(const io::checkpoint_dir& d
   for (const io::tensor_decl& expected : int_tensors(stored, layer)) {
     const io::tensor_ref* t = dir.find(expected.name);
     if (t == nullptr) return fail(error_kind::input, "a part of a packed layer is missing", dir.path(), expected.name);
-    const bool number = expected.type == io::dtype::f16;
+    const bool number = expected.type == stored.numbers;
     const bool type_fits = number ? t->type == io::dtype::f16 || t->type == io::dtype::bf16 || t->type == io::dtype::f32 : t->type == expected.type;
     if (!type_fits || t->shape != expected.shape) {
       return fail(error_kind::input,

@@ -30,19 +30,20 @@ struct int_matrix {
   std::size_t rows = 0, cols = 0;
   std::size_t group_size = 0, groups = 0;  ///< columns of a group; the last group may be shorter
   bool g_idx = false;                      ///< the group of every column is stored too
+  io::dtype numbers = io::dtype::f16;      ///< type of scales and biases
 };
 int_matrix int_matrix_of(int_layout layout, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols);
 
 /// True if the layout has words for this width and shape.
 bool is_storable(const int_matrix& m);
 
-/// The tensors of a layer, codes first; scales and biases in half precision.
+/// The tensors of a layer, codes first.
 std::vector<io::tensor_decl> int_tensors(const int_matrix& m, const std::string& layer);
 
 /// The same with their bytes. error_kind::internal if codes or zero points do not fit the width.
 result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quantized_layer& layer);
 
-/// The weight that is read back from them, computed without packing: scales rounded to half precision, zero points as the layout stores them.
+/// The weight that is read back from them, computed without packing: scales rounded to their type, zero points as the layout stores them.
 std::vector<float> stored_weight(const int_matrix& m, const tune::quantized_layer& layer);
 
 /// The tensors of a checkpoint as a layer: their types and shapes must be what layout, scheme and shape call for, scales and biases in any 16- or

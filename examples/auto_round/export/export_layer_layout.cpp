@@ -122,6 +122,7 @@ layer_numbers numbers_of(const layer_layout& l, const tune::quantized_layer& lay
     for (std::size_t i = 0; i < layer.zero_point.size() && i < n.zero.size(); ++i) n.zero[i] = static_cast<std::int32_t>(std::lrint(layer.zero_point[i]));
   }
   n.global_scale = layer.global_scale;
+  n.group = layer.group;
   return n;
 }
 
@@ -230,10 +231,6 @@ class layout_layer final : public packed_layer {
   result<tune::quantized_layer> stored() const override {
     auto n = unpack();
     if (!n) return forward_error(n);
-    if (!n->group.empty()) {
-      return fail(error_kind::unsupported, "the columns are assigned to groups out of order (weight_g_idx), which no format of this program writes; quantize the model anew (quantize --model), or convert it to format fake",
-                  file_of(*order_), order_->name);
-    }
     tune::quantized_layer layer;
     layer.scheme = scheme_;
     layer.rows = l_.rows;
@@ -241,6 +238,7 @@ class layout_layer final : public packed_layer {
     layer.weight.resize(l_.rows * l_.cols);
     dequantize(l_, *n, layer.weight);
     layer.code = std::move(n->code);
+    layer.group = std::move(n->group);
     layer.scale = std::move(n->scale);
     layer.zero_point.assign(n->zero.begin(), n->zero.end());
     layer.global_scale = l_.global_scale ? n->global_scale : 0.0f;
@@ -431,6 +429,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
       l.code_type = io::dtype::i32;
       l.shape_tensor = true;
       l.zero_points = !s.sym;
+      l.order = context.any_order;
     } else if (s.bits == 8 && act_bits == 8 && s.sym && s.group_size == -1) {
       l.codec = ar::int8_bytes::name;
       l.code_type = io::dtype::i8;
@@ -516,6 +515,7 @@ std::vector<io::tensor_decl> tensors_of(const layer_layout& l, const std::string
     all.push_back({name("weight_zero_point"), io::dtype::i32, {s.rows, s.cols}});
   }
   if (l.shape_tensor) all.push_back({name("weight_shape"), io::dtype::i64, {2}});
+  if (l.order) all.push_back({name("weight_g_idx"), io::dtype::i32, {l.cols}});
   if (l.global_scale) all.push_back({name("weight_global_scale"), io::dtype::f32, {1}});
   if (!l.input_name.empty()) all.push_back({name(l.input_name), l.input_type, {1}});
   return all;
@@ -523,7 +523,7 @@ std::vector<io::tensor_decl> tensors_of(const layer_layout& l, const std::string
 
 result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::quantized_layer& layer) {
   const std::size_t scales = l.scale_rows() * l.scale_cols();
-  if (layer.code.size() != l.rows * l.cols || layer.scale.size() != scales || (!layer.zero_point.empty() && layer.zero_point.size() != scales)) {
+  if (layer.code.size() != l.rows * l.cols || layer.scale.size() != scales || (!layer.zero_point.empty() && layer.zero_point.size() != scales) || layer.group.size() != (l.order ? l.cols : 0)) {
     return fail(error_kind::internal, "codes or scales of the layer have unexpected sizes", {}, layer.name);
   }
   const layer_numbers n = numbers_of(l, layer);
@@ -547,6 +547,10 @@ result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::q
   if (l.shape_tensor) {
     const std::array<std::int64_t, 2> shape = {static_cast<std::int64_t>(l.rows), static_cast<std::int64_t>(l.cols)};
     const auto bytes = std::as_bytes(std::span(shape));
+    parts[next++].data.assign(bytes.begin(), bytes.end());
+  }
+  if (l.order) {
+    const auto bytes = std::as_bytes(std::span(n.group));
     parts[next++].data.assign(bytes.begin(), bytes.end());
   }
   if (l.global_scale) parts[next++].data = to_bytes(std::array{n.global_scale}, io::dtype::f32);

@@ -42,6 +42,7 @@ struct layer_layout {
   bool zero_points = false;                     ///< weight_zero_point, packed along the rows
   bool shape_tensor = false;                    ///< weight_shape: rows and columns
   bool global_scale = false;                    ///< weight_global_scale, which scales are divided by
+  bool order = false;                           ///< weight_g_idx: the group of each column
   std::string_view input_name{};                ///< static scale of the inputs: "input_scale", "input_global_scale"; empty: none
   io::dtype input_type = io::dtype::f32;
   bool negative_zeros = true;                   ///< codes of -0 are kept
@@ -59,6 +60,7 @@ struct layout_context {
   io::dtype model_type = io::dtype::bf16;      ///< of the weights; scales of FP8 have it
   io::dtype int_scale_type = io::dtype::f16;   ///< of integer schemes
   bool keeps_negative_zeros = false;           ///< in all layouts, as the original's shard-wise route does
+  bool any_order = false;                      ///< columns do not lie in the order of their groups
   std::optional<ar::real> scale_type{};        ///< of scales that are numbers, whatever else would decide
 };
 

@@ -9,8 +9,9 @@
 namespace auto_round::exporting {
 namespace {
 
-layout_context context_of(const job& run, dialect who, const std::string& layer, std::optional<ar::real> scale_type) {
+layout_context context_of(const job& run, dialect who, const std::string& layer, std::optional<ar::real> scale_type, bool any_order) {
   layout_context c;
+  c.any_order = any_order;
   c.scale_type = scale_type;
   c.who = who;
   const io::tensor_ref* weight = run.source->find(layer + ".weight");
@@ -28,14 +29,14 @@ class layout_exporter final : public safetensors_exporter {
 
  private:
   /// decide_layout() has made sure that there is one.
-  layer_layout layout(const std::string& name, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, std::optional<ar::real> scale_type) const {
-    layout_context c = context_of(run_, who_, name, scale_type);
+  layer_layout layout(const std::string& name, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, std::optional<ar::real> scale_type, bool any_order) const {
+    layout_context c = context_of(run_, who_, name, scale_type, any_order);
     const bool searched = tune::searches_by_default(scheme, run_.compat) && scheme.sym;
     if (!searched) c.int_scale_type = io::dtype::f16;
     return layout_of(scheme, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), c).value_or(layer_layout{});
   }
-  layer_layout layout(const tune::quantized_layer& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type); }
-  layer_layout layout(const layer_decision& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type); }
+  layer_layout layout(const tune::quantized_layer& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type, !l.group.empty()); }
+  layer_layout layout(const layer_decision& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type, l.any_order); }
 
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& l) const override { return tensors_of(layout(l), l.name); }
   std::string packed_type(const layer_decision& l) const override { return describe(layout(l), l.scheme.sym); }
@@ -73,7 +74,7 @@ result<void> decide_layout(job& run, dialect who) {
   }
   for (const layer_decision& l : run.layers) {
     if (!l.quantize) continue;
-    auto layout = layout_of(l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), context_of(run, who, l.name, l.scale_type));
+    auto layout = layout_of(l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), context_of(run, who, l.name, l.scale_type, l.any_order));
     if (!layout) {
       return fail(layout.error().kind, fmt::format("format {}: {}; choose another scheme for it, or keep it in 16 bits with --ignore_layers", run.format, layout.error().message), {}, l.name);
     }

@@ -42,11 +42,18 @@ input_scheme input_scheme::of(const ar::scheme_fields& f) {
   return s;
 }
 
+const char* static_input_name(const ar::scheme_fields& scheme) {
+  if (!tune::quantizes_activations(scheme) || !tune::needs_input_maximum(scheme)) return nullptr;
+  bool inverse = false;
+  scale_divisor(input_scheme::of(scheme), inverse);
+  return inverse ? ".input_global_scale" : ".input_scale";
+}
+
 result<input_scheme> with_static_scale(input_scheme s, const io::checkpoint_dir& dir, const std::string& layer) {
   if (!s.quantized() || !tune::needs_input_maximum(s.fields())) return s;
   bool inverse = false;
   const float divisor = scale_divisor(s, inverse);
-  const std::string name = layer + (inverse ? ".input_global_scale" : ".input_scale");
+  const std::string name = layer + static_input_name(s.fields());
   const io::tensor_ref* t = dir.find(name);
   if (t == nullptr) return fail(error_kind::input, "the configuration says that the layer's inputs have a static scale, but there is none", dir.path(), name);
   float scale = 0;

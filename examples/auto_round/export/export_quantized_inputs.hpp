@@ -25,6 +25,9 @@ struct input_scheme {
   ar::scheme_fields fields() const;  ///< refers to this
 };
 
+/// The tensor, behind a layer's name, of the static scale of its inputs (".input_scale", ".input_global_scale"); null if the scheme has none.
+const char* static_input_name(const ar::scheme_fields& scheme);
+
 /// With the layer's static scale, from input_global_scale or input_scale, where one is needed; error_kind::input, naming it, if it is not there or no positive number.
 result<input_scheme> with_static_scale(input_scheme scheme, const io::checkpoint_dir& dir, const std::string& layer);
 

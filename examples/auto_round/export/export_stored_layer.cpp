@@ -34,7 +34,7 @@ bool is_symmetric(const tune::quantized_layer& layer) {
 
 bool split_groups(tune::quantized_layer& layer, std::size_t size) {
   const std::size_t before = groups_of(layer);
-  if (size == 0 || before == 0 || layer.cols % size != 0) return false;
+  if (size == 0 || before == 0 || layer.cols % size != 0 || !layer.group.empty()) return false;
   const std::size_t wide = layer.scheme.group_size > 0 ? std::min(layer.cols, static_cast<std::size_t>(layer.scheme.group_size)) : layer.cols, after = layer.cols / size;
   if (wide % size != 0) return false;
   const auto split = [&](std::vector<float>& values) {

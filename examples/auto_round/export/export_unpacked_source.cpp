@@ -20,7 +20,7 @@ io::dtype model_type(const io::json& config) {
 }
 
 /// The tensors of the folder with `computed` ones in place of packed ones; those of other checkpoints are computed all.
-result<io::checkpoint_dir> present(const stored_model& packed, outside_blocks outside, std::set<std::string>& computed) {
+result<io::checkpoint_dir> present(const stored_model& packed, outside_blocks outside, std::set<std::string>& computed, bool (*dropped)(std::string_view) = nullptr) {
   io::json config = packed.config();
   const io::dtype type = model_type(config);
   const auto computed_tensor = [&](const stored_model::entry& e) {
@@ -45,7 +45,8 @@ result<io::checkpoint_dir> present(const stored_model& packed, outside_blocks ou
   if (!dir) return forward_error(dir);
   if (packed.spec().mixture.experts > 0)
     if (auto r = arch::unfuse_experts(*dir, packed.spec()); !r) return forward_error(r);
-  for (const stored_model::entry& e : packed.entries()) tensors.push_back(e.quantized ? computed_tensor(e) : *dir->find(e.name));
+  for (const stored_model::entry& e : packed.entries())
+    if (e.quantized || dropped == nullptr || !dropped(e.name)) tensors.push_back(e.quantized ? computed_tensor(e) : *dir->find(e.name));
   dir->present(std::move(tensors), std::move(config));
   return dir;
 }
@@ -138,9 +139,9 @@ bool has_packed_layers(const stored_model& model) {
   return std::any_of(entries.begin(), entries.end(), [](const stored_model::entry& e) { return e.quantized; });
 }
 
-result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside) {
+result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside, bool (*dropped)(std::string_view name)) {
   std::set<std::string> computed;
-  auto dir = present(packed, outside, computed);
+  auto dir = present(packed, outside, computed, dropped);
   if (!dir) return forward_error(dir);
   return std::unique_ptr<stored_model>(std::make_unique<unpacked_model>(packed, nullptr, std::move(*dir), std::move(computed)));
 }

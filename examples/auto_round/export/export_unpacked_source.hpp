@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "error.hpp"
 #include "export/export_format.hpp"
@@ -16,8 +17,8 @@ bool has_packed_layers(const stored_model& model);
 /// The type that computed matrices outside the blocks (head, embedding) have: the model's as all others, or F32, which holds them as they are.
 enum class outside_blocks { as_model, exact };
 
-/// Computed weights have the type that config.json names for the model. `packed` outlives the view.
-result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside);
+/// Computed weights have the type that config.json names for the model. Tensors for which `dropped` is true are not there. `packed` outlives the view.
+result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside, bool (*dropped)(std::string_view name) = nullptr);
 
 /// The same with the model, to quantize it anew. error_kind::unsupported for GGUF files and rotated models, verification and input as check() and opening
 /// the folder say.

@@ -1,20 +1,34 @@
-// The fake format: dequantized weights in the model's own type, to try a scheme with any software. Also opens plain float checkpoints.
+// The fake format: dequantized weights in the model's own type, to try a scheme with any software. Where layers read quantized rows, auto-round's configuration says
+// how. Also opens plain float checkpoints.
+#include <algorithm>
 #include <array>
+#include <optional>
 
 #include "export/export_auto_round_config.hpp"
+#include "export/export_float_packing.hpp"
 #include "export/export_format.hpp"
+#include "export/export_layer_layout.hpp"
 #include "export/export_packed_model.hpp"
 #include "export/export_safetensors.hpp"
+#include "tune/quantizer.hpp"
 
 namespace auto_round::exporting {
 namespace {
 
 constexpr std::array<std::string_view, 1> spellings = {"fake"};
 
+bool reads_quantized_rows(const job& run) {
+  return std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.quantize && tune::quantizes_activations(l.scheme); });
+}
+
 class fake_exporter final : public safetensors_exporter {
  public:
   explicit fake_exporter(const job& run) : safetensors_exporter(run) {}
-  result<void> start() { return prepare({{"config.json", config_text(run_, nullptr)}}); }
+  result<void> start() {
+    std::optional<io::json> config;
+    if (reads_quantized_rows(run_)) config = auto_round_config(run_);
+    return prepare({{"config.json", config_text(run_, config ? &*config : nullptr)}});
+  }
 
  private:
   const io::tensor_ref& source(const std::string& layer) const { return *run_.source->find(layer + ".weight"); }
@@ -24,7 +38,9 @@ class fake_exporter final : public safetensors_exporter {
     return t == io::dtype::f64 ? io::dtype::f32 : t;
   }
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& layer) const override {
-    return {{layer.name + ".weight", type_of(layer.name), source(layer.name).shape}};
+    std::vector<io::tensor_decl> all = {{layer.name + ".weight", type_of(layer.name), source(layer.name).shape}};
+    if (const char* input = static_input_name(layer.scheme); input != nullptr) all.push_back({layer.name + input, io::dtype::f32, {1}});
+    return all;
   }
   std::string packed_type(const layer_decision& layer) const override {
     return describe_int_scheme(layer.scheme) + " in " + std::string(io::name_of(type_of(layer.name)));
@@ -33,6 +49,11 @@ class fake_exporter final : public safetensors_exporter {
     const io::dtype type = type_of(layer.name);
     std::vector<part> parts;
     parts.push_back({{layer.name + ".weight", type, source(layer.name).shape}, to_bytes(layer.weight, type)});
+    if (const char* input = static_input_name(layer.scheme); input != nullptr) {
+      if (layer.act_max < 0 && !layer.input_scale) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
+      const float scale = layer.input_scale ? *layer.input_scale : input_scale(layer.scheme, layer.act_max);
+      parts.push_back({{layer.name + input, io::dtype::f32, {1}}, to_bytes(std::array{scale}, io::dtype::f32)});
+    }
     return parts;
   }
   std::vector<float> read_back(const tune::quantized_layer& layer) const override {
@@ -57,9 +78,17 @@ result<std::unique_ptr<exporter>> make(const job& run) {
   return std::unique_ptr<exporter>(std::move(e));
 }
 
+constexpr std::array<std::string_view, 1> methods = {"auto-round"};
+
+result<std::unique_ptr<stored_model>> open(const std::string& path) {
+  auto floats = open_float_folder(path);
+  if (!floats || *floats != nullptr) return floats;
+  return open_packed_folder(path, methods, fake_packing);
+}
+
 }  // namespace
 
 extern const export_format export_fake;
-constinit const export_format export_fake = {"fake", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open_float_folder};
+constinit const export_format export_fake = {"fake", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open, true};
 
 }  // namespace auto_round::exporting

@@ -24,6 +24,6 @@ result<std::unique_ptr<stored_model>> open(const std::string& path) { return ope
 }  // namespace
 
 extern const export_format export_fp8;
-constinit const export_format export_fp8 = {"fp8", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts_fp8_tiles, decide, make, open};
+constinit const export_format export_fp8 = {"fp8", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts_fp8_tiles, decide, make, open, false, true};
 
 }  // namespace auto_round::exporting

@@ -30,11 +30,19 @@ namespace {
 constexpr std::size_t values_at_once = std::size_t{1} << 20;
 constexpr std::string_view router_name = ".ffn_gate_inp.weight";
 
-constexpr std::array<std::string_view, 15> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
+constexpr std::array<std::string_view, 17> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
                                                         "gguf:q3_k_m", "gguf:q3_k_l", "gguf:q4_k_s", "gguf:q4_k_m", "gguf:q5_k_s", "gguf:q5_k_m", "gguf:q6_k",
-                                                        "gguf:q2_k_mixed"};
+                                                        "gguf:q2_k_mixed", "gguf:mxfp4",  "gguf:nvfp4"};
 
 const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<std::uint32_t>(t)).name; }
+
+/// Beside blocks of this type stands what the whole tensor is multiplied by.
+bool has_factor(io::gguf_type t) { return t == io::gguf_type::nvfp4; }
+std::string factor_name(const gguf_place& place) { return place.name.substr(0, place.name.rfind('.')) + ".scale"; }
+
+float factor_of(const tune::quantized_layer& layer) {
+  return layer.tensor_factor ? *layer.tensor_factor : layer.global_scale == 0 ? 0.0f : 1 / layer.global_scale;
+}
 
 /// The weight's name without ".weight".
 std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
@@ -149,7 +157,7 @@ class gguf_exporter final : public exporter {
     if (!type) return fail(error_kind::internal, "a layer arrives in a scheme that GGUF cannot store", {}, name);
     auto bytes = pack(layer, *type);
     if (!bytes) return forward_error(bytes);
-    auto expected = decode_rows(*type, *bytes, layer.rows, layer.cols, permuted_heads(*run_.spec, name));
+    auto expected = read_back(*type, *bytes, layer);
     if (!expected) return forward_error(expected);
     if (layer.first_row == 0) {
       digester_ = {};
@@ -159,6 +167,10 @@ class gguf_exporter final : public exporter {
     expected_.back().second = digester_.value();
     const gguf_place place = place_in_gguf(*run_.spec, name);
     const std::uint64_t row = bytes->size() / layer.rows, before = place.index == 0 ? 0 : place.index * run_.source->find(name)->shape[0];
+    if (has_factor(*type) && layer.first_row == 0) {
+      const float factor = factor_of(layer);
+      if (auto r = writer_->write(factor_name(place), std::as_bytes(std::span(&factor, 1)), place.index * sizeof(float)); !r) return r;
+    }
     return writer_->write(place.name, *bytes, (before + layer.first_row) * row);
   }
 
@@ -169,7 +181,7 @@ class gguf_exporter final : public exporter {
     if (!type) return fail(error_kind::internal, "a layer arrives in a scheme that GGUF cannot store", {}, layer.name);
     auto bytes = pack(layer, *type);
     if (!bytes) return forward_error(bytes);
-    return decode_rows(*type, *bytes, layer.rows, layer.cols, permuted_heads(*run_.spec, layer.name + ".weight"));
+    return read_back(*type, *bytes, layer);
   }
 
   result<void> finish() override {
@@ -193,7 +205,16 @@ class gguf_exporter final : public exporter {
   result<std::vector<std::byte>> pack(const tune::quantized_layer& layer, io::gguf_type type) const {
     const std::string name = layer.name + ".weight";
     const std::uint64_t heads = permuted_heads(*run_.spec, name);
-    return run_.how == method::stored ? store_gguf(layer, type, heads) : pack_gguf(layer, type, run_.source->find(name)->type, heads);
+    const bool codes = type == io::gguf_type::mxfp4 || type == io::gguf_type::nvfp4;  // nothing is to be found anew in their blocks
+    return run_.how == method::stored || codes ? store_gguf(layer, type, heads) : pack_gguf(layer, type, run_.source->find(name)->type, heads);
+  }
+
+  /// The layer's weight as its blocks say it.
+  result<std::vector<float>> read_back(io::gguf_type type, std::span<const std::byte> bytes, const tune::quantized_layer& layer) const {
+    auto weight = decode_rows(type, bytes, layer.rows, layer.cols, permuted_heads(*run_.spec, layer.name + ".weight"));
+    if (weight && has_factor(type))
+      for (float& v : *weight) v *= factor_of(layer);
+    return weight;
   }
 
   /// Of a matrix that is not quantized. Where nothing shall be rounded, it keeps its type.
@@ -209,11 +230,12 @@ class gguf_exporter final : public exporter {
     if (known == experts_.end()) {
       if (place.count > 1) experts_[place.name] = type;
       declared_.push_back({place.name, type, ne});
+      if (what == action::quantize && has_factor(type)) declared_.push_back({factor_name(place), io::gguf_type::f32, {place.count}});
     } else if (known->second != type) {
       return fail(error_kind::unsupported, fmt::format("{} would be {} among experts that are {}: those of a block share one tensor of a GGUF file, and its type", t.name, type_name(type),
                                                        type_name(known->second)), {}, t.name);
     }
-    const std::uint64_t bytes = io::gguf_tensor_decl{place.name, type, std::move(ne)}.bytes() / place.count;
+    const std::uint64_t bytes = io::gguf_tensor_decl{place.name, type, std::move(ne)}.bytes() / place.count + (what == action::quantize && has_factor(type) ? sizeof(float) : 0);
     plan_.tensors.push_back({t.name, place.name, t.shape, std::string(io::name_of(t.type)), t.bytes.size(), what, type_name(type), bytes, note});
     if (what == action::convert) converted_.emplace_back(&t, type);
     const bool same = gguf_offset(*run_.spec, t.name) == 0 && ((type == io::gguf_type::f32 && t.type == io::dtype::f32) || (type == io::gguf_type::f16 && t.type == io::dtype::f16) ||
@@ -306,7 +328,7 @@ class gguf_exporter final : public exporter {
 
 const ar::scheme_fields* own_scheme(std::string_view spelling) {
   const gguf_recipe* recipe = find_gguf_recipe(spelling);
-  return recipe == nullptr ? nullptr : ar::find_preset(recipe->preset);
+  return recipe == nullptr ? nullptr : scheme_of(recipe->base);
 }
 
 result<holding> accepts(std::string_view, const ar::scheme_fields& scheme) {
@@ -321,6 +343,8 @@ result<void> decide_stored(job& run, const gguf_recipe& recipe) {
     if (!layer.quantize) continue;
     const auto type = gguf_type_of(layer.scheme);
     if (!type) return fail(error_kind::unsupported, "no GGUF type holds the layer", {}, layer.name);
+    const std::uint64_t block = io::gguf_type_info(static_cast<std::uint32_t>(*type)).block_elements;
+    if (layer.cols % block != 0) return fail(error_kind::unsupported, fmt::format("rows of {} values are no multiple of the {} of a {} block", layer.cols, block, type_name(*type)), {}, layer.name);
     if (layer.block >= 0) ++count[*type];
   }
   const auto most = std::max_element(count.begin(), count.end(), [](const auto& a, const auto& b) { return a.second < b.second; });

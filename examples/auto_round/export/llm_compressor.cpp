@@ -1,4 +1,5 @@
 // The llm_compressor format: compressed-tensors' layouts and configuration. Loaded by transformers with compressed-tensors, vLLM, SGLang.
+#include <algorithm>
 #include <array>
 
 #include "export/export_auto_round_config.hpp"
@@ -14,7 +15,11 @@ constexpr std::array<std::string_view, 1> methods = {"compressed-tensors"};
 
 result<holding> accepts(std::string_view spelling, const ar::scheme_fields& scheme) { return accepts_layout(spelling, scheme, dialect::compressed_tensors); }
 
-result<void> decide(job& run) { return decide_layout(run, dialect::compressed_tensors); }
+result<void> decide(job& run) {
+  if (std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.quantize && l.any_order; }))
+    run.warnings.push_back("columns in an order of their own (actorder \"group\", weight_g_idx) are refused by compressed-tensors 0.20; older versions read them");
+  return decide_layout(run, dialect::compressed_tensors);
+}
 
 result<std::unique_ptr<exporter>> make(const job& run) {
   const io::json config = ct_config(run);
@@ -26,6 +31,6 @@ result<std::unique_ptr<stored_model>> open(const std::string& path) { return ope
 }  // namespace
 
 extern const export_format export_llm_compressor;
-constinit const export_format export_llm_compressor = {"llm_compressor", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open};
+constinit const export_format export_llm_compressor = {"llm_compressor", spellings, [](std::string_view) -> const ar::scheme_fields* { return nullptr; }, accepts, decide, make, open, true, true};
 
 }  // namespace auto_round::exporting

@@ -54,6 +54,25 @@ io::json quantization(const job& run) {
   return q;
 }
 
+/// mlx-lm knows the rope's parameters one level up, those of Gemma's windows by another name, and scaling as rope_scaling. (The original writes the first of these
+/// only, and scaled frequencies are then lost.)
+void lift_rope(io::json& config) {
+  const io::json all = config.at("rope_parameters");
+  config.erase("rope_parameters");
+  const io::json &whole = all.at("full_attention"), &windows = all.at("sliding_attention");
+  const io::json& rope = whole.is_object() ? whole : all;
+  const auto set = [&](const std::string& key, const io::json& value) {
+    if (config.find(key) == nullptr && !value.is_null()) config.set(key, value);
+  };
+  for (const auto& [key, value] : rope.members()) set(key, value);
+  set("rope_local_base_freq", windows.at("rope_theta"));
+  const std::string& type = rope.at("rope_type").as_string();
+  if (type.empty() || type == "default") return;
+  io::json scaling = rope;
+  for (const char* key : {"rope_theta", "partial_rotary_factor"}) scaling.erase(key);
+  if (config.at("rope_scaling").is_null()) config.set("rope_scaling", std::move(scaling));
+}
+
 result<std::unique_ptr<exporter>> make(const job& run) {
   io::json config = plain_config(run);
   io::json q = quantization(run);
@@ -65,12 +84,7 @@ result<std::unique_ptr<exporter>> make(const job& run) {
     own.set("sym", run.scheme.sym).set("data_type", run.scheme.data_type);
     config.set("quantization", std::move(q)).set("quantization_config", std::move(own));
   }
-  // mlx-lm knows the rope's parameters one level up.
-  const io::json rope = config.at("rope_parameters");
-  config.erase("rope_parameters");
-  for (const auto& [key, value] : rope.members()) {
-    if (config.find(key) == nullptr) config.set(key, value);
-  }
+  lift_rope(config);
   return make_int_exporter(run, int_layout::mlx, false, {{"config.json", io::dump(config)}});
 }
 

@@ -222,6 +222,25 @@ class code_rows final : public packed_matrix {
 
 /// Rows of a product with one token that are computed at a time. Each call rounds the activations anew, which is nothing beside so many rows.
 constexpr std::size_t dot_rows = 512;
+class scaled_rows final : public packed_matrix {
+ public:
+  scaled_rows(packed_pointer inner, float factor) : packed_matrix(inner->rows(), inner->cols()), inner_(std::move(inner)), factor_(factor) {}
+
+  std::uint64_t bytes() const override { return inner_->bytes(); }
+  void decode(std::size_t first, std::size_t count, float* out) const override {
+    inner_->decode(first, count, out);
+    for (std::size_t i = 0; i < count * cols(); ++i) out[i] *= factor_;
+  }
+  void dot(const float* x, std::size_t first, std::size_t count, float* y) const override {
+    inner_->dot(x, first, count, y);
+    for (std::size_t i = 0; i < count; ++i) y[i] *= factor_;
+  }
+
+ private:
+  packed_pointer inner_;
+  float factor_;
+};
+
 /// Weights below which waking another thread costs more than it saves: it takes some microseconds, in which a thread multiplies this many.
 constexpr std::size_t small_product = std::size_t{1} << 16;
 
@@ -306,6 +325,8 @@ bool set_codes(packed_codes& to, std::span<const std::uint8_t> code) {
   to.words.resize(shape.rows * shape.cols);
   return codec.pack_words(to.bits, {code.data(), to.rows, to.cols}, {to.words.data(), shape.rows, shape.cols}) == ar::errc::ok;
 }
+
+packed_pointer scaled_matrix(packed_pointer inner, float factor) { return std::make_shared<scaled_rows>(std::move(inner), factor); }
 
 packed_pointer code_matrix(packed_codes codes) { return std::make_shared<code_rows>(std::move(codes)); }
 

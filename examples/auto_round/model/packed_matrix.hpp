@@ -54,6 +54,9 @@ packed_pointer block_matrix(std::uint32_t type, std::vector<std::byte> blocks, s
 packed_pointer number_matrix(io::dtype type, std::span<const std::byte> numbers, std::size_t rows, std::size_t cols);
 packed_pointer number_matrix(io::dtype type, std::vector<std::byte> numbers, std::size_t rows, std::size_t cols);
 
+/// Another matrix, all of it multiplied by a number. `inner` is not null.
+packed_pointer scaled_matrix(packed_pointer inner, float factor);
+
 /// Numbers as they are stored: F32, F16 or BF16, or bytes with a table of what they stand for.
 class stored_numbers {
  public:

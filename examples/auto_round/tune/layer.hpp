@@ -38,7 +38,9 @@ struct quantized_layer {
   /// @{
   std::vector<float> bias;                 ///< [rows x groups]: the weight of code 0, which MLX, Q4_1 and Q5_1 store in place of a zero point
   std::vector<std::uint8_t> blocks;        ///< GGUF types: the blocks as they are, in the checkpoint's order of rows; K types have nothing else
+  std::vector<std::int32_t> group;         ///< of each column, where columns do not lie in the order of their groups (desc_act)
   std::optional<ar::real> scale_type;      ///< what scales are stored in, where layouts leave a choice
+  std::optional<float> tensor_factor;      ///< GGUF's scale of a whole tensor, the reciprocal of global_scale where both can be told
   std::optional<float> input_scale;        ///< the static scale of the inputs, in place of act_max
   /// @}
 };

@@ -55,6 +55,13 @@ struct gguf_nvfp4 {
     return exponent + 1 >= 15 ? 0x7E : detail::byte_of(static_cast<std::uint32_t>(exponent + 1) << 3);
   }
 
+  /// The byte of a number that scale_of gave. All of them: 256 to 416 stand in files that others made, though the quantizer above skips them.
+  AR_FN static constexpr std::uint8_t byte_of_scale(float half) noexcept {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(half);
+    if (half < 0x1p-7f) return detail::byte_of(static_cast<std::uint32_t>(half * 0x1p10f));
+    return detail::byte_of((((bits >> 23) - 119u) << 3) | ((bits >> 20) & 7u));
+  }
+
   /// ggml's quantizer: the largest weight of 16 becomes 6, the largest E2M1 number.
   template <class F>
   AR_NOINLINE AR_FN static constexpr void fit(const F* x, const F*, F* code, params<F>& p) noexcept {
@@ -83,7 +90,7 @@ struct gguf_nvfp4 {
   AR_FN static constexpr void store(const params<float>& p, const std::uint8_t* code, std::uint8_t* block) noexcept {
     std::uint8_t* qs = block + offsetof(layout, qs);
     for (std::size_t j = 0; j < 4; ++j) {
-      block[offsetof(layout, u) + j] = nearest_scale(p.scale[j] * 2.0f);
+      block[offsetof(layout, u) + j] = byte_of_scale(p.scale[j]);
       for (std::size_t i = 0; i < 8; ++i)
         qs[8 * j + i] = detail::byte_of(code[16 * j + i] | (static_cast<std::uint32_t>(code[16 * j + 8 + i]) << 4));
     }
