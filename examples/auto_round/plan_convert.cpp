@@ -114,6 +114,9 @@ class planner {
       if (!e) return forward_error(e);
       c.plan.exporters.push_back(std::move(*e));
     }
+    const auto entries = source_.entries();
+    const auto input = std::find_if(entries.begin(), entries.end(), [&](const exporting::stored_model::entry& e) { return source_.directory() == nullptr && e.name.ends_with(".input_scale"); });
+    if (input != entries.end()) c.plan.warnings.push_back(fmt::format("static scales of what layers read ({} and others) are dropped: layers of GGUF files read floats here", input->name));
     std::uint64_t largest = 0;
     for (const auto& [name, facts] : packed_) largest = std::max(largest, facts.rows * facts.cols);
     constexpr std::uint64_t conversion_bytes = 14;  // measured: codes, the weight, and nearly as many again for the format

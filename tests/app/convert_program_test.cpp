@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -65,6 +66,25 @@ std::map<std::string, std::string> gguf_tensors(const fs::path& folder) {
     all[t.name] = std::string(raw, raw + t.data.size());
   }
   return all;
+}
+
+/// The file of a folder once more, with other numbers in a tensor of float32, or with a tensor more.
+void set_floats(const fs::path& folder, const std::string& name, std::vector<float> values) {
+  const fs::path path = gguf_file(folder);
+  std::string copy = golden::read_bytes(path);
+  const auto contents = io::parse_gguf(std::as_bytes(std::span(copy)), path.string());
+  ASSERT_TRUE(contents.has_value());
+  std::vector<io::gguf_tensor_decl> declared;
+  for (const io::gguf_tensor_ref& t : contents->tensors)
+    if (t.name != name) declared.push_back(t);
+  declared.push_back({name, io::gguf_type::f32, {values.size()}});
+  fs::remove(path);
+  auto writer = io::gguf_writer::create(path.string(), contents->metadata, declared);
+  ASSERT_TRUE(writer.has_value());
+  for (const io::gguf_tensor_ref& t : contents->tensors)
+    if (t.name != name) ASSERT_TRUE(writer->write(t.name, t.data).has_value());
+  ASSERT_TRUE(writer->write(name, std::as_bytes(std::span(values))).has_value());
+  ASSERT_TRUE(writer->finish().has_value());
 }
 
 /// The tensors of linear layers inside the blocks.
@@ -481,6 +501,24 @@ TEST_F(Convert, ScalesOfWholeTensorsInFilesCount) {
   const outcome o = run({"eval", "--model", source, "--float_activations", "--ref", out_, "--ppl", dir_ / "calib.jsonl", "--seqlen", "32", "--max_tokens", "256", "--json"});
   ASSERT_EQ(o.status, 0) << o.err;
   EXPECT_NEAR(golden::parse_json(o.out)["kl"].get<double>(), 0, 1e-7) << "weights differ in their last bits";
+  // Twice the scale, twice the weights.
+  const auto before = weights(out_);
+  float scale = 0;
+  std::memcpy(&scale, gguf_tensors(out_).at("blk.0.ffn_up.scale").data(), 4);
+  set_floats(out_, "blk.0.ffn_up.scale", {2 * scale});
+  const auto after = weights(out_);
+  for (const auto& [name, w] : before)
+    for (std::size_t i = 0; i < w.size(); ++i) ASSERT_EQ(after.at(name)[i], name == "model.layers.0.mlp.up_proj.weight" ? 2 * w[i] : w[i]) << name;
+  // What llama.cpp's converter writes beside it has no place, and is named.
+  set_floats(out_, "blk.0.ffn_up.input_scale", {0.5f});
+  const outcome named = convert(out_, "gguf:nvfp4", dir_ / "copy");
+  ASSERT_EQ(named.status, 0) << named.err;
+  EXPECT_NE(named.err.find("blk.0.ffn_up.input_scale"), std::string::npos) << named.err;
+  for (const std::vector<float>& bad : {std::vector<float>{1, 1}, {std::nanf("")}, {INFINITY}}) {
+    set_floats(out_, "blk.0.ffn_up.scale", bad);
+    const outcome refused = run({"inspect", "--model", out_});
+    support::expect_error_line(refused, bad_input, {"ffn_up.scale"});
+  }
 }
 
 /// GPTQ's columns in the order of their activations have a place where each column's group is stored.
@@ -619,6 +657,9 @@ TEST_F(Convert, FakeFoldersSayHowLayersRead) {
     EXPECT_EQ(golden::read_json(converted / "config.json")["quantization_config"]["packing_format"], "auto_round:fake");
     expect_refused(convert(fake.string(), "llm_compressor", out_), unsupported, {"floats", "quantize --model"});
   }
+  // Static scales need text; without any, weights are all there is.
+  const std::string alone = quantized("fake", {"--scheme", "NVFP4"}, "alone");
+  EXPECT_FALSE(golden::read_json(fs::path(alone) / "config.json").contains("quantization_config"));
   // Inputs in floats need no word.
   const std::string words = quantized("fake", {"--scheme", "W4A16G32"}, "words");
   EXPECT_FALSE(golden::read_json(fs::path(words) / "config.json").contains("quantization_config"));

@@ -123,10 +123,14 @@ class quantization {
   bool searched() const { return o_.request.how == exporting::method::opt_rtn; }
   /// A pass of the float model over calibration text before any layer is quantized.
   bool collects_importance() const { return (searched() && o_.imatrix.empty() && !o_.dataset.empty()) || !o_.save_imatrix.empty(); }
+  /// Static scales are found. Weights in floats can do without them, where there is no text.
+  bool finds_maxima() const {
+    return tuned() || !o_.dataset.empty() || !std::ranges::all_of(o_.request.formats, [](const std::string& f) { return f == "fake"; });
+  }
   /// Layers whose inputs get static scales from that pass; tuned layers find them while they are tuned.
   std::vector<std::string> layers_to_calibrate() const {
     std::vector<std::string> names;
-    if (std::ranges::all_of(plan_.jobs, [](const exporting::job& j) { return j.format == "fake"; })) return names;
+    if (!finds_maxima()) return names;
     for (const layer_decision& l : plan_.layers())
       if (l.quantize && (l.block < 0 || !tuned()) && tune::needs_input_maximum(l.scheme)) names.push_back(l.name);
     return names;
@@ -175,7 +179,7 @@ class quantization {
     if (o_.first_blocks) bar_.message(fmt::format("note: only the first {} blocks are quantized and written; the output is a part of the model, for trying things", *o_.first_blocks));
     request_ = o_.request;
     request_.compat = o_.compat;
-    request_.maxima = &maxima_;
+    if (finds_maxima()) request_.maxima = &maxima_;
     if (exporting::has_packed_layers(*source_) && source_->directory() != nullptr) {
       bar_.message(fmt::format("note: the model is quantized already ({}); its weights are computed from that", source_->format()));
       auto unpacked = exporting::unpacked_source(std::move(source_));

@@ -17,20 +17,29 @@ namespace {
 
 constexpr std::array<std::string_view, 1> spellings = {"fake"};
 
-bool reads_quantized_rows(const job& run) {
-  return std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.quantize && tune::quantizes_activations(l.scheme); });
+/// Some layers read quantized rows, and all static scales of theirs will be known: a run without calibration text finds none.
+bool says_inputs(const job& run) {
+  const bool known = run.maxima != nullptr || run.how == method::stored;
+  bool any = false;
+  for (const layer_decision& l : run.layers) {
+    if (!l.quantize || !tune::quantizes_activations(l.scheme)) continue;
+    if (!known && static_input_name(l.scheme) != nullptr) return false;
+    any = true;
+  }
+  return any;
 }
 
 class fake_exporter final : public safetensors_exporter {
  public:
-  explicit fake_exporter(const job& run) : safetensors_exporter(run) {}
+  explicit fake_exporter(const job& run) : safetensors_exporter(run), says_inputs_(says_inputs(run)) {}
   result<void> start() {
     std::optional<io::json> config;
-    if (reads_quantized_rows(run_)) config = auto_round_config(run_);
+    if (says_inputs_) config = auto_round_config(run_);
     return prepare({{"config.json", config_text(run_, config ? &*config : nullptr)}});
   }
 
  private:
+  const char* input_name(const ar::scheme_fields& scheme) const { return says_inputs_ ? static_input_name(scheme) : nullptr; }
   const io::tensor_ref& source(const std::string& layer) const { return *run_.source->find(layer + ".weight"); }
   /// F64 sources are written in F32: nothing here needs more.
   io::dtype type_of(const std::string& layer) const {
@@ -39,7 +48,7 @@ class fake_exporter final : public safetensors_exporter {
   }
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& layer) const override {
     std::vector<io::tensor_decl> all = {{layer.name + ".weight", type_of(layer.name), source(layer.name).shape}};
-    if (const char* input = static_input_name(layer.scheme); input != nullptr) all.push_back({layer.name + input, io::dtype::f32, {1}});
+    if (const char* input = input_name(layer.scheme); input != nullptr) all.push_back({layer.name + input, io::dtype::f32, {1}});
     return all;
   }
   std::string packed_type(const layer_decision& layer) const override {
@@ -49,7 +58,7 @@ class fake_exporter final : public safetensors_exporter {
     const io::dtype type = type_of(layer.name);
     std::vector<part> parts;
     parts.push_back({{layer.name + ".weight", type, source(layer.name).shape}, to_bytes(layer.weight, type)});
-    if (const char* input = static_input_name(layer.scheme); input != nullptr) {
+    if (const char* input = input_name(layer.scheme); input != nullptr) {
       if (layer.act_max < 0 && !layer.input_scale) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
       const float scale = layer.input_scale ? *layer.input_scale : input_scale(layer.scheme, layer.act_max);
       parts.push_back({{layer.name + input, io::dtype::f32, {1}}, to_bytes(std::array{scale}, io::dtype::f32)});
@@ -61,6 +70,8 @@ class fake_exporter final : public safetensors_exporter {
     round_to_type(w, type_of(layer.name));
     return w;
   }
+
+  bool says_inputs_;
 };
 
 result<holding> accepts(std::string_view, const ar::scheme_fields&) { return holding::packed; }
