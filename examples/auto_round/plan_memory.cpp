@@ -8,6 +8,9 @@
 #include <functional>
 #include <map>
 
+#include "model/forward_pieces.hpp"
+#include "plan_block_memory.hpp"
+
 namespace auto_round::plan {
 namespace {
 
@@ -18,15 +21,18 @@ constexpr bytes_t mib = bytes_t{1} << 20, float_bytes = sizeof(float);
 
 bytes_t u(std::int64_t v) { return v > 0 ? static_cast<bytes_t>(v) : 0; }
 
+bytes_t inner_size(const model::model_spec& spec) {
+  const model::mixture_spec& m = spec.mixture;
+  return std::max(u(spec.intermediate_size), m.experts > 0 ? u(m.active) * u(m.intermediate_size) + u(m.shared_size) : 0);
+}
+
 class estimator {
  public:
   estimator(const memory_facts& facts, const model::model_spec& spec, const std::vector<layer_decision>& layers)
       : f_(facts),
         spec_(spec),
         hidden_(u(spec.hidden_size)),
-        inner_(inner_size()),
-        q_(u(spec.num_heads) * u(spec.head_dim)),
-        kv_(u(spec.num_kv_heads) * (u(spec.head_dim) + u(spec.value_size()))),
+        inner_(inner_size(spec)),
         o_(u(spec.num_heads) * u(spec.value_size())),
         element_(facts.bf16 ? 2 : float_bytes),
         threads_(static_cast<bytes_t>(std::max(1, facts.threads))),
@@ -34,7 +40,9 @@ class estimator {
     std::map<std::int64_t, bytes_t> blocks;
     for (const layer_decision& l : layers) {
       if (l.block >= 0) blocks[l.block] += l.rows * l.cols;
+      if (l.block >= 0 && l.quantize && l.scheme.group_size != 0) groups_ += l.rows * (l.scheme.group_size > 0 ? (l.cols + u(l.scheme.group_size) - 1) / u(l.scheme.group_size) : 1);
       const bool whole = !facts.by_rows || (l.block >= 0 && (l.linear == spec.q || l.linear == spec.k));
+      if (l.quantize && l.block >= 0) whole_ = std::max(whole_, l.rows * l.cols);
       if (l.quantize) largest_ = std::max(largest_, whole ? l.rows * l.cols : std::min(l.rows * l.cols, mib));
       if (l.quantize && l.block < 0 && whole) head_ = std::max(head_, l.rows * l.cols);
       widest_ = std::max(widest_, l.block >= 0 ? l.cols : 0);
@@ -45,10 +53,12 @@ class estimator {
   memory_estimate run() {
     if (reads_text()) {
       add("reading text", 4, {{"the tokenizer", 2 * mib + 10 * f_.tokenizer_bytes, {}}});
-      add("embedding the calibration set", 4, {text(), streams(1), {"rows of the embedding", embedding_rows(), {}}});
+      if (runs_calibration()) add("embedding the calibration set", 4, {text(), streams(1), {"rows of the embedding", embedding_rows(), {}}});
     }
+    if (f_.scored.samples > 0) score();
+    if (f_.trained.samples > 0) train();
     if (f_.smoothing_tokens > 0) smooth();
-    if (f_.importance) importance();
+    if (f_.importance) importance(f_.samples, f_.seqlen);
     if (f_.tuned == tuner::block) tune_blocks();
     else if (f_.tuned != tuner::none) tune_gram();
     round();
@@ -56,12 +66,8 @@ class estimator {
   }
 
  private:
-  bool reads_text() const { return f_.tuned != tuner::none || f_.importance || f_.smoothing_tokens > 0; }
-
-  bytes_t inner_size() const {
-    const model::mixture_spec& m = spec_.mixture;
-    return std::max(u(spec_.intermediate_size), m.experts > 0 ? u(m.active) * u(m.intermediate_size) + u(m.shared_size) : 0);
-  }
+  bool runs_calibration() const { return f_.tuned != tuner::none || f_.importance || f_.smoothing_tokens > 0; }
+  bool reads_text() const { return f_.scored.samples > 0 || f_.trained.samples > 0 || runs_calibration(); }
 
   /// `parts` beside what every stage has.
   void add(const char* name, bytes_t touched, std::vector<memory_part> parts, const char* instead = "") {
@@ -78,31 +84,45 @@ class estimator {
     return (std::min(all, piece) + std::min(u(spec_.vocab_size) * hidden_, bytes_t{4} << 20)) * float_bytes;
   }
 
-  /// What a block_runner keeps for batches of `tokens` tokens (model/block*.hpp).
-  bytes_t runner(bytes_t tokens, bool train) const {
-    const bytes_t seqlen = u(f_.seqlen), tile = f_.bf16 ? 128 : 256, scores = 128 * (seqlen + 16);
-    bytes_t all = tokens * (2 * hidden_ * element_ + hidden_ * float_bytes + o_ * element_ + (q_ + kv_) * element_ + 2 * inner_ * float_bytes + inner_ * element_);
-    bytes_t own = tile * (q_ + kv_) * float_bytes + scores * (float_bytes + (f_.bf16 ? element_ : 0));
-    if (train) {
-      all += tokens * (hidden_ * float_bytes + (q_ + kv_ + o_) * element_ + 2 * u(spec_.num_heads) * float_bytes);
-      if (f_.bf16) all += tokens * (2 * inner_ + 2 * hidden_) * element_;
-      own += tile * (inner_ + hidden_ + o_) * float_bytes + scores * (float_bytes + (f_.bf16 ? element_ : 0)) + seqlen * (q_ + kv_) / std::max<bytes_t>(1, u(spec_.num_kv_heads)) * float_bytes;
-    }
-    return all + threads_ * own;
-  }
-  /// Tokens of a pass that only goes forward (block_runner::forward).
-  bytes_t forward_tokens(std::int64_t samples) const {
-    const bytes_t seqlen = std::max<bytes_t>(1, u(f_.seqlen));
-    return std::min(u(samples), std::max<bytes_t>(1, 2048 / seqlen)) * seqlen;
-  }
+  bytes_t runner(bytes_t tokens, bool train) const { return runner(tokens, u(f_.seqlen), f_.bf16, train); }
+  bytes_t runner(bytes_t tokens, bytes_t seqlen, bool bf16, bool train) const { return block_runner_bytes(spec_, tokens, seqlen, bf16, f_.threads, train); }
   memory_part batch(bytes_t bytes) const { return {"a batch on its way through a block", bytes, "--batch_size, --seqlen"}; }
 
   std::int64_t batch_samples() const { return std::min(f_.batch_size, f_.samples); }
 
-  void importance() {
-    const bytes_t batch_tokens = u(batch_samples()) * u(f_.seqlen), tokens = forward_tokens(batch_samples());
-    add("collecting importance", 4, {text(), streams(1), {"a block's weights", block_ * (float_bytes + (f_.bf16 ? 2 : 0)), {}},
-                                  batch(batch_tokens * hidden_ * float_bytes + runner(tokens, false) + (f_.bf16 ? tokens * std::max(inner_, hidden_) * float_bytes : 0))});
+  void importance(std::int64_t samples, std::int64_t seqlen) {
+    const std::int64_t batch_of = std::min(f_.batch_size, samples);
+    const bytes_t batch_tokens = u(batch_of) * u(seqlen), tokens = forward_tokens(u(batch_of), u(seqlen)), stream = u(samples) * u(seqlen) * hidden_ * (f_.spilled ? 0 : element_);
+    add("collecting importance", 4, {text(), {"activations of the calibration set", stream, "--nsamples, --seqlen"}, {"a block's weights", block_ * (float_bytes + (f_.bf16 ? 2 : 0)), {}},
+                                  batch(batch_tokens * hidden_ * float_bytes + runner(tokens, u(seqlen), f_.bf16, false) + (f_.bf16 ? tokens * std::max(inner_, hidden_) * float_bytes : 0))});
+  }
+
+  /// transform/spinquant.cpp: floats throughout. A block is there as floats and rounded, with ranges of groups; what its backward pass needs is there once, or for
+  /// each of the blocks.
+  void train() {
+    const training_facts& t = f_.trained;
+    const bytes_t tokens = u(t.samples) * u(t.seqlen), rows = tokens * hidden_ * float_bytes, vocab = u(spec_.vocab_size), blocks = u(spec_.num_layers), kept = t.spilled ? 1 : blocks;
+    const memory_part weights{t.spilled ? "a block's weights and gradients" : "weights of all blocks", (2 * kept + 1) * block_ * float_bytes + whole_ * float_bytes + groups_ * 4 * float_bytes, {}};
+    const memory_part streams{"the stream between blocks", (t.spilled ? 0 : blocks * rows) + 6 * rows, "--seqlen"};
+    const memory_part way{"a batch on its way through all blocks", kept * runner(tokens, u(t.seqlen), false, true), "--seqlen"};
+    const bytes_t head = vocab * hidden_ * float_bytes, square = hidden_ * hidden_ * float_bytes;
+    const bytes_t logits = head_rows(spec_) * (3 * vocab + 8 * hidden_) * float_bytes + threads_ * vocab * 8;
+    add("training a rotation", 5, {text(), weights, streams, way, {"the head", head, {}}, {"matrices", 3 * square + std::max({logits, 9 * square, 8 * whole_ * float_bytes}), {}}});
+  }
+
+  /// autoscheme/delta_loss.cpp: floats throughout. First forward to the head, then backward block by block.
+  void score() {
+    const scoring_facts& s = f_.scored;
+    if (s.importance_samples > 0) importance(s.importance_samples, s.importance_seqlen);
+    const bytes_t tokens = u(std::min(s.batch_size, s.samples)) * u(s.seqlen), rows = tokens * hidden_ * float_bytes, vocab = u(spec_.vocab_size);
+    const memory_part inputs{"inputs of all blocks", s.spilled ? 0 : u(spec_.num_layers) * rows, "--score_batch_size, --score_seqlen"};
+    const auto way = [&](bytes_t bytes) { return memory_part{"a batch on its way through a block", bytes, "--score_batch_size, --score_seqlen"}; };
+    const bytes_t logits = head_rows(spec_) * (vocab * (spec_.logit_cap > 0 ? 2 : 1) + 6 * hidden_) * float_bytes;
+    const bytes_t head = vocab * hidden_ * float_bytes * (1 + (s.head ? 2 : 0));
+    add("scoring options at the head", 4, {text(), inputs, {"the head", head, {}}, {"logits", std::max(logits, f_.head_bytes), {}}, way(2 * rows + runner(tokens, u(s.seqlen), false, false))});
+    const bytes_t weights = block_ * float_bytes * (s.gradient_at_quantized ? 3 : 2);
+    const bytes_t rounded = std::max(s.gradient_at_quantized ? 0 : whole_ * float_bytes, s.activations ? 2 * tokens * widest_ * float_bytes : 0);
+    add("scoring options", 9, {text(), inputs, {"a block's weights and gradients", weights + rounded, {}}, way((s.spilled ? 4 : 3) * rows + runner(tokens, u(s.seqlen), false, true))});
   }
 
   /// tune/gram.cpp
@@ -155,23 +175,44 @@ class estimator {
                             {"Gram matrices", (inner_ * inner_ + hidden_ * hidden_) * float_bytes, {}}, batch(runner(u(batch_samples()) * u(f_.smoothing_tokens), false))});
   }
 
-  /// A layer in float, dequantized, as codes and packed, and the pages that it is read from.
+  /// A layer in float, dequantized, as codes and packed, and the pages that it is read from; where it is rotated, at first in double.
   void round() {
-    const bytes_t rounding_bytes = f_.by_rows ? 13 : 11;
+    const bytes_t rounding_bytes = f_.rotated ? 14 : f_.by_rows ? 13 : 11;
     std::vector<memory_part> parts;
     if (reads_text()) parts.push_back(text());
     parts.push_back({head_ >= largest_ && head_ > 0 ? "the head or the embedding" : "the largest layer", largest_ * rounding_bytes, {}});
-    add("rounding", reads_text() ? 4 : 3, std::move(parts));
+    add("rounding", (reads_text() ? bytes_t{4} : 3) + (f_.rotated ? 2u : 0u), std::move(parts));
   }
 
   const memory_facts& f_;
   const model::model_spec& spec_;
-  bytes_t hidden_, inner_, q_, kv_, o_, element_, threads_, stream_;
-  bytes_t block_ = 0, largest_ = 0, head_ = 0, widest_ = 0;
+  bytes_t hidden_, inner_, o_, element_, threads_, stream_;
+  bytes_t groups_ = 0, block_ = 0, largest_ = 0, whole_ = 0, head_ = 0, widest_ = 0;
   memory_estimate out_;
 };
 
 }  // namespace
+
+std::uint64_t block_runner_bytes(const model::model_spec& spec, std::uint64_t tokens, std::uint64_t seqlen, bool bf16, int threads, bool train) {
+  const bytes_t hidden = u(spec.hidden_size), inner = inner_size(spec), q = u(spec.num_heads) * u(spec.head_dim), o = u(spec.num_heads) * u(spec.value_size());
+  const bytes_t kv = u(spec.num_kv_heads) * (u(spec.head_dim) + u(spec.value_size()));
+  const bytes_t element = bf16 ? 2 : float_bytes, tile = bf16 ? 128 : 256, scores = 128 * (seqlen + 16);
+  bytes_t all = tokens * (2 * hidden * element + hidden * float_bytes + o * element + (q + kv) * element + 2 * inner * float_bytes + inner * element);
+  bytes_t own = tile * (q + kv) * float_bytes + scores * (float_bytes + (bf16 ? element : 0));
+  if (train) {
+    all += tokens * (hidden * float_bytes + (q + kv + o) * element + 2 * u(spec.num_heads) * float_bytes);
+    if (bf16) all += tokens * (2 * inner + 2 * hidden) * element;
+    own += tile * (inner + hidden + o) * float_bytes + scores * (float_bytes + (bf16 ? element : 0)) + seqlen * (q + kv) / std::max<bytes_t>(1, u(spec.num_kv_heads)) * float_bytes;
+  }
+  return all + u(std::max(1, threads)) * own;
+}
+
+std::uint64_t forward_tokens(std::uint64_t sequences, std::uint64_t seqlen) {
+  const bytes_t tokens = std::max<bytes_t>(1, seqlen);
+  return std::min<bytes_t>(sequences, model::sequences_at_once(static_cast<std::size_t>(tokens))) * tokens;
+}
+
+std::uint64_t head_rows(const model::model_spec& spec) { return std::clamp<bytes_t>((bytes_t{8} << 20) / std::max<bytes_t>(1, u(spec.vocab_size)), 1, 512); }
 
 std::uint64_t memory_stage::bytes() const {
   std::uint64_t n = 0;

@@ -44,10 +44,27 @@ class memory_estimate {
 /// How the layers of blocks are tuned.
 enum class tuner { none, gram, hybrid, block };
 
+/// What the pass that scores options of AutoScheme takes.
+struct scoring_facts {
+  std::int64_t samples = 0, seqlen = 0, batch_size = 1;  ///< samples 0: nothing is scored
+  bool gradient_at_quantized = false;                    ///< original weights lie beside rounded ones
+  bool head = false;                                     ///< the head is scored
+  bool activations = false;                              ///< what rounding of inputs costs is scored
+  std::int64_t importance_samples = 0, importance_seqlen = 0;  ///< of the pass that weights searches; 0: there is none
+  bool spilled = false;                                  ///< inputs of blocks lie in a file
+};
+
+/// What the training of a rotation takes.
+struct training_facts {
+  std::int64_t samples = 0, seqlen = 0;  ///< of a batch; 0: nothing is trained
+  bool spilled = false;                  ///< streams lie in a file, and one block at a time is in memory
+};
+
 /// What an estimate is made from, besides model and layers.
 struct memory_facts {
   std::uint64_t base = report::current_memory_bytes();  ///< resident when the plan is ready: program, libraries, headers
   tuner tuned = tuner::none;
+  bool rotated = false;              ///< weights are rotated when they are read
   bool importance = false;           ///< a pass of the float model before layers are rounded
   bool tuned_head = false;           ///< the head goes through the block loop too
   std::int64_t samples = 0, seqlen = 0, batch_size = 1, nblocks = 1;
@@ -60,7 +77,10 @@ struct memory_facts {
   bool by_rows = false;              ///< layers are rounded in pieces of rows, but for those whose rows change places (GGUF)
   std::uint64_t kept_bytes = 0;      ///< tune::signround_options
   std::uint64_t tokenizer_bytes = 0; ///< of tokenizer.json, where text is read
+  std::uint64_t head_bytes = 0;      ///< of the head as it is stored: its pages are resident while it is read
   int threads = 1;
+  scoring_facts scored;
+  training_facts trained;
 };
 
 /// error_kind::usage if it is more than the limit of --max_memory (0: there is none), with what it is made of and what would lower it; also where the

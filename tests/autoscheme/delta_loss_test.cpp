@@ -5,11 +5,14 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <filesystem>
+
 #include "autoscheme/fake_quantizer.hpp"
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "support/random_model.hpp"
 #include "support/scored_layers.hpp"
+#include "support/temp_dir.hpp"
 #include "tune/quantizer.hpp"
 
 namespace {
@@ -195,6 +198,24 @@ TEST(DeltaLoss, DoesNotDependOnThreads) {
   const score_table b = scores(m, layers, schemes, {});
   omp_set_num_threads(threads);
   EXPECT_EQ(a.scores, b.scores);
+}
+
+TEST(DeltaLoss, InputsInAFileGiveTheSameScores) {
+  const tied_model m;
+  const std::vector<ar::scheme_fields> schemes = {preset("W2A16G64"), preset("MXFP4")};
+  const support::temp_dir folder;
+  for (const bool quantized : {false, true}) {
+    const score_table memory = scores(m, m.layers(), schemes, {.gradient_at_quantized = quantized});
+    const score_table file = scores(m, m.layers(), schemes, {.gradient_at_quantized = quantized, .scratch_folder = folder.path()});
+    EXPECT_EQ(memory.scores, file.scores);
+    EXPECT_EQ(memory.losses, file.losses);
+    EXPECT_NE(memory.scores[0], memory.scores[1]);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  text::calibration_set set = support::calibration();
+  const auto lost = delta_loss(m, set, m.layers(), std::vector(1, std::vector(m.layers().size(), preset("W4A16G64"))), {.scratch_folder = folder / "missing"});
+  ASSERT_FALSE(lost.has_value());
+  EXPECT_EQ(lost.error().kind, error_kind::output);
 }
 
 TEST(DeltaLoss, TellsItsProgressAndStopsWhenAsked) {

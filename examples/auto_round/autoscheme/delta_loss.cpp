@@ -10,6 +10,7 @@
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "model/linalg.hpp"
+#include "tune/activations.hpp"
 #include "tune/quantizer.hpp"
 
 namespace auto_round::autoscheme {
@@ -35,7 +36,8 @@ class scoring {
           std::span<const std::vector<ar::scheme_fields>> schemes, const score_options& options,
           const std::function<result<void>(std::int64_t, std::int64_t)>& on_step)
       : source_(source), spec_(source.spec()), set_(set), layers_(layers), schemes_(schemes), options_(options), on_step_(on_step),
-        runner_(spec_, linalg::precision::f32) {}
+        runner_(spec_, linalg::precision::f32),
+        inputs_(options.scratch_folder) {}
 
   result<score_table> run() {
     find_layers();
@@ -129,13 +131,13 @@ class scoring {
     auto x = model::embed(source_, ids, seqlen);
     if (!x) return forward_error(x);
     const auto blocks = static_cast<std::size_t>(spec_.num_layers);
-    std::vector<std::vector<float>> inputs(blocks);
+    if (auto r = inputs_.reset(blocks, tokens * hidden, false); !r) return forward_error(r);
     for (std::size_t l = 0; l < blocks; ++l) {
       auto w = read_rounded(l, nullptr);
       if (!w) return forward_error(w);
       filter_inputs(l);
-      inputs[l] = *x;
-      runner_.forward_train(*w, inputs[l].data(), b.rows, seqlen, x->data());  // not in pieces: a filter may need the largest value of the batch
+      inputs_.store(l, 1, x->data());
+      runner_.forward_train(*w, x->data(), b.rows, seqlen, x->data());  // not in pieces: a filter may need the largest value of the batch
       runner_.set_input_filter({});
       if (!filtered_) return forward_error(std::exchange(filtered_, {}));
       source_.done_with_block(static_cast<std::int64_t>(l));
@@ -144,11 +146,11 @@ class scoring {
     std::vector<float> d(tokens * hidden);
     auto loss = score_head(options, x->data(), ids, valid, seqlen, d.data());
     if (!loss) return loss;
-    x->clear();
-    x->shrink_to_fit();
+    if (options_.scratch_folder.empty()) *x = {};  // inputs in memory are read where they lie
     for (std::size_t l = blocks; l-- > 0;) {
-      if (auto r = score_block(options, l, inputs[l].data(), b.rows, seqlen, d.data()); !r) return forward_error(r);
-      inputs[l] = {};
+      const float* const input = inputs_.row(l, 0, tokens * hidden, x->data());
+      if (auto r = inputs_.state(); !r) return forward_error(r);
+      if (auto r = score_block(options, l, input, b.rows, seqlen, d.data()); !r) return forward_error(r);
       source_.done_with_block(static_cast<std::int64_t>(l));
       if (auto r = step(); !r) return forward_error(r);
     }
@@ -292,6 +294,7 @@ class scoring {
   std::vector<std::size_t> scored_;
   std::vector<batch> batches_;
   std::size_t at_ = 0;  // the option at whose point gradients are taken
+  tune::activations inputs_;  // of all blocks, for a batch
   std::vector<float> output_, d_input_;
   result<void> filtered_;
   score_table table_;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "autoscheme/accounting.hpp"
@@ -25,6 +26,7 @@ struct score_options {
   std::function<bool(const ar::scheme_fields&)> searched = {};
   ar::real scale_type = ar::real::f16;                   ///< of scales that are searched, as they are stored
   const tune::importance_matrix* importance = nullptr;   ///< what searches are weighted with; layers that are missing, or that no token reached, have none
+  std::string scratch_folder = {};                       ///< the inputs of blocks lie in a file there; empty: in memory. The scores are the same
 };
 
 struct score_table {
@@ -36,7 +38,7 @@ struct score_table {
 /// says what a batch is (empty: all rows are one). `schemes[option][layer]` is what an option means for a layer; layers that are fixed, embeddings and
 /// schemes of 16 bits stay in float.
 ///
-/// Memory: one block with gradients, and the inputs of all blocks for one batch. Float arithmetic, scores in double; they do not depend on the number
+/// Memory: one block with gradients, and the inputs of all blocks for one batch, or of one block and a file. Float arithmetic, scores in double; they do not depend on the number
 /// of threads. `on_step(done, all)` is called after each block; its error ends the run. error_kind::input for texts without a position to score.
 result<score_table> delta_loss(const model::weight_source& source, const text::calibration_set& set, std::span<const layer> layers,
                                std::span<const std::vector<ar::scheme_fields>> schemes, const score_options& options,

@@ -15,6 +15,7 @@
 #include "command/score_cache.hpp"
 #include "io/file.hpp"
 #include "report/resources.hpp"
+#include "tune/quantizer.hpp"
 
 namespace auto_round::command {
 namespace {
@@ -42,8 +43,18 @@ bool is_gguf(const std::string& format) { return format.starts_with("gguf:"); }
 class choosing {
  public:
   choosing(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source, const model::weight_source& weights,
-           const text::calibration_options& text, const scored_search& search, std::int64_t seed, bool compat, report::progress& bar)
-      : o_(options), request_(request), source_(source), weights_(weights), text_(text), search_(search), seed_(seed), compat_(compat), bar_(bar), cache_(options.cache) {}
+           const text::calibration_options& text, const scored_search& search, std::int64_t seed, bool compat, const scoring_check& check, report::progress& bar)
+      : o_(options),
+        request_(request),
+        source_(source),
+        weights_(weights),
+        text_(text),
+        search_(search),
+        seed_(seed),
+        compat_(compat),
+        check_(check),
+        bar_(bar),
+        cache_(options.cache) {}
 
   result<autoscheme_result> run() {
     if (auto r = read_options(); !r) return forward_error(r);
@@ -129,6 +140,7 @@ class choosing {
     what_.head_name = spec.head_name.substr(0, spec.head_name.rfind('.'));
     what_.count = {.exact = o_.exact_bits, .ignore_scale_zp_bits = o_.ignore_scale_zp_bits};
     what_.reference = compat_;
+    first_ = std::move(*plan);
     return {};
   }
 
@@ -149,11 +161,40 @@ class choosing {
     return autoscheme::fitting(what_.layers[l], x.scheme, x.gguf);
   }
 
+  std::int64_t seqlen() const {
+    const std::int64_t most = source_.spec().max_position_embeddings;
+    return most > 0 ? std::min(o_.seqlen, most) : o_.seqlen;
+  }
+
+  result<void> check_memory() {
+    plan::scoring_facts f{.samples = o_.nsamples, .seqlen = seqlen(), .batch_size = o_.batch_size, .gradient_at_quantized = at_quantized()};
+    bool searches = false;
+    for (std::size_t o = 0; o < what_.options.size(); ++o)
+      for (std::size_t l = 0; l < what_.layers.size(); ++l) {
+        const ar::scheme_fields s = scheme_of(o, l);
+        if (what_.layers[l].fixed || what_.layers[l].embedding || !ar::quantizes(s)) continue;
+        f.head |= !what_.tie_word_embeddings && what_.layers[l].name == what_.head_name;
+        f.activations |= !compat_ && tune::quantizes_activations(s);
+        searches |= search_.searches && search_.searches(s);
+      }
+    if (searches) {
+      f.importance_samples = search_.samples;
+      f.importance_seqlen = search_.seqlen;
+    }
+    auto folder = check_(std::move(first_), f);
+    if (!folder) return forward_error(folder);
+    scratch_folder_ = std::move(*folder);
+    return {};
+  }
+
   result<void> find_scores() {
+    // A cache may hold all scores, which is not known before the text is.
+    if (o_.cache.empty()) {
+      if (auto r = check_memory(); !r) return r;
+    }
     text::calibration_options text = text_;
     text.nsamples = o_.nsamples;
-    text.seqlen = o_.seqlen;
-    if (const std::int64_t most = source_.spec().max_position_embeddings; most > 0) text.seqlen = std::min(text.seqlen, most);
+    text.seqlen = seqlen();
     text.seed = seed_;
     text.batch_size = o_.batch_size;
     auto set = read_calibration_text(source_, text);
@@ -190,7 +231,10 @@ class choosing {
       bar_.message("AutoScheme: all scores are in the cache");
       return {};
     }
-    autoscheme::score_options scoring{.gradient_at_quantized = at_quantized(), .activations = !compat_};
+    if (!o_.cache.empty()) {
+      if (auto r = check_memory(); !r) return r;
+    }
+    autoscheme::score_options scoring{.gradient_at_quantized = at_quantized(), .activations = !compat_, .scratch_folder = scratch_folder_};
     if (searches) {
       auto importance = search_.importance();
       if (!importance) return forward_error(importance);
@@ -326,8 +370,11 @@ class choosing {
   const scored_search& search_;
   std::int64_t seed_;
   bool compat_, gguf_ = false;
+  const scoring_check& check_;
   report::progress& bar_;
   score_cache cache_;
+  plan::run_plan first_;  // under the first option
+  std::string scratch_folder_;
   autoscheme::request what_;
   std::size_t cached_ = 0;
   std::optional<std::string> search_key_;  // if any option is searched
@@ -338,8 +385,8 @@ class choosing {
 
 result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
                                          const model::weight_source& weights, const text::calibration_options& text, const scored_search& search,
-                                         std::int64_t seed, bool compat, report::progress& bar) {
-  return choosing(options, request, source, weights, text, search, seed, compat, bar).run();
+                                         std::int64_t seed, bool compat, const scoring_check& check, report::progress& bar) {
+  return choosing(options, request, source, weights, text, search, seed, compat, check, bar).run();
 }
 
 }  // namespace auto_round::command

@@ -34,10 +34,15 @@ struct autoscheme_options {
 struct scored_search {
   std::function<bool(const ar::scheme_fields&)> searches = {};  ///< schemes whose scales are searched; empty: none
   std::string source = "none";                                  ///< of the importance, for people: "none", "file", "text"
+  std::int64_t samples = 0, seqlen = 0;                         ///< of the text of a pass; 0: there is none
   /// What the importance depends on, in few words, for the cache of scores; and the importance, which may take a pass over calibration text. Null: none.
   std::function<result<std::string>()> key = {};
   std::function<result<const tune::importance_matrix*>()> importance = {};
 };
+
+/// Asked once before a pass that scores, with the plan under the first option and what the pass takes. Gives the folder of its scratch file, or nothing; its
+/// error ends the run.
+using scoring_check = std::function<result<std::string>(plan::run_plan&& first, const plan::scoring_facts& facts)>;
 
 struct autoscheme_result {
   std::string summary;      ///< one line
@@ -48,6 +53,6 @@ struct autoscheme_result {
 /// `text` says where from; how much of it is in `options`. `search` is asked only where an option is searched. `weights` are what is quantized: the source's, or transformed ones. error_kind::usage for options and targets that do not fit together.
 result<autoscheme_result> choose_schemes(const autoscheme_options& options, plan::request& request, const exporting::stored_model& source,
                                          const model::weight_source& weights, const text::calibration_options& text, const scored_search& search, std::int64_t seed, bool compat,
-                                         report::progress& bar);
+                                         const scoring_check& check, report::progress& bar);
 
 }  // namespace auto_round::command

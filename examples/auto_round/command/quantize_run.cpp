@@ -68,8 +68,6 @@ class quantization {
   static std::string exporting_message(const error& e) { return describe(e); }
 
   result<void> prepare_and_run() {
-    if (o_.max_memory != 0 && (o_.autoscheme.wanted() || trains_rotation()))
-      return fail(error_kind::unsupported, "--max_memory: what the scores of AutoScheme and the training of a rotation take is not estimated so far");
     if (auto r = open(); !r) return r;
     if (auto r = fit_memory(); !r) return r;
     if (o_.dry_run) {
@@ -200,7 +198,8 @@ class quantization {
       if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
         if (auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model); !dir) return forward_error(dir);
       }
-      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat, bar_);
+      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat,
+                                   [this](plan::run_plan&& first, const plan::scoring_facts& facts) { return check_scoring(std::move(first), facts); }, bar_);
       if (!chosen) return forward_error(chosen);
       autoscheme_ = std::move(*chosen);
       bar_.message(autoscheme_.summary);
@@ -223,10 +222,25 @@ class quantization {
     return {};
   }
 
+  /// Before options of AutoScheme are scored: the plan under the first of them stands for the one that comes of it.
+  result<std::string> check_scoring(plan::run_plan&& first, const plan::scoring_facts& facts) {
+    plan_ = std::move(first);
+    scored_ = facts;
+    if (auto r = fit_memory(); !r) return forward_error(r);
+    bar_.message(fmt::format("AutoScheme: about {} of memory ({})", report::human_bytes(plan_.memory.bytes()), plan_.memory.explain()));
+    scoring_done_ = true;
+    if (!scored_.spilled) return std::string();
+    // A file without a name, where OUT.partial will be; a dry run has no such folder.
+    std::filesystem::path folder = std::filesystem::absolute(o_.output_dir).parent_path();
+    while (!std::filesystem::exists(folder) && folder.has_relative_path()) folder = folder.parent_path();
+    return spill_folder_ = folder.string();
+  }
+
   plan::memory_facts memory_facts() const {
     plan::memory_facts f;
     f.base = base_memory_;
     if (tuned()) f.tuned = how() == tuning::gram ? plan::tuner::gram : how() == tuning::hybrid ? plan::tuner::hybrid : plan::tuner::block;
+    f.rotated = o_.rotation.has_value();
     f.importance = collects_importance() || collects_maxima();
     f.tuned_head = tunes_head() && how() == tuning::block;
     f.samples = calibration_.rows() > 0 ? calibration_.rows() : request_.nsamples;
@@ -234,7 +248,7 @@ class quantization {
     f.batch_size = request_.batch_size;
     f.nblocks = o_.nblocks;
     f.gradient_accumulate_steps = request_.gradient_accumulate_steps;
-    f.smoothing_tokens = smoothed() ? std::min(request_.smoothing_tokens, request_.seqlen) : 0;
+    f.smoothing_tokens = smoothed() ? std::min(smoothing_tokens(), request_.seqlen) : 0;
     f.bf16 = bf16_;
     f.adam = o_.enable_adam;
     f.momentum = o_.momentum != 0;
@@ -245,7 +259,11 @@ class quantization {
     std::error_code ec;
     const std::uint64_t bytes = std::filesystem::file_size(source_->tokenizer_directory() + "/tokenizer.json", ec);
     f.tokenizer_bytes = ec ? 0 : bytes;
+    const model::model_spec& spec = source_->spec();
+    if (const io::tensor_ref* head = source_->directory()->find(spec.tie_word_embeddings ? spec.embed_name : spec.head_name)) f.head_bytes = head->bytes.size();
     f.threads = omp_get_max_threads();
+    f.scored = scored_;
+    if (trains_rotation()) f.trained = {.samples = std::min(o_.rotation_training.batch_size, f.samples), .seqlen = f.seqlen, .spilled = spilled_};
     return f;
   }
 
@@ -253,12 +271,14 @@ class quantization {
   /// activations go to a scratch file, fewer threads work.
   result<void> fit_memory() {
     if (base_memory_ == 0) {
-      bf16_ = reads_text() && amp();  // asks the backend, which takes memory of its own from then on
+      bf16_ = reads_text() && amp();
+      if (reads_text() || scored_.samples > 0) static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
       base_memory_ = report::current_memory_bytes();
     }
     constexpr std::size_t kept = tune::signround_options{}.kept_bytes;
     const auto fits = [&](bool spilled, std::size_t bytes) {
       spilled_ = spilled;
+      if (!scoring_done_) scored_.spilled = spilled;
       kept_bytes_ = bytes;
       plan_.memory = plan::estimate_memory(memory_facts(), source_->spec(), plan_.layers());
       return o_.max_memory == 0 || plan_.memory.bytes() <= o_.max_memory;
@@ -319,6 +339,8 @@ class quantization {
       return s;
     }
     s.source = "text";
+    s.samples = o_.compat ? compat_text_options().nsamples : request_.nsamples;
+    s.seqlen = o_.compat ? compat_text_options().seqlen : request_.seqlen;
     s.key = [this]() -> result<std::string> {
       auto set = text_of_importance();
       if (!set) return forward_error(set);
@@ -345,15 +367,18 @@ class quantization {
       return &calibration_;
     }
     if (compat_text_.rows() > 0) return &compat_text_;
+    auto set = read_calibration_text(*source_, compat_text_options());
+    if (!set) return forward_error(set);
+    compat_text_ = std::move(*set);
+    return &compat_text_;
+  }
+  text::calibration_options compat_text_options() const {
     text::calibration_options c{.dataset = o_.dataset, .dataset_dir = o_.dataset_dir};
     c.nsamples = std::min<std::int64_t>(o_.autoscheme.nsamples, 128);
     c.seqlen = std::max<std::int64_t>(2 * o_.autoscheme.seqlen, 2048);
     if (const std::int64_t most = source_->spec().max_position_embeddings; most > 0) c.seqlen = std::min(c.seqlen, most);
     c.seed = o_.seed;
-    auto set = read_calibration_text(*source_, c);
-    if (!set) return forward_error(set);
-    compat_text_ = std::move(*set);
-    return &compat_text_;
+    return c;
   }
 
   /// The run's calibration text, read once.
@@ -420,8 +445,10 @@ class quantization {
   result<void> train_rotation() {
     if (!trains_rotation()) return {};
     transform::rotation_places places = rotated_->places();
-    bar_.start("step", o_.rotation_training.iters);
-    auto trained = transform::train_rotation(*source_, calibration_, layer_choices(), o_.rotation_training, places, [&](std::int64_t step, double loss) {
+    transform::spinquant_options training = o_.rotation_training;
+    training.scratch_folder = spill_folder_;
+    bar_.start("step", training.iters);
+    auto trained = transform::train_rotation(*source_, calibration_, layer_choices(), training, places, [&](std::int64_t step, double loss) {
       bar_.finish_unit(fmt::format("rotation: loss {:.4e}", loss));
       log_.write("rotation", {{"step", step}, {"loss", loss}});
       return !io::interrupt_watch::requested();
@@ -451,8 +478,9 @@ class quantization {
     smoothed_ = std::make_unique<transform::awq_source>(*unsmoothed_, awq_changes_);
     weights_ = smoothed_.get();
     request_.weights = weights_;
-    request_.smoothing_tokens = o_.awq->seqlen > 0 ? o_.awq->seqlen : request_.seqlen;
+    request_.smoothing_tokens = smoothing_tokens();
   }
+  std::int64_t smoothing_tokens() const { return o_.awq->seqlen > 0 ? o_.awq->seqlen : request_.seqlen; }
 
   result<void> smooth() {
     if (!smoothed()) return {};
@@ -797,6 +825,8 @@ class quantization {
   std::uint64_t base_memory_ = 0;  // resident when the plan was made
   bool bf16_ = false;              // products and activations of the calibration set
   bool spilled_ = false;           // activations lie in a scratch file
+  plan::scoring_facts scored_;     // of AutoScheme, from when they are known
+  bool scoring_done_ = false;
   std::size_t kept_bytes_ = tune::signround_options{}.kept_bytes;
   std::string spill_folder_;
   double packing_ = 0;

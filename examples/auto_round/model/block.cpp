@@ -9,13 +9,9 @@
 #include "model/block_layers.hpp"
 #include "model/block_mixture.hpp"
 #include "model/block_mlp.hpp"
+#include "model/forward_pieces.hpp"
 
 namespace auto_round::model {
-namespace {
-
-constexpr std::size_t piece_tokens = 2048;  // forward's share of a large batch
-
-}  // namespace
 
 struct block_runner::impl {
   virtual ~impl() = default;
@@ -391,7 +387,7 @@ block_runner::block_runner(block_runner&&) noexcept = default;
 
 void block_runner::forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const input_hook& hook) {
   if (sequences == 0 || seqlen == 0) return;
-  const std::size_t step = std::max<std::size_t>(1, piece_tokens / seqlen);
+  const std::size_t step = sequences_at_once(seqlen);
   impl_->use_weights(w, std::min(step, sequences) * seqlen);
   for (std::size_t s = 0; s < sequences; s += step) {
     const std::size_t n = std::min(step, sequences - s), at = s * seqlen * impl_->hidden;

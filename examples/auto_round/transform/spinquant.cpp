@@ -15,6 +15,7 @@
 #include "model/kernels.hpp"
 #include "model/linalg.hpp"
 #include "transform/orthogonal.hpp"
+#include "tune/activations.hpp"
 #include "tune/tuned_layer.hpp"
 
 namespace auto_round::transform {
@@ -59,7 +60,8 @@ matrix left(const chunked& l, const matrix& x, std::size_t rows, bool transposed
 /// Rounding to nearest as the tuner does it at its start, and where its gradient goes.
 class rounding {
  public:
-  rounding(const tune::layer_choice& choice, std::size_t rows, std::size_t cols) : rows_(rows), cols_(cols) {
+  /// `zeros` has room for rows x cols of any layer.
+  rounding(const tune::layer_choice& choice, std::size_t rows, std::size_t cols, matrix& zeros) : rows_(rows), cols_(cols), zeros_(zeros) {
     if (const auto grid = tune::grid_of(choice.scheme, choice.scale_type))
       grid_ = *grid;
     else
@@ -69,7 +71,7 @@ class rounding {
     grid_.scale_grad = ar::scale_gradient::f32;
     group_ = tune::resolve_group_size(static_cast<int>(choice.scheme.group_size), cols);
     groups_ = ar::ceil_div(cols, group_);
-    zeros_.assign(rows * cols, 0.0f);
+    if (zeros_.size() < rows * cols) zeros_.assign(rows * cols, 0.0f);
     ones_.assign(rows * groups_, 1.0f);
     low_.resize(rows * groups_), high_.resize(rows * groups_);
   }
@@ -106,7 +108,8 @@ class rounding {
   bool known_ = false;
   ar::tune_grid grid_;
   std::size_t rows_, cols_, group_ = 1, groups_ = 1;
-  matrix zeros_, ones_, low_, high_;
+  matrix& zeros_;
+  matrix ones_, low_, high_;
 };
 
 class trainer {
@@ -119,34 +122,32 @@ class trainer {
         seqlen_(static_cast<std::size_t>(set.seqlen)),
         hidden_(static_cast<std::size_t>(spec_.hidden_size)),
         head_(static_cast<std::size_t>(spec_.head_dim)),
-        random_(static_cast<std::uint64_t>(o.seed)) {}
+        random_(static_cast<std::uint64_t>(o.seed)),
+        stream_(o.scratch_folder) {}
 
   result<void> load(const tune::layer_choices& choices) {
     auto head = model::read_head(base_);
     if (!head) return forward_error(head);
     out_ = std::move(*head);
+    gradients_.resize(spec_.linears.size());
     for (std::int64_t l = 0; l < spec_.num_layers; ++l) {
-      auto w = model::read_block(base_, l);
-      if (!w) return forward_error(w);
       block b;
-      b.floats = std::move(*w);
-      fuse_norms(b.floats);
-      b.quantized = b.floats;
       for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i) {
         const auto& d = spec_.linears[static_cast<std::size_t>(i)];
         const auto choice = choices.find(spec_.linear_name(l, i));
         const auto rows = static_cast<std::size_t>(d.out_features), cols = static_cast<std::size_t>(d.in_features);
         b.layers.push_back(nullptr);
-        b.gradients.emplace_back();
         if (choice == choices.end() || choice->second.scheme.bits >= 16) continue;
-        b.layers.back() = std::make_unique<rounding>(choice->second, rows, cols);
+        b.layers.back() = std::make_unique<rounding>(choice->second, rows, cols, zeros_);
         if (!b.layers.back()->known())
           return fail(error_kind::unsupported, "rotations can be trained for schemes that can be tuned, which this layer's cannot", {},
                       choice->first);
-        b.gradients.back().resize(rows * cols);
+        gradients_[static_cast<std::size_t>(i)].resize(rows * cols);
       }
+      if (in_memory())
+        if (auto r = read(b, l); !r) return r;
       blocks_.push_back(std::move(b));
-      runners_.emplace_back(spec_, linalg::precision::f32);
+      if (in_memory() || l == 0) runners_.emplace_back(spec_, linalg::precision::f32);
     }
     return {};
   }
@@ -188,7 +189,6 @@ class trainer {
   struct block {
     model::block_weights floats, quantized;
     std::vector<std::unique_ptr<rounding>> layers;
-    std::vector<matrix> gradients;
   };
 
   static matrix matrix_of(const model::row_rotation& by, std::size_t n) {
@@ -215,15 +215,36 @@ class trainer {
   chunked right_of(int i) const { return i == spec_.o ? r2() : i == spec_.down ? chunked{} : r1(); }
   chunked left_of(int i) const { return i == spec_.o || i == spec_.down ? r1() : i == spec_.v ? r2() : chunked{}; }
 
-  void quantize() {
-    for (block& b : blocks_)
-      for (int i = 0; i < static_cast<int>(b.layers.size()); ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        if (b.layers[at] == nullptr) continue;
-        const auto rows = static_cast<std::size_t>(spec_.linears[at].out_features);
-        const matrix q = (*b.layers[at])(rotated(b, i));
-        b.quantized.linears[at] = left(left_of(i), times(q, right_of(i), true), rows, false);
-      }
+  bool in_memory() const { return o_.scratch_folder.empty(); }
+  model::block_runner& runner(std::size_t number) { return runners_[in_memory() ? number : 0]; }
+
+  result<void> read(block& b, std::int64_t number) const {
+    auto w = model::read_block(base_, number);
+    if (!w) return forward_error(w);
+    base_.done_with_block(number);
+    fuse_norms(*w);
+    b.floats = std::move(*w);
+    b.quantized = b.floats;
+    return {};
+  }
+
+  /// The block as it is rounded now.
+  result<void> prepare(std::size_t number) {
+    block& b = blocks_[number];
+    if (!in_memory())
+      if (auto r = read(b, static_cast<std::int64_t>(number)); !r) return r;
+    for (int i = 0; i < static_cast<int>(b.layers.size()); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (b.layers[at] == nullptr) continue;
+      const auto rows = static_cast<std::size_t>(spec_.linears[at].out_features);
+      const matrix q = (*b.layers[at])(rotated(b, i));
+      b.quantized.linears[at] = left(left_of(i), times(q, right_of(i), true), rows, false);
+    }
+    return {};
+  }
+
+  void done_with(std::size_t number) {
+    if (!in_memory()) blocks_[number].floats = blocks_[number].quantized = {};
   }
 
   matrix rotated(const block& b, int i) const {
@@ -239,7 +260,7 @@ class trainer {
     const auto rows = static_cast<std::size_t>(spec_.linears[at].out_features);
     const chunked l = left_of(i), r = right_of(i);
     if (l.m == nullptr && r.m == nullptr) return;
-    const matrix& g = b.gradients[at];
+    const matrix& g = gradients_[at];
     const matrix p = rotated(b, i), q = (*b.layers[at])(p);
     const matrix s = b.layers[at]->gradient(p, times(left(l, g, rows, true), r, false));  // dL/dP
     const std::size_t cols = g.size() / rows;
@@ -287,26 +308,39 @@ class trainer {
     }
     auto x = model::embed(base_, ids);
     if (!x) return forward_error(x);
-    quantize();
-    std::vector<matrix> stream{*x};
+    // The stream of the quantized model, kept for the backward pass, and the rows of a block on their way.
+    if (train)
+      if (auto r = stream_.reset(blocks_.size(), x->size(), false); !r) return forward_error(r);
+    matrix rows = *x, input(in_memory() ? 0 : x->size());
     for (std::size_t l = 0; l < blocks_.size(); ++l) {
-      runners_[l].forward(blocks_[l].floats, x->data(), n, seqlen_, x->data());
-      stream.emplace_back(stream.back().size());
-      if (train)
-        runners_[l].forward_train(blocks_[l].quantized, stream[l].data(), n, seqlen_, stream[l + 1].data());
-      else
-        runners_[l].forward(blocks_[l].quantized, stream[l].data(), n, seqlen_, stream[l + 1].data());
+      if (auto r = prepare(l); !r) return forward_error(r);
+      const model::block_weights& w = blocks_[l].quantized;
+      runner(l).forward(blocks_[l].floats, x->data(), n, seqlen_, x->data());
+      if (train) {
+        stream_.store(l, 1, rows.data());
+        runner(l).forward_train(w, in_memory() ? stream_.row(l, 0, rows.size(), nullptr) : rows.data(), n, seqlen_, rows.data());
+      } else {
+        runner(l).forward(w, rows.data(), n, seqlen_, rows.data());
+      }
+      done_with(l);
     }
     matrix dx(x->size(), 0.0f), before(x->size());
-    const double loss = head_loss(*x, stream.back(), scored, train ? dx.data() : nullptr);
+    const double loss = head_loss(*x, rows, scored, train ? dx.data() : nullptr);
     if (!train) return loss;
     for (std::size_t l = blocks_.size(); l-- > 0;) {
       block& b = blocks_[l];
+      if (!in_memory()) {
+        if (auto r = prepare(l); !r) return forward_error(r);
+        stream_.load(l, 1, input.data());
+        if (auto r = stream_.state(); !r) return forward_error(r);
+        runner(l).forward_train(b.quantized, input.data(), n, seqlen_, rows.data());
+      }
       std::vector<float*> to;
-      for (matrix& g : b.gradients) to.push_back(g.empty() ? nullptr : g.data());
-      runners_[l].backward(b.quantized, dx.data(), to, false, l > 0 ? before.data() : nullptr);
+      for (std::size_t i = 0; i < gradients_.size(); ++i) to.push_back(b.layers[i] == nullptr ? nullptr : gradients_[i].data());
+      runner(l).backward(b.quantized, dx.data(), to, false, l > 0 ? before.data() : nullptr);
       for (int i = 0; i < static_cast<int>(b.layers.size()); ++i)
         if (b.layers[static_cast<std::size_t>(i)] != nullptr) add_gradients(b, i);
+      done_with(l);
       dx.swap(before);
     }
     return loss;
@@ -347,7 +381,10 @@ class trainer {
   ar::python_random random_;
   model::output_head out_;
   std::vector<block> blocks_;
-  std::vector<model::block_runner> runners_;
+  std::vector<model::block_runner> runners_;  // of all blocks, or one
+  std::vector<matrix> gradients_;             // of a block's layers
+  matrix zeros_;                              // offsets of any layer
+  tune::activations stream_;
   matrix r1_, r2_, d1_, d2_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "error.hpp"
@@ -23,6 +24,9 @@ struct spinquant_options {
   logit_loss loss = logit_loss::kl_top;
   std::int64_t top_k = 1000;
   std::int64_t seed = 42;
+  /// What lies between blocks is in a file there, and one block at a time in memory: it is read and rounded again where it is needed again. Empty: all of it is
+  /// in memory. The result is the same.
+  std::string scratch_folder = {};
 };
 
 struct trained_rotation {
@@ -32,7 +36,7 @@ struct trained_rotation {
 
 /// Trains what `places` holds for the residual stream and for values, from the matrices that are there; both are replaced by the trained ones. All
 /// layers that `choices` names are rounded to nearest behind the rotation; gradients pass the rounding unchanged and reach the values that set a
-/// group's range. The whole model is in memory, with the activations of a batch for all blocks. `on_step` may end it (false:
+/// group's range. The whole model is in memory, with the activations of a batch for all blocks, unless there is a scratch folder. `on_step` may end it (false:
 /// error_kind::interrupted). error_kind::unsupported if there is nothing to train, or for schemes that have no tuned grid.
 result<trained_rotation> train_rotation(const model::weight_source& base, const text::calibration_set& calibration,
                                         const tune::layer_choices& choices, const spinquant_options& options, rotation_places& places,
