@@ -16,6 +16,8 @@
 
 #include "arch/architecture.hpp"
 #include "io/safetensors.hpp"
+#include "model/evaluate_windows.hpp"
+#include "model/forward_pieces.hpp"
 #include "support/golden_json.hpp"
 #include "text/tokenizer.hpp"
 
@@ -169,6 +171,26 @@ TEST(Decoder, EvaluationIsWhatTheLogitsSay) {
   ASSERT_TRUE(self);
   EXPECT_EQ(self->kl, 0.0);
   EXPECT_EQ(self->top1, 1.0);
+}
+
+TEST(Decoder, WindowsOfAPartOfTheTextAtATimeGiveTheSameNumbers) {
+  const checkpoint c(tiny_stories);
+  const std::int64_t window = 256;
+  std::vector<std::int32_t> ids = ids_of_lines(tiny_stories, tiny_stories / "eval.jsonl");
+  ids.resize(21 * window + 100);
+  const auto whole = model::evaluate(c.source, ids, window, &c.source);
+  ASSERT_TRUE(whole) << describe(whole.error());
+  std::int64_t last = 0;
+  const auto parts = model::evaluate_windows(c.source, ids, window, &c.source, model::sequences_at_once(window), [&](std::int64_t done, std::int64_t blocks) {
+    EXPECT_LE(done, blocks);
+    last = done;
+  });
+  ASSERT_TRUE(parts) << describe(parts.error());
+  EXPECT_EQ(last, 3 * 2 * 4);  // parts of 8 windows, two models, four blocks
+  EXPECT_EQ(parts->nll, whole->nll);
+  EXPECT_EQ(parts->kl, whole->kl);
+  EXPECT_EQ(parts->top1, whole->top1);
+  EXPECT_EQ(parts->tokens, 21 * 255);
 }
 
 TEST(Decoder, GenerationWithTheCacheEqualsRunningEverythingAgain) {

@@ -1,5 +1,6 @@
 // The command eval: perplexity, tasks, and how far the model is from a reference.
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <cstdio>
 
@@ -7,7 +8,10 @@
 #include "command/eval_tasks.hpp"
 #include "command/eval_text.hpp"
 #include "export/export_format.hpp"
-#include "model/decoder.hpp"
+#include "model/evaluate_windows.hpp"
+#include "model/forward_pieces.hpp"
+#include "model/linalg.hpp"
+#include "plan_inference_memory.hpp"
 #include "report/resources.hpp"
 
 namespace auto_round::command {
@@ -27,6 +31,7 @@ class eval final : public command {
     o.integer("seqlen,seq_len", seqlen_, "tokens of a window; windows do not overlap (512)");
     o.integer("max_tokens", max_tokens_, "use at most so many tokens of the text (all)");
     o.flag("float_activations", float_activations_, true, "layers read float rows, even if the checkpoint says that engines quantize them");
+    o.bytes("max_memory", max_memory_, "most memory to take: N with B, KB, MB or GB; texts run in smaller parts, or the command is refused before a model is read (no limit)");
     o.flag("json", json_, true, "print one JSON object on stdout");
     o.notice("device_map,device,devices", true, "this program runs on the CPU");
     o.group("Tasks");
@@ -63,7 +68,7 @@ class eval final : public command {
       if (auto r = score_text(**model, reference.get(), tokenizer, out); !r) return r;
     }
     if (tasks_.tasks) {
-      if (auto r = evaluate_tasks(tasks_, **model, reference.get(), model_, tokenizer, json_, out); !r) return r;
+      if (auto r = evaluate_tasks(tasks_, **model, reference.get(), model_, tokenizer, json_, max_memory_, out); !r) return r;
     }
     if (json_) {
       out.set("seconds", clock.seconds()).set("peak_memory_bytes", static_cast<std::int64_t>(report::peak_memory_bytes()));
@@ -81,7 +86,15 @@ class eval final : public command {
     if (static_cast<std::int64_t>(ids->size()) < seqlen_) {
       return fail(error_kind::input, fmt::format("the text has {} tokens, less than one window of {}; choose a smaller --seqlen", ids->size(), seqlen_), text_);
     }
-    auto e = model::evaluate(model, *ids, seqlen_, reference);
+    const auto window = static_cast<std::size_t>(seqlen_);
+    static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
+    plan::evaluation_facts f{.models = {{&model.spec(), plan::sizes_of(model)}}, .tokens = ids->size() / window * window, .seqlen = window, .threads = omp_get_max_threads()};
+    if (reference != nullptr) f.models.push_back({&reference->spec(), plan::sizes_of(*reference)});
+    auto estimate = plan::fit_evaluation(f, model::sequences_at_once(window) * window, max_memory_);
+    if (!estimate) return forward_error(estimate);
+    fmt::print(stderr, "perplexity: about {} of memory ({})\n", report::human_bytes(estimate->bytes()), estimate->explain());
+    out.set("planned_memory_bytes", static_cast<std::int64_t>(estimate->bytes()));
+    auto e = model::evaluate_windows(model, *ids, seqlen_, reference, static_cast<std::size_t>(f.tokens) / window);
     if (!e) return forward_error(e);
     out.set("ppl", e->perplexity).set("nll", e->nll).set("tokens", e->tokens);
     if (e->has_reference) out.set("kl", e->kl).set("top1", e->top1);
@@ -93,6 +106,7 @@ class eval final : public command {
 
   std::string model_, positional_model_, text_, reference_, tokenizer_;
   std::int64_t seqlen_ = 512, max_tokens_ = 0;
+  std::uint64_t max_memory_ = 0;
   task_options tasks_;
   bool float_activations_ = false;
   bool json_ = false;

@@ -1,6 +1,7 @@
 #include "command/eval_tasks.hpp"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cctype>
@@ -11,6 +12,8 @@
 #include "evaluation/evaluate.hpp"
 #include "export/export_checksums.hpp"
 #include "io/file.hpp"
+#include "model/linalg.hpp"
+#include "plan_inference_memory.hpp"
 #include "report/progress.hpp"
 #include "report/resources.hpp"
 
@@ -271,7 +274,7 @@ void task_options::declare(option_set& o) {
 }
 
 result<void> evaluate_tasks(const task_options& options, const exporting::stored_model& model, const exporting::stored_model* reference,
-                            const std::string& model_path, const std::string& tokenizer_directory, bool json, io::json& out) {
+                            const std::string& model_path, const std::string& tokenizer_directory, bool json, std::uint64_t max_memory, io::json& out) {
   io::json hashes = io::json::object{};
   const auto asked = ask_all(options, hashes);
   if (!asked) return forward_error(asked);
@@ -287,6 +290,18 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
 
   report::progress progress;
   evaluation::run_options run{.add_bos = *bos, .longest = static_cast<std::size_t>(longest), .on_block = {}};
+  const exporting::stored_model* asked_model = &model;
+  run.before = [&](std::size_t tokens, std::size_t longest_request) -> result<std::size_t> {
+    static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
+    // What log_likelihoods takes by itself.
+    const std::size_t most = (std::size_t{64} << 20) / static_cast<std::size_t>(asked_model->spec().hidden_size);
+    plan::evaluation_facts f{.models = {{&asked_model->spec(), plan::sizes_of(*asked_model)}}, .tokens = std::max(longest_request, std::min(tokens, most)), .seqlen = longest_request, .threads = omp_get_max_threads()};
+    auto estimate = plan::fit_evaluation(f, std::max<std::size_t>(1, longest_request), max_memory);
+    if (!estimate) return forward_error(estimate);
+    fmt::print(stderr, "tasks: about {} of memory ({})\n", report::human_bytes(estimate->bytes()), estimate->explain());
+    out.set("planned_memory_bytes", static_cast<std::int64_t>(estimate->bytes()));
+    return static_cast<std::size_t>(f.tokens);
+  };
   run.on_block = [&](std::int64_t done, std::int64_t all) {
     if (done == 1) progress.start("tasks", all);
     progress.finish_unit(fmt::format("block {} of {}", done, all));
@@ -295,6 +310,7 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
   if (!scores) return forward_error(scores);
   std::vector<task_scores> compared;
   if (reference != nullptr) {
+    asked_model = reference;
     auto other = evaluation::answer(*reference, *tok, *asked, run);
     if (!other) return forward_error(other);
     compared = std::move(*other);
@@ -340,7 +356,7 @@ result<io::json> score_output(const task_options& options, const std::string& pa
   const report::stopwatch clock;
   const auto model = exporting::open_model(path);
   if (!model) return forward_error(model);
-  if (auto r = evaluate_tasks(options, **model, nullptr, path, (*model)->tokenizer_directory(), json, out); !r) return forward_error(r);
+  if (auto r = evaluate_tasks(options, **model, nullptr, path, (*model)->tokenizer_directory(), json, 0, out); !r) return forward_error(r);
   if (!json) fmt::print(stderr, "evaluation running time={:.0f}s\n", clock.seconds());
   return out;
 }

@@ -24,9 +24,10 @@ struct task_options {
 };
 
 /// Scores the tasks, prints tables on stdout unless `json`, and adds results to `out`. `reference` (may be null) answers the same documents: then the
-/// differences are told with the standard error of paired values. `model_path` names the model in the results.
+/// differences are told with the standard error of paired values. `model_path` names the model in the results. Texts run in smaller parts where `max_memory`
+/// (0: no limit) needs it; the estimate is told on stderr before a model is read.
 result<void> evaluate_tasks(const task_options& options, const exporting::stored_model& model, const exporting::stored_model* reference,
-                            const std::string& model_path, const std::string& tokenizer_directory, bool json, io::json& out);
+                            const std::string& model_path, const std::string& tokenizer_directory, bool json, std::uint64_t max_memory, io::json& out);
 
 /// What can be told before a model is there: names, numbers, and whether the documents are there and well formed.
 result<void> check_tasks(const task_options& options);

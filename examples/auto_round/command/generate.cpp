@@ -1,12 +1,16 @@
 // The command generate: continues a prompt.
 #include <fmt/format.h>
+#include <omp.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 
 #include "command/command.hpp"
 #include "export/export_format.hpp"
 #include "model/decoder.hpp"
+#include "model/linalg.hpp"
+#include "plan_inference_memory.hpp"
 #include "report/resources.hpp"
 #include "text/tokenizer.hpp"
 
@@ -34,6 +38,7 @@ class generate final : public command {
     o.flag("ignore_eos", ignore_eos_, true, "go on behind the token that ends a text");
     o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (the model's)");
     o.flag("float_activations", float_activations_, true, "layers read float rows, even if the checkpoint says that engines quantize them");
+    o.bytes("max_memory", max_memory_, "refuse what would take more memory: N with B, KB, MB or GB (no limit)");
     o.flag("json", json_, true, "print one JSON object on stdout");
   }
 
@@ -57,6 +62,13 @@ class generate final : public command {
       if (id < 0 || id >= (*model)->spec().vocab_size) return fail(error_kind::input, "tokenizer and model do not belong together: an id is out of range", model_);
     }
     options_.eos_id = ignore_eos_ ? -1 : tok->eos_id();
+    static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
+    const auto tokens = static_cast<std::uint64_t>(prompt->size()) + static_cast<std::uint64_t>(options_.max_tokens);
+    const std::int64_t positions = (*model)->spec().max_position_embeddings;
+    const plan::memory_estimate estimate = plan::estimate_generation({&(*model)->spec(), plan::sizes_of(**model)}, prompt->size(),
+                                                                     positions > 0 ? std::min(tokens, static_cast<std::uint64_t>(positions)) : tokens, omp_get_max_threads());
+    if (auto r = plan::check_memory(estimate, max_memory_, 0); !r) return r;
+    fmt::print(stderr, "about {} of memory ({})\n", report::human_bytes(estimate.bytes()), estimate.explain());
     const report::stopwatch clock;
     const auto weights = model::resident_model::read(**model);
     if (!weights) return forward_error(weights);
@@ -80,6 +92,7 @@ class generate final : public command {
       out.set("load_seconds", loaded.wall).set("prompt_seconds", begun.wall - loaded.wall).set("prompt_cpu_seconds", begun.cpu - loaded.cpu);
       if (ids->size() > 1) out.set("generation_seconds", last.wall - begun.wall).set("generation_cpu_seconds", last.cpu - begun.cpu);
       out.set("seconds", clock.seconds()).set("weight_bytes", static_cast<std::int64_t>(weights->weight_bytes()));
+      out.set("planned_memory_bytes", static_cast<std::int64_t>(estimate.bytes()));
       out.set("peak_memory_bytes", static_cast<std::int64_t>(report::peak_memory_bytes()));
       fmt::print("{}\n", io::dump(out, {.indent = -1}));
     } else {
@@ -92,6 +105,7 @@ class generate final : public command {
   std::string model_, positional_model_, prompt_, tokenizer_;
   std::optional<double> temperature_;
   std::int64_t seed_ = 42;
+  std::uint64_t max_memory_ = 0;
   model::generation_options options_;
   bool json_ = false, ignore_eos_ = false, float_activations_ = false;
 };

@@ -48,7 +48,18 @@ result<std::vector<task_scores>> answer(const model::weight_source& source, cons
       }
     }
   }
-  const auto scored = model::log_likelihoods(source, pieces, 0, options.on_block);
+  std::size_t rows_at_once = 0;
+  if (options.before) {
+    std::size_t tokens = 0, longest = 0;
+    for (const model::likelihood_request& r : pieces) {
+      tokens += r.ids.size() - 1;
+      longest = std::max(longest, r.ids.size() - 1);
+    }
+    const auto rows = options.before(tokens, longest);
+    if (!rows) return forward_error(rows);
+    rows_at_once = *rows;
+  }
+  const auto scored = model::log_likelihoods(source, pieces, rows_at_once, options.on_block);
   if (!scored) return forward_error(scored);
   std::vector<model::likelihood> likelihoods;
   for (const share& s : shares) {

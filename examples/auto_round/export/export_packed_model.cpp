@@ -71,8 +71,10 @@ class folder_model final : public stored_model {
     return {};
   }
 
-  void done_with_block(std::int64_t layer) const override {  // blocks are released as they are read
-    if (const io::tensor_ref* t = layer == -1 ? dir_.find(spec_.embed_name) : nullptr) dir_.release(*t);
+  void done_with_block(std::int64_t layer) const override {  // packed layers are released as they are read, others stay where they lie
+    if (const io::tensor_ref* t = layer == -1 ? dir_.find(spec_.embed_name) : nullptr) return dir_.release(*t);
+    for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
+      if (const io::tensor_ref* t = dir_.find(spec_.linear_name(layer, i) + ".weight")) dir_.release(*t);
   }
 
   result<model::block_runner::input_filter> input_filter(std::int64_t layer) const override {

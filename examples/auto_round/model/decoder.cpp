@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "model/evaluate_windows.hpp"
 #include "model/head.hpp"
 #include "model/kernels.hpp"
 #include "model/linalg.hpp"
@@ -251,6 +252,11 @@ result<std::vector<float>> logits(const weight_source& source, std::span<const s
 
 result<evaluation> evaluate(const weight_source& source, std::span<const std::int32_t> ids, std::int64_t seqlen, const weight_source* reference,
                             const std::function<void(std::int64_t, std::int64_t)>& on_block) {
+  return evaluate_windows(source, ids, seqlen, reference, 0, on_block);
+}
+
+result<evaluation> evaluate_windows(const weight_source& source, std::span<const std::int32_t> ids, std::int64_t seqlen, const weight_source* reference, std::size_t windows_at_once,
+                                    const std::function<void(std::int64_t, std::int64_t)>& on_block) {
   const model_spec& spec = source.spec();
   if (seqlen < 2) return fail(error_kind::usage, "seqlen must be at least 2");
   const auto window = static_cast<std::size_t>(seqlen);
@@ -263,60 +269,68 @@ result<evaluation> evaluate(const weight_source& source, std::span<const std::in
                 "the reference has a vocabulary of " + std::to_string(reference->spec().vocab_size) + " tokens, the model one of " +
                     std::to_string(spec.vocab_size) + "; they must be the same",
                 reference->location());
-  ids = ids.first(windows * window);
+  const std::size_t step = windows_at_once == 0 ? windows : std::min(windows_at_once, windows), passes = (windows + step - 1) / step;
 
   std::int64_t done = 0;
-  const std::int64_t blocks = spec.num_layers + (reference == nullptr ? 0 : reference->spec().num_layers);
+  const std::int64_t blocks = static_cast<std::int64_t>(passes) * (spec.num_layers + (reference == nullptr ? 0 : reference->spec().num_layers));
   const auto count_block = [&] {
     ++done;
     if (on_block) on_block(done, blocks);
   };
-  const auto x = run_blocks(source, ids, window, count_block, weight_form::stored);
-  if (!x) return forward_error(x);
-  const auto h = read_head(source, weight_form::stored);
-  if (!h) return forward_error(h);
-  std::vector<float> x_ref;
-  output_head h_ref;
-  if (reference != nullptr) {
-    auto xr = run_blocks(*reference, ids, window, count_block, weight_form::stored);
-    if (!xr) return forward_error(xr);
-    auto hr = read_head(*reference, weight_form::stored);
-    if (!hr) return forward_error(hr);
-    x_ref = std::move(*xr);
-    h_ref = std::move(*hr);
-  }
-
-  const std::size_t vocab = h->vocab, most = h->rows_at_once();
-  std::vector<float> scratch, rows(most * vocab), rows_ref(reference == nullptr ? 0 : most * vocab);
-  std::vector<double> nll(most), kl(most);
-  std::vector<std::uint8_t> same(most);
   evaluation e;
   e.has_reference = reference != nullptr;
   double nll_sum = 0, kl_sum = 0;
   std::int64_t agree = 0;
-  for (std::size_t w = 0; w < windows; ++w)
-    for (std::size_t first = 0; first + 1 < window; first += most) {
-      const std::size_t n = std::min(most, window - 1 - first), at = w * window + first;
-      h->logits(x->data() + at * h->hidden, n, scratch, rows.data());
-      if (reference != nullptr) h_ref.logits(x_ref.data() + at * h_ref.hidden, n, scratch, rows_ref.data());
-#pragma omp parallel for schedule(static)
-      for (std::size_t r = 0; r < n; ++r) {
-        const float* const q = rows.data() + r * vocab;
-        std::size_t best = 0, best_ref = 0;
-        const double lse = kernels::log_sum_exp(q, vocab, best);
-        nll[r] = lse - static_cast<double>(q[static_cast<std::size_t>(ids[at + r + 1])]);
-        if (reference == nullptr) continue;
-        const float* const p = rows_ref.data() + r * vocab;
-        const double lse_ref = kernels::log_sum_exp(p, vocab, best_ref);
-        kl[r] = kernels::kl_divergence(p, static_cast<float>(lse_ref), q, static_cast<float>(lse_ref - lse), vocab);
-        same[r] = best == best_ref;
-      }
-      for (std::size_t r = 0; r < n; ++r) {
-        nll_sum += nll[r];
-        kl_sum += kl[r];
-        agree += same[r];
-      }
+  for (std::size_t start = 0; start < windows; start += step) {
+    const std::size_t count = std::min(step, windows - start);
+    const std::span<const std::int32_t> some = ids.subspan(start * window, count * window);
+    const auto x = run_blocks(source, some, window, count_block, weight_form::stored);
+    if (!x) return forward_error(x);
+    std::vector<float> x_ref;
+    if (reference != nullptr) {
+      auto xr = run_blocks(*reference, some, window, count_block, weight_form::stored);
+      if (!xr) return forward_error(xr);
+      x_ref = std::move(*xr);
     }
+    const auto h = read_head(source, weight_form::stored);
+    if (!h) return forward_error(h);
+    output_head h_ref;
+    if (reference != nullptr) {
+      auto hr = read_head(*reference, weight_form::stored);
+      if (!hr) return forward_error(hr);
+      h_ref = std::move(*hr);
+    }
+
+    const std::size_t vocab = h->vocab, most = h->rows_at_once();
+    std::vector<float> scratch, rows(most * vocab), rows_ref(reference == nullptr ? 0 : most * vocab);
+    std::vector<double> nll(most), kl(most);
+    std::vector<std::uint8_t> same(most);
+    for (std::size_t w = 0; w < count; ++w)
+      for (std::size_t first = 0; first + 1 < window; first += most) {
+        const std::size_t n = std::min(most, window - 1 - first), at = w * window + first;
+        h->logits(x->data() + at * h->hidden, n, scratch, rows.data());
+        if (reference != nullptr) h_ref.logits(x_ref.data() + at * h_ref.hidden, n, scratch, rows_ref.data());
+#pragma omp parallel for schedule(static)
+        for (std::size_t r = 0; r < n; ++r) {
+          const float* const q = rows.data() + r * vocab;
+          std::size_t best = 0, best_ref = 0;
+          const double lse = kernels::log_sum_exp(q, vocab, best);
+          nll[r] = lse - static_cast<double>(q[static_cast<std::size_t>(some[at + r + 1])]);
+          if (reference == nullptr) continue;
+          const float* const p = rows_ref.data() + r * vocab;
+          const double lse_ref = kernels::log_sum_exp(p, vocab, best_ref);
+          kl[r] = kernels::kl_divergence(p, static_cast<float>(lse_ref), q, static_cast<float>(lse_ref - lse), vocab);
+          same[r] = best == best_ref;
+        }
+        for (std::size_t r = 0; r < n; ++r) {
+          nll_sum += nll[r];
+          kl_sum += kl[r];
+          agree += same[r];
+        }
+      }
+    source.done_with_block(-1);
+    if (reference != nullptr) reference->done_with_block(-1);
+  }
   e.tokens = static_cast<std::int64_t>(windows * (window - 1));
   const auto count = static_cast<double>(e.tokens);
   e.nll = nll_sum / count;

@@ -1,0 +1,109 @@
+#include "plan_inference_memory.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "plan_block_memory.hpp"
+
+namespace auto_round::plan {
+namespace {
+
+using bytes_t = std::uint64_t;
+constexpr bytes_t mib = bytes_t{1} << 20, float_bytes = sizeof(float);
+
+bytes_t u(std::int64_t v) { return v > 0 ? static_cast<bytes_t>(v) : 0; }
+
+/// Rows of packed weights as floats, one panel for each thread (model/packed_matrix.cpp).
+bytes_t panels(const model::model_spec& spec, int threads) {
+  bytes_t widest = u(spec.hidden_size);
+  for (const model::linear_desc& l : spec.linears) widest = std::max(widest, u(l.in_features));
+  return u(threads) * std::max(bytes_t{128} << 10, 32 * widest) * float_bytes;
+}
+
+memory_part program(bytes_t base, bytes_t touched) { return {"the program", base + touched * mib, {}}; }
+
+constexpr bytes_t touched_by_blocks = 4, touched_by_head = 4, touched_by_tokens = 2;  // code, and what the backend generates; MiB, measured
+
+}  // namespace
+
+weight_sizes sizes_of(const exporting::stored_model& model) {
+  const model::model_spec& spec = model.spec();
+  weight_sizes s;
+  s.tied = spec.tie_word_embeddings;
+  std::map<std::string, bytes_t> blocks;
+  for (const exporting::stored_model::entry& e : model.entries()) {
+    bytes_t elements = 1;
+    for (const bytes_t d : e.shape) elements *= d;
+    const bool stays = e.shape.size() == 2 && (e.quantized || e.type == "F16" || e.type == "BF16");
+    const bytes_t taken = stays ? e.bytes : elements * float_bytes;
+    if (!stays) s.largest_file_part = std::max(s.largest_file_part, e.name == spec.embed_name && !s.tied ? 0 : e.bytes);
+    if (e.name == spec.embed_name) {
+      s.embedding = taken;
+      if (!stays) s.embedding_piece = std::min(elements * float_bytes, 16 * mib);
+    }
+    if (e.name == (s.tied ? spec.embed_name : spec.head_name)) s.head = taken;
+    if (!e.name.starts_with(spec.block_prefix)) continue;
+    const std::size_t at = spec.block_prefix.size(), end = e.name.find('.', at);
+    blocks[e.name.substr(at, end - at)] += taken;
+  }
+  for (const auto& [number, size] : blocks) {
+    s.block = std::max(s.block, size);
+    s.blocks += size;
+  }
+  return s;
+}
+
+memory_estimate estimate_evaluation(const evaluation_facts& f) {
+  memory_estimate all;
+  all.add({"reading text", {{"the program and the text so far", f.so_far, {}}}, {}});
+  bytes_t streams = 0, heads = 0, logits = 0;
+  for (const evaluated_model& m : f.models) {
+    if (!f.together) streams = heads = logits = 0;
+    const model::model_spec& spec = *m.spec;
+    const bytes_t hidden = u(spec.hidden_size);
+    streams += f.tokens * hidden * float_bytes;
+    const memory_part stream{"activations", streams, {}};
+    const bytes_t piece = forward_tokens(f.tokens / std::max<bytes_t>(1, f.seqlen), f.seqlen);
+    all.add({"reading rows of the embedding", {program(f.base, touched_by_blocks), stream, {"rows of the embedding", m.sizes.embedding_piece, {}}}, {}});
+    all.add({"running blocks", {program(f.base, touched_by_blocks), stream, {"a block's weights", m.sizes.block + m.sizes.largest_file_part, {}},
+                                {"a piece on its way through a block", block_runner_bytes(spec, std::max<bytes_t>(piece, 1), f.seqlen, false, f.threads, false) + panels(spec, f.threads), "--seqlen"}}, {}});
+    heads += m.sizes.head;
+    logits += head_rows(spec) * (u(spec.vocab_size) + 2 * hidden) * float_bytes + panels(spec, f.threads);
+    all.add({"computing logits", {program(f.base, touched_by_head), stream, {"heads", heads, {}}, {"logits", logits, {}}}, {}});
+  }
+  return all;
+}
+
+result<memory_estimate> fit_evaluation(evaluation_facts& f, std::uint64_t step, std::uint64_t limit) {
+  memory_estimate estimate = estimate_evaluation(f);
+  const auto too_much = [&] { return limit != 0 && estimate.bytes() > limit; };
+  while (too_much() && f.tokens > step) {
+    f.tokens = std::max(step, f.tokens / 2 / step * step);
+    estimate = estimate_evaluation(f);
+  }
+  while (too_much() && f.threads > 1) {
+    f.threads /= 2;
+    estimate = estimate_evaluation(f);
+  }
+  if (auto r = check_memory(estimate, limit, 0); !r) return forward_error(r);
+  omp_set_num_threads(f.threads);
+  return estimate;
+}
+
+memory_estimate estimate_generation(const evaluated_model& m, std::uint64_t prompt, std::uint64_t tokens, int threads) {
+  const model::model_spec& spec = *m.spec;
+  const memory_part weights{"weights", m.sizes.blocks + m.sizes.head + (m.sizes.tied ? 0 : m.sizes.embedding), {}};
+  const bytes_t row = u(spec.num_kv_heads) * (u(spec.head_dim) + u(spec.value_size())) * float_bytes;
+  memory_estimate all;
+  all.add({"reading weights", {program(report::current_memory_bytes(), 1), weights, {"a tensor's file", m.sizes.largest_file_part, {}}}, {}});
+  // A cache that is full grows to twice its size.
+  all.add({"generating", {program(report::current_memory_bytes(), touched_by_tokens), weights, {"the cache of keys and values", u(spec.num_layers) * row * std::max(prompt, tokens) * 3 / 2, "--max_tokens"},
+                          {"the prompt on its way through a block", block_runner_bytes(spec, prompt, prompt, false, threads, false) + prompt * u(spec.hidden_size) * float_bytes + panels(spec, threads), {}},
+                          {"logits", u(spec.vocab_size) * float_bytes, {}}}, {}});
+  return all;
+}
+
+}  // namespace auto_round::plan
