@@ -549,7 +549,9 @@ TEST_F(Convert, ColumnsInAnOrderOfTheirOwnGoWhereGroupsOfColumnsAreStored) {
     const auto converted = tensors_of(ct / "llm-compressor");
     EXPECT_TRUE(converted.contains("model.layers.0.self_attn.v_proj.weight_g_idx"));
     EXPECT_FALSE(converted.contains("model.layers.1.self_attn.v_proj.weight_g_idx"));
-    for (const auto& [name, group] : golden::read_json(ct / "llm-compressor" / "config.json")["quantization_config"]["config_groups"].items())
+    const auto said = golden::read_json(ct / "llm-compressor" / "config.json");
+    EXPECT_EQ(said["quantization_config"]["config_groups"].size(), 2u);
+    for (const auto& [name, group] : said["quantization_config"]["config_groups"].items())
       EXPECT_EQ(group["weights"].value("actorder", ""), group["targets"].size() == 1 ? "" : "group") << name;
     ASSERT_EQ(convert((ct / "llm-compressor").string(), "auto_gptq", back.string()).status, 0);
     EXPECT_TRUE(same(tensors_of(back), all));
