@@ -34,7 +34,7 @@ class estimator {
         hidden_(u(spec.hidden_size)),
         inner_(inner_size(spec)),
         o_(u(spec.num_heads) * u(spec.value_size())),
-        element_(facts.bf16 ? 2 : float_bytes),
+        element_(facts.bf16 || (facts.rounded && facts.tuned == tuner::none && facts.smoothing_tokens == 0) ? 2 : float_bytes),  // of activations that are kept
         threads_(static_cast<bytes_t>(std::max(1, facts.threads))),
         stream_(u(facts.samples) * u(facts.seqlen) * hidden_ * (facts.spilled ? 0 : element_)) {
     std::map<std::int64_t, bytes_t> blocks;
@@ -92,9 +92,12 @@ class estimator {
 
   void importance(std::int64_t samples, std::int64_t seqlen) {
     const std::int64_t batch_of = std::min(f_.batch_size, samples);
-    const bytes_t batch_tokens = u(batch_of) * u(seqlen), tokens = forward_tokens(u(batch_of), u(seqlen)), stream = u(samples) * u(seqlen) * hidden_ * (f_.spilled ? 0 : element_);
-    add("collecting importance", 4, {text(), {"activations of the calibration set", stream, "--nsamples, --seqlen"}, {"a block's weights", block_ * (float_bytes + (f_.bf16 ? 2 : 0)), {}},
-                                  batch(batch_tokens * hidden_ * float_bytes + runner(tokens, u(seqlen), f_.bf16, false) + (f_.bf16 ? tokens * std::max(inner_, hidden_) * float_bytes : 0))});
+    const bytes_t batch_tokens = u(batch_of) * u(seqlen), tokens = forward_tokens(u(batch_of), u(seqlen)), stream = u(samples) * u(seqlen) * hidden_ * (f_.spilled ? 0 : f_.rounded ? 2 : element_);
+    const bytes_t way = f_.rounded ? batch_tokens * (4 * hidden_ + 2 * o_ + 2 * u(spec_.num_kv_heads) * u(spec_.head_dim) + 5 * inner_ / 2) * float_bytes
+                                   : runner(tokens, u(seqlen), f_.bf16, false) + (f_.bf16 ? tokens * std::max(inner_, hidden_) * float_bytes : 0);
+    add("collecting importance", 4, {text(), {"activations of the calibration set", stream, "--nsamples, --seqlen"},
+                                  {"a block's weights", block_ * (float_bytes + (f_.bf16 && !f_.rounded ? 2 : 0)) + (f_.rounded ? largest_ * 2 : 0), {}},
+                                  batch(batch_tokens * hidden_ * float_bytes + way)});
   }
 
   /// transform/spinquant.cpp: floats throughout. A block is there as floats and rounded, with ranges of groups; what its backward pass needs is there once, or for

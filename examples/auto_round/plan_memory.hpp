@@ -71,6 +71,7 @@ struct memory_facts {
   std::int64_t gradient_accumulate_steps = 1;
   std::int64_t smoothing_tokens = 0;  ///< of each sample, for AWQ; 0: none
   bool bf16 = false;                 ///< products and activations of bfloat16
+  bool rounded = false;              ///< importance comes out of model::rounded_block
   bool adam = false, momentum = false, searched_start = false;
   bool keep_best = true;
   bool spilled = false;              ///< activations lie in a file

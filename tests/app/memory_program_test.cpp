@@ -48,6 +48,7 @@ const std::map<std::string, arguments>& ways() {
       {"two formats", {"--iters", "0", "--disable_opt_rtn", "--format", "auto_round,fake"}},
       {"model-free", {"--model_free"}},
       {"searched scales", with_text({"--iters", "0"})},
+      {"searched as the original", with_text({"--iters", "0", "--compat"})},
       {"gguf", {"--iters", "0", "--format", "gguf:q4_k_s"}},
       {"gram", with_text({"--tuning", "gram", "--descent_sweeps", "1"})},
       {"gguf by gram", with_text({"--tuning", "gram", "--descent_sweeps", "1", "--format", "gguf:q4_k_s"})},

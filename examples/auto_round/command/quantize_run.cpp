@@ -22,6 +22,7 @@
 #include "export/export_unpacked_source.hpp"
 #include "io/file.hpp"
 #include "model/linalg.hpp"
+#include "model/rounded_block.hpp"
 #include "report/event_log.hpp"
 #include "report/resources.hpp"
 #include "text/calibration.hpp"
@@ -250,6 +251,7 @@ class quantization {
     f.gradient_accumulate_steps = request_.gradient_accumulate_steps;
     f.smoothing_tokens = smoothed() ? std::min(smoothing_tokens(), request_.seqlen) : 0;
     f.bf16 = bf16_;
+    f.rounded = rounds_calibration();
     f.adam = o_.enable_adam;
     f.momentum = o_.momentum != 0;
     f.keep_best = !o_.not_use_best_mse;
@@ -313,6 +315,11 @@ class quantization {
     const io::tensor_ref* t = dir == nullptr ? nullptr : dir->find(name);
     if (t == nullptr) return ar::real::f32;
     return t->type == io::dtype::bf16 ? ar::real::bf16 : t->type == io::dtype::f16 ? ar::real::f16 : ar::real::f32;
+  }
+
+  /// The calibration pass is that of the original, which computes in the type of the model.
+  bool rounds_calibration() const {
+    return o_.compat && stored_real(source_->spec().embed_name) == ar::real::bf16 && model::rounded_block::covers(source_->spec());
   }
 
   /// How options of AutoScheme are searched when they are scored: as the run will search them, weighted as there. K types also where they are tuned,
@@ -531,7 +538,7 @@ class quantization {
     c.maxima = maxima;
     c.batch_size = request_.batch_size;
     c.precision = amp() ? linalg::precision::bf16 : linalg::precision::f32;
-    c.rounded = o_.compat && stored_real(source_->spec().embed_name) == ar::real::bf16;
+    c.rounded = rounds_calibration();
     c.bf16_activations = c.rounded || amp();
     c.spill_folder = spill_folder_;
     bar_.start("block", source_->spec().num_layers);
