@@ -119,9 +119,9 @@ TEST_F(Memory, ARunUnderALimitedAddressSpaceIsDoneOrRefusedBeforeItBegins) {
   if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
   // The least room that a plan is accepted under is enough for the run.
   for (const auto& [name, way] : ways()) {
-    std::uint64_t refused = 32, accepted = 1024;  // MiB
+    std::uint64_t refused = 32, accepted = 512;  // MiB
     const auto under = [](std::uint64_t n) { return "ulimit -v " + std::to_string(n * 1024) + ";"; };
-    while (accepted - refused > 4) {
+    while (accepted - refused > 16) {
       const std::uint64_t middle = (refused + accepted) / 2;
       (run(quantize(way, "planned", {"--dry_run"}), under(middle)).status == 0 ? accepted : refused) = middle;
     }
