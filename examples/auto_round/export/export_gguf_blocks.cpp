@@ -141,6 +141,10 @@ bool store_blocks(io::gguf_type type, const tune::quantized_layer& layer, std::v
         std::uint8_t* const block = blocks.data() + i * T::block_bytes;
         for (std::size_t j = 0; j < subs; ++j) {
           const std::size_t g = i * subs + j;
+          if (kind == code_kind::e2m1 && !(layer.scale[g] >= 0)) {  // their bytes have no sign
+            fits = false;
+            return;
+          }
           if constexpr (kind == code_kind::e2m1 && subs > 1) p.scale[j] = layer.scale[g] * 0.5f;
           else p.d = layer.scale[g] * (kind == code_kind::e2m1 ? 0.5f : 1.0f);
           if constexpr (kind == code_kind::offset) p.m = layer.bias.empty() ? -(layer.scale[g] * (layer.zero_point.empty() ? middle : layer.zero_point[g])) : layer.bias[g];

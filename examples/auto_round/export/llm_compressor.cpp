@@ -17,7 +17,7 @@ result<holding> accepts(std::string_view spelling, const ar::scheme_fields& sche
 
 result<void> decide(job& run) {
   if (std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.quantize && l.any_order; }))
-    run.warnings.push_back("columns in an order of their own (actorder \"group\", weight_g_idx) are refused by compressed-tensors 0.20; older versions read them");
+    run.warnings.push_back("columns in an order of their own (actorder \"group\", weight_g_idx) are refused by compressed-tensors 0.20; see that what loads the folder knows them");
   return decide_layout(run, dialect::compressed_tensors);
 }
 
