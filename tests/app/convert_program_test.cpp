@@ -82,7 +82,9 @@ void set_floats(const fs::path& folder, const std::string& name, std::vector<flo
   auto writer = io::gguf_writer::create(path.string(), contents->metadata, declared);
   ASSERT_TRUE(writer.has_value());
   for (const io::gguf_tensor_ref& t : contents->tensors)
-    if (t.name != name) ASSERT_TRUE(writer->write(t.name, t.data).has_value());
+    if (t.name != name) {
+      ASSERT_TRUE(writer->write(t.name, t.data).has_value());
+    }
   ASSERT_TRUE(writer->write(name, std::as_bytes(std::span(values))).has_value());
   ASSERT_TRUE(writer->finish().has_value());
 }
@@ -483,7 +485,9 @@ TEST_F(Convert, Nvfp4KeepsAllBytesOfScales) {
   ASSERT_EQ(convert(out_, "llm_compressor", back).status, 0);
   const auto returned = tensors_of(back);
   for (const auto& [name, t] : of_layers(all))
-    if (name.ends_with(".weight_scale") || name.ends_with(".weight_packed")) EXPECT_EQ(returned.at(name).bytes, t.bytes) << name;
+    if (name.ends_with(".weight_scale") || name.ends_with(".weight_packed")) {
+      EXPECT_EQ(returned.at(name).bytes, t.bytes) << name;
+    }
   // A scale below 0 has no byte there.
   all.at("model.layers.0.mlp.up_proj.weight_scale").bytes[0] = '\xb0';
   tiny_model::put(fs::path(source) / "model.safetensors", tiny_model::safetensors(all));
@@ -604,8 +608,9 @@ TEST_F(Convert, ScalesOfAttentionAreCarriedOrNamed) {
     EXPECT_TRUE(same(tensors_of(theirs), tensors_of(both / "llm-compressor")));
     for (const char* key : {"kv_cache_scheme", "attention_input_activations"}) EXPECT_EQ(q(theirs).value(key, ordered_json()), q(both / "llm-compressor").value(key, ordered_json())) << key;
     for (const char* key : {"static_attention_dtype", "static_attention_granularity"}) EXPECT_EQ(q(ours).value(key, ordered_json()), q(both / "auto-round").value(key, ordered_json())) << key;
-    if (more[0] == "--static_kv_dtype")
+    if (more[0] == "--static_kv_dtype") {
       for (const char* key : {"static_kv_dtype", "static_kv_granularity"}) EXPECT_EQ(q(ours).value(key, ordered_json()), q(both / "auto-round").value(key, ordered_json())) << key;
+    }
     for (const fs::path& p : {both, ours, theirs}) fs::remove_all(p);
   }
   std::vector<std::string> scheme = {"--scheme", "W4A16G32", "--static_kv_dtype", "fp8"};
@@ -699,7 +704,9 @@ TEST_F(Convert, RotaryFrequenciesAreTheSameInMlxFolders) {
     auto config = golden::read_json(fs::path(mlx) / "config.json");
     const bool scaled = f.name != std::string("plain");
     EXPECT_EQ(config.contains("rope_scaling"), scaled);
-    if (scaled) EXPECT_EQ(config["rope_scaling"]["rope_type"], f.value["rope_type"]) << "where mlx-lm looks";
+    if (scaled) {
+      EXPECT_EQ(config["rope_scaling"]["rope_type"], f.value["rope_type"]) << "where mlx-lm looks";
+    }
     if (f.key == std::string("rope_scaling")) continue;
     // The original's folders have the parameters in the configuration itself, and nothing else.
     config.erase("rope_scaling");
@@ -724,6 +731,37 @@ TEST_F(Convert, RotaryFrequenciesAreTheSameInMlxFolders) {
   EXPECT_EQ((*after)->spec().window_rope.theta, 7000.0);
   EXPECT_TRUE(same_rope((*before)->spec().rope, (*after)->spec().rope));
   EXPECT_TRUE(same_rope((*before)->spec().window_rope, (*after)->spec().window_rope));
+}
+
+/// quantize reads a file as it reads a folder with the same numbers.
+TEST_F(Convert, AFileIsQuantizedLikeTheFolderMadeOfIt) {
+  support::tiny_model(2, false, false, 64, 128).write(model_);
+  tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
+  const std::string file = quantized("gguf:q8_0", {"--scheme", "GGUF:Q8_0"}, "file"), made = dir_ / "made";
+  ASSERT_EQ(convert(file, "fake", made).status, 0);
+  auto all = tensors_of(made);  // rounded to the model's type
+  for (const auto& [name, w] : weights(file)) {
+    tiny_tensor& t = all.at(name);
+    t.dtype = "F32";
+    t.bytes.assign(reinterpret_cast<const char*>(w.data()), w.size() * sizeof(float));
+  }
+  tiny_model::put(fs::path(made) / "model.safetensors", tiny_model::safetensors(all));
+  const std::vector<std::vector<std::string>> ways = {{"--iters", "0", "--disable_opt_rtn", "--disable_model_free"},
+                                                      {"--tuning", "gram", "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"}};
+  for (std::size_t i = 0; i < ways.size(); ++i) {
+    const auto quantize = [&](const std::string& source, const std::string& to) {
+      std::vector<std::string> a = {"quantize", "--model", source, "--output_dir", to, "--scheme", "W4A16G32", "--threads", "1"};
+      a.insert(a.end(), ways[i].begin(), ways[i].end());
+      return run(a);
+    };
+    const std::string direct = dir_ / ("direct" + std::to_string(i)), by_folder = dir_ / ("by-folder" + std::to_string(i));
+    const outcome o = quantize(file, direct);
+    ASSERT_EQ(o.status, 0) << o.err;
+    EXPECT_NE(o.err.find("quantized already (gguf)"), std::string::npos) << o.err;
+    ASSERT_EQ(quantize(made, by_folder).status, 0);
+    EXPECT_TRUE(same(of_layers(tensors_of(direct)), of_layers(tensors_of(by_folder))));
+  }
+  expect_refused(run({"quantize", "--model", file, "--output_dir", out_, "--model_dtype", "float32", "--iters", "0"}), unsupported, {"--model_dtype", "safetensors"});
 }
 
 TEST_F(Convert, RefusesWhatIsNoConversion) {

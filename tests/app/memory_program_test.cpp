@@ -149,6 +149,7 @@ TEST_F(Memory, ALowLimitChangesHowButNotWhat) {
            {{"--iters", "0"}, "96", 11},
            {{"--schemes", "W4A16,W8A16", "--avg_bits", "6", "--score_batch_size", "16", "--iters", "0", "--disable_opt_rtn"}, "16", 7},
            {{"--algorithm", "spinquant", "--rotation_iters", "1", "--iters", "0", "--disable_opt_rtn"}, "10", 11}}) {
+    if (sanitized && (way[0] == "--schemes" || way[0] == "--algorithm")) continue;  // their own tests do it
     arguments all = text;
     all.push_back(samples);
     all.insert(all.end(), way.begin(), way.end());
@@ -208,9 +209,9 @@ class Inference : public Memory {
   std::map<std::string, arguments> commands() const {
     const std::string packed = dir_ / "packed", text = tiny_stories + "/eval.jsonl";
     return {
-        {"perplexity", {"eval", tiny_stories, "--ppl", text, "--seqlen", "128"}},
-        {"perplexity of packed weights", {"eval", packed, "--ppl", text, "--seqlen", "128"}},
-        {"comparison", {"eval", packed, "--ref", tiny_stories, "--ppl", text, "--seqlen", "256"}},
+        {"perplexity", {"eval", tiny_stories, "--ppl", text, "--seqlen", "128", "--max_tokens", "12288"}},
+        {"perplexity of packed weights", {"eval", packed, "--ppl", text, "--seqlen", "128", "--max_tokens", "12288"}},
+        {"comparison", {"eval", packed, "--ref", tiny_stories, "--ppl", text, "--seqlen", "256", "--max_tokens", "12288"}},
         {"task", {"eval", packed, "--tasks", "wikitext", "--task_dir", dir_.path()}},
         {"generation", {"generate", tiny_stories, "--prompt", "Once upon a time", "--max_tokens", "200", "--ignore_eos"}},
         {"generation from packed weights", {"generate", packed, "--prompt", "Once upon a time", "--max_tokens", "200", "--ignore_eos"}},
@@ -227,19 +228,17 @@ class Inference : public Memory {
 };
 
 TEST_F(Inference, SaysBeforeTheStartWhatItTakes) {
+  if (sanitized) GTEST_SKIP() << "sanitizers add memory of their own";
   for (const auto& [name, command] : commands()) {
     const ordered_json o = told(command);
     const double planned = o["planned_memory_bytes"], taken = o["peak_memory_bytes"];
-    EXPECT_GT(planned, 0) << name;
-    if (!sanitized) {
-      EXPECT_NEAR(planned, taken, 0.1 * taken) << name;
-    }
+    EXPECT_NEAR(planned, taken, 0.1 * taken) << name;
   }
 }
 
 TEST_F(Inference, ALowLimitChangesHowButNotWhat) {
   for (const auto& [name, command] : commands()) {
-    if (name.starts_with("generation")) continue;
+    if (name.starts_with("generation") || (sanitized && name.starts_with("perplexity"))) continue;  // a comparison does what perplexities do
     const ordered_json free = told(command);
     const std::uint64_t lower = free["planned_memory_bytes"].get<std::uint64_t>() - 6 * mib;
     const ordered_json limited = told(command, limit(lower));

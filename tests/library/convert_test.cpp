@@ -1,7 +1,6 @@
 // Conversion between packed layouts: for every pair of layouts, what converts has the same weights bit for bit as the layouts' own readers compute
 // them (support/convertible.hpp), and what does not is an error that leaves the target alone. The peers' own conversions are in
 // golden/formats_convert_test.cpp.
-// not optimized: thousands of pairs of types, each called a few times
 #include <gtest/gtest.h>
 
 #include <algorithm>

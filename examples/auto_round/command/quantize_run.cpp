@@ -179,8 +179,9 @@ class quantization {
     request_ = o_.request;
     request_.compat = o_.compat;
     if (finds_maxima()) request_.maxima = &maxima_;
-    if (exporting::has_packed_layers(*source_) && source_->directory() != nullptr) {
-      bar_.message(fmt::format("note: the model is quantized already ({}); its weights are computed from that", source_->format()));
+    const bool packed = exporting::has_packed_layers(*source_);
+    if (packed || source_->directory() == nullptr) {
+      if (packed) bar_.message(fmt::format("note: the model is quantized already ({}); its weights are computed from that", source_->format()));
       auto unpacked = exporting::unpacked_source(std::move(source_));
       if (!unpacked) return forward_error(unpacked);
       source_ = std::move(*unpacked);
@@ -761,6 +762,7 @@ class quantization {
     const exporting::output_plan& p = plan_.exporters.front()->plan();
     std::uint64_t before = 0;
     for (const exporting::tensor_plan& t : p.tensors) before += t.source_bytes;
+    if (std::ranges::any_of(p.tensors, [](const exporting::tensor_plan& t) { return t.source_bytes == 0; })) before = source_->file_bytes();  // computed from packed ones
     io::json::array formats, kept;
     for (std::size_t i = 0; i < plan_.jobs.size(); ++i) {
       const exporting::output_plan& out = plan_.exporters[i]->plan();

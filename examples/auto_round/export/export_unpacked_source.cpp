@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <utility>
 
@@ -147,7 +148,6 @@ result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, 
 }
 
 result<std::unique_ptr<stored_model>> unpacked_source(std::unique_ptr<stored_model> packed) {
-  if (packed->directory() == nullptr) return fail(error_kind::unsupported, "only folders of safetensors can be quantized anew", packed->tokenizer_directory());
   if (packed->rotation() != nullptr) return fail(error_kind::unsupported, "the packed model is rotated; quantize the float checkpoint that it was made from", packed->tokenizer_directory());
   if (auto r = packed->check(); !r) return forward_error(r);
   std::set<std::string> computed;
@@ -159,7 +159,7 @@ result<std::unique_ptr<stored_model>> unpacked_source(std::unique_ptr<stored_mod
 
 result<std::unique_ptr<stored_model>> retyped_source(std::unique_ptr<stored_model> source, io::dtype type) {
   const io::checkpoint_dir* from = source->directory();
-  if (from == nullptr) return fail(error_kind::unsupported, "--model_dtype is for folders of safetensors", source->location());
+  if (from == nullptr || !std::filesystem::exists(from->path() + "/config.json")) return fail(error_kind::unsupported, "--model_dtype is for folders of safetensors", source->location());
   auto dir = io::checkpoint_dir::open(from->path());
   if (!dir) return forward_error(dir);
   std::set<std::string> changed;

@@ -20,8 +20,7 @@ enum class outside_blocks { as_model, exact };
 /// Computed weights have the type that config.json names for the model. Tensors for which `dropped` is true are not there. `packed` outlives the view.
 result<std::unique_ptr<stored_model>> unpacked_view(const stored_model& packed, outside_blocks outside, bool (*dropped)(std::string_view name) = nullptr);
 
-/// The same with the model, to quantize it anew. error_kind::unsupported for GGUF files and rotated models, verification and input as check() and opening
-/// the folder say.
+/// The same with the model, to quantize it anew. error_kind::unsupported for rotated models, verification and input as check() and opening the folder say.
 result<std::unique_ptr<stored_model>> unpacked_source(std::unique_ptr<stored_model> packed);
 
 /// Every float tensor of the folder rounded to `type` (F32, F16 or BF16) when it is read, and the configuration that says so. Reading gives error_kind::input
