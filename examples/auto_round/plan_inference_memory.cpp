@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "model/linalg.hpp"
 #include "plan_block_memory.hpp"
 
 namespace auto_round::plan {
@@ -28,6 +29,11 @@ memory_part program(bytes_t base, bytes_t touched) { return {"the program", base
 constexpr bytes_t touched_by_blocks = 4, touched_by_head = 4, touched_by_tokens = 2;  // code, and what the backend generates; MiB, measured
 
 }  // namespace
+
+std::uint64_t memory_before_products() {
+  static_cast<void>(linalg::fast_bf16());  // asks the backend
+  return report::current_memory_bytes();
+}
 
 weight_sizes sizes_of(const exporting::stored_model& model) {
   const model::model_spec& spec = model.spec();
@@ -97,10 +103,11 @@ memory_estimate estimate_generation(const evaluated_model& m, std::uint64_t prom
   const model::model_spec& spec = *m.spec;
   const memory_part weights{"weights", m.sizes.blocks + m.sizes.head + (m.sizes.tied ? 0 : m.sizes.embedding), {}};
   const bytes_t row = u(spec.num_kv_heads) * (u(spec.head_dim) + u(spec.value_size())) * float_bytes;
+  const bytes_t base = memory_before_products();
   memory_estimate all;
-  all.add({"reading weights", {program(report::current_memory_bytes(), 1), weights, {"a tensor's file", m.sizes.largest_file_part, {}}}, {}});
+  all.add({"reading weights", {program(base, 1), weights, {"a tensor's file", m.sizes.largest_file_part, {}}}, {}});
   // A cache that is full grows to twice its size.
-  all.add({"generating", {program(report::current_memory_bytes(), touched_by_tokens), weights, {"the cache of keys and values", u(spec.num_layers) * row * std::max(prompt, tokens) * 3 / 2, "--max_tokens"},
+  all.add({"generating", {program(base, touched_by_tokens), weights, {"the cache of keys and values", u(spec.num_layers) * row * std::max(prompt, tokens) * 3 / 2, "--max_tokens"},
                           {"the prompt on its way through a block", block_runner_bytes(spec, prompt, prompt, false, threads, false) + prompt * u(spec.hidden_size) * float_bytes + panels(spec, threads), {}},
                           {"logits", u(spec.vocab_size) * float_bytes, {}}}, {}});
   return all;

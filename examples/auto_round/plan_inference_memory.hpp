@@ -27,9 +27,12 @@ struct evaluated_model {
   weight_sizes sizes;
 };
 
+/// Resident memory now, with what the backend of matrix products takes from its first use on.
+std::uint64_t memory_before_products();
+
 /// Evaluation by walking over models block by block, one after the other, then over all of their heads.
 struct evaluation_facts {
-  std::uint64_t base = report::current_memory_bytes();
+  std::uint64_t base = memory_before_products();
   std::uint64_t so_far = report::peak_memory_bytes();  ///< what reading the text took
   std::vector<evaluated_model> models;
   std::uint64_t tokens = 0;  ///< whose activations are in memory at a time
@@ -39,7 +42,8 @@ struct evaluation_facts {
 };
 memory_estimate estimate_evaluation(const evaluation_facts& facts);
 
-/// Tokens at a time for all `tokens`: all of them, or, where --max_memory needs it, a part that is a multiple of `step`, and then fewer threads.
+/// Tokens at a time for all `tokens`: all of them, or, where --max_memory needs it, a part that is a multiple of `step`, and then fewer threads, which is
+/// what the program has from then on.
 /// error_kind::usage as check_memory if nothing fits. `limit` 0: no limit.
 result<memory_estimate> fit_evaluation(evaluation_facts& facts, std::uint64_t step, std::uint64_t limit);
 

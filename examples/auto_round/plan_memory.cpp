@@ -215,7 +215,7 @@ std::uint64_t forward_tokens(std::uint64_t sequences, std::uint64_t seqlen) {
   return std::min<bytes_t>(sequences, model::sequences_at_once(static_cast<std::size_t>(tokens))) * tokens;
 }
 
-std::uint64_t head_rows(const model::model_spec& spec) { return std::clamp<bytes_t>((bytes_t{8} << 20) / std::max<bytes_t>(1, u(spec.vocab_size)), 1, 512); }
+std::uint64_t head_rows(const model::model_spec& spec) { return model::logit_rows_at_once(static_cast<std::size_t>(u(spec.vocab_size))); }
 
 std::uint64_t memory_stage::bytes() const {
   std::uint64_t n = 0;

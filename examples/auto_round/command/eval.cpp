@@ -10,7 +10,6 @@
 #include "export/export_format.hpp"
 #include "model/evaluate_windows.hpp"
 #include "model/forward_pieces.hpp"
-#include "model/linalg.hpp"
 #include "plan_inference_memory.hpp"
 #include "report/resources.hpp"
 
@@ -87,7 +86,6 @@ class eval final : public command {
       return fail(error_kind::input, fmt::format("the text has {} tokens, less than one window of {}; choose a smaller --seqlen", ids->size(), seqlen_), text_);
     }
     const auto window = static_cast<std::size_t>(seqlen_);
-    static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
     plan::evaluation_facts f{.models = {{&model.spec(), plan::sizes_of(model)}}, .tokens = ids->size() / window * window, .seqlen = window, .threads = omp_get_max_threads()};
     if (reference != nullptr) f.models.push_back({&reference->spec(), plan::sizes_of(*reference)});
     auto estimate = plan::fit_evaluation(f, model::sequences_at_once(window) * window, max_memory_);

@@ -12,7 +12,7 @@
 #include "evaluation/evaluate.hpp"
 #include "export/export_checksums.hpp"
 #include "io/file.hpp"
-#include "model/linalg.hpp"
+#include "model/forward_pieces.hpp"
 #include "plan_inference_memory.hpp"
 #include "report/progress.hpp"
 #include "report/resources.hpp"
@@ -292,9 +292,7 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
   evaluation::run_options run{.add_bos = *bos, .longest = static_cast<std::size_t>(longest), .on_block = {}};
   const exporting::stored_model* asked_model = &model;
   run.before = [&](std::size_t tokens, std::size_t longest_request) -> result<std::size_t> {
-    static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
-    // What log_likelihoods takes by itself.
-    const std::size_t most = (std::size_t{64} << 20) / static_cast<std::size_t>(asked_model->spec().hidden_size);
+    const std::size_t most = model::likelihood_rows(static_cast<std::size_t>(asked_model->spec().hidden_size));
     plan::evaluation_facts f{.models = {{&asked_model->spec(), plan::sizes_of(*asked_model)}}, .tokens = std::max(longest_request, std::min(tokens, most)), .seqlen = longest_request, .threads = omp_get_max_threads()};
     auto estimate = plan::fit_evaluation(f, std::max<std::size_t>(1, longest_request), max_memory);
     if (!estimate) return forward_error(estimate);

@@ -9,7 +9,6 @@
 #include "command/command.hpp"
 #include "export/export_format.hpp"
 #include "model/decoder.hpp"
-#include "model/linalg.hpp"
 #include "plan_inference_memory.hpp"
 #include "report/resources.hpp"
 #include "text/tokenizer.hpp"
@@ -62,7 +61,6 @@ class generate final : public command {
       if (id < 0 || id >= (*model)->spec().vocab_size) return fail(error_kind::input, "tokenizer and model do not belong together: an id is out of range", model_);
     }
     options_.eos_id = ignore_eos_ ? -1 : tok->eos_id();
-    static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
     const auto tokens = static_cast<std::uint64_t>(prompt->size()) + static_cast<std::uint64_t>(options_.max_tokens);
     const std::int64_t positions = (*model)->spec().max_position_embeddings;
     const plan::memory_estimate estimate = plan::estimate_generation({&(*model)->spec(), plan::sizes_of(**model)}, prompt->size(),

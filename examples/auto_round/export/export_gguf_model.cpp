@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "arch/architecture.hpp"
 #include "export/export_gguf_blocks.hpp"
@@ -257,10 +258,15 @@ class gguf_model final : public stored_model {
 
   std::vector<entry> entries() const override {
     std::unordered_map<std::string, std::vector<std::string>> source_names;
-    for (const required_tensor& need : required_tensors(spec_)) source_names[place_in_gguf(spec_, need.name).name].push_back(need.name);
+    std::unordered_set<std::string> factors;  // parts of the tensors that they multiply
+    for (const required_tensor& need : required_tensors(spec_)) {
+      const std::string name = place_in_gguf(spec_, need.name).name;
+      factors.insert(gguf_factor_name(name));
+      source_names[name].push_back(need.name);
+    }
     std::vector<entry> all;
     for (const io::gguf_tensor_ref& t : contents_.tensors) {
-      if (const std::string weight = scaled_weight(t.name); source_names.contains(weight)) continue;  // part of it
+      if (factors.contains(t.name)) continue;
       const auto known = source_names.find(t.name);
       const auto add = [&](const std::string& name, const io::gguf_tensor_ref& part) {
         all.push_back({name, io::gguf_type_info(static_cast<std::uint32_t>(t.type)).name, {part.ne.rbegin(), part.ne.rend()}, part.data.size(), !is_float(t.type), file_.path()});
@@ -286,12 +292,9 @@ class gguf_model final : public stored_model {
     return model::block_matrix(static_cast<std::uint32_t>(type), std::move(bytes), rows, cols);
   }
 
-  /// "blk.0.ffn_up.weight" of "blk.0.ffn_up.scale", what the whole tensor is multiplied by; empty for other names.
-  static std::string scaled_weight(const std::string& name) { return name.ends_with(scale_suffix) ? name.substr(0, name.size() - scale_suffix.size()) + ".weight" : std::string(); }
-
   /// What llama.cpp multiplies the products of a tensor by, or of one expert's part of it (NVFP4).
   result<float> factor_of(const io::gguf_tensor_ref& t, const gguf_place& place) const {
-    const auto at = by_name_.find(t.name.substr(0, t.name.rfind('.')) + std::string(scale_suffix));
+    const auto at = by_name_.find(gguf_factor_name(t.name));
     if (at == by_name_.end()) return 1.0f;
     const io::gguf_tensor_ref& scales = *at->second;
     if (scales.type != io::gguf_type::f32 || scales.ne != std::vector<std::uint64_t>{place.count})
@@ -333,8 +336,6 @@ class gguf_model final : public stored_model {
     config_.set("rope_scaling", std::move(scaling));
     return {};
   }
-
-  static constexpr std::string_view scale_suffix = ".scale";
 
   io::mapped_file file_;
   io::gguf_contents contents_;

@@ -40,16 +40,22 @@ constexpr std::array recipes = {
 constexpr ar::scheme_fields mxfp4_blocks = {.bits = 4, .group_size = 32, .data_type = "mx_fp", .act_bits = 16};
 constexpr ar::scheme_fields nvfp4_blocks = {.bits = 4, .group_size = 16, .data_type = "nv_fp", .act_bits = 16};
 
-constexpr std::array<std::pair<gguf_type, std::string_view>, 10> type_presets = {{{gguf_type::q4_0, "GGUF:Q4_0"},
-                                                                                  {gguf_type::q4_1, "GGUF:Q4_1"},
-                                                                                  {gguf_type::q5_0, "GGUF:Q5_0"},
-                                                                                  {gguf_type::q5_1, "GGUF:Q5_1"},
-                                                                                  {gguf_type::q8_0, "GGUF:Q8_0"},
-                                                                                  {gguf_type::q2_k, "GGUF:Q2_K_S"},
-                                                                                  {gguf_type::q3_k, "GGUF:Q3_K_S"},
-                                                                                  {gguf_type::q4_k, "GGUF:Q4_K_S"},
-                                                                                  {gguf_type::q5_k, "GGUF:Q5_K_S"},
-                                                                                  {gguf_type::q6_k, "GGUF:Q6_K"}}};
+struct type_scheme {
+  gguf_type type;
+  const ar::scheme_fields* scheme;
+};
+constexpr std::array type_schemes = {type_scheme{gguf_type::mxfp4, &mxfp4_blocks},
+                                     type_scheme{gguf_type::nvfp4, &nvfp4_blocks},
+                                     type_scheme{gguf_type::q4_0, ar::find_preset("GGUF:Q4_0")},
+                                     type_scheme{gguf_type::q4_1, ar::find_preset("GGUF:Q4_1")},
+                                     type_scheme{gguf_type::q5_0, ar::find_preset("GGUF:Q5_0")},
+                                     type_scheme{gguf_type::q5_1, ar::find_preset("GGUF:Q5_1")},
+                                     type_scheme{gguf_type::q8_0, ar::find_preset("GGUF:Q8_0")},
+                                     type_scheme{gguf_type::q2_k, ar::find_preset("GGUF:Q2_K_S")},
+                                     type_scheme{gguf_type::q3_k, ar::find_preset("GGUF:Q3_K_S")},
+                                     type_scheme{gguf_type::q4_k, ar::find_preset("GGUF:Q4_K_S")},
+                                     type_scheme{gguf_type::q5_k, ar::find_preset("GGUF:Q5_K_S")},
+                                     type_scheme{gguf_type::q6_k, ar::find_preset("GGUF:Q6_K")}};
 
 /// Names inside blk.N of tensors that are no linear layers, by block_part. Empty: not in the files that this program writes.
 constexpr std::array<std::string_view, model::block_parts> part_names = {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm", "", "", "ffn_gate_inp", ""};
@@ -141,7 +147,7 @@ const gguf_recipe* find_gguf_recipe(std::string_view spelling) {
 io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spec& spec, gguf_role role, int linear, std::int64_t block,
                                std::uint64_t cols) {
   const bool as_head = role == gguf_role::head || (role == gguf_role::embedding && spec.tie_word_embeddings);
-  const bool eight = recipe.spelling == "gguf:q2_k_mixed" || recipe.base == gguf_type::mxfp4 || recipe.base == gguf_type::nvfp4, outside = role != gguf_role::linear && eight;
+  const bool outside = role != gguf_role::linear && (recipe.spelling == "gguf:q2_k_mixed" || is_fp4(recipe.base));
   const gguf_type wanted = outside || (as_head && recipe.base == gguf_type::q8_0) ? gguf_type::q8_0
                            : as_head                                              ? gguf_type::q6_k
                            : role == gguf_role::linear ? linear_type(recipe, spec, linear, block)
@@ -150,30 +156,26 @@ io::gguf_type choose_gguf_type(const gguf_recipe& recipe, const model::model_spe
 }
 
 const ar::scheme_fields* scheme_of(io::gguf_type type) {
-  if (type == gguf_type::mxfp4) return &mxfp4_blocks;
-  if (type == gguf_type::nvfp4) return &nvfp4_blocks;
-  for (const auto& [t, preset] : type_presets) {
-    if (t == type) return ar::find_preset(preset);
-  }
+  for (const type_scheme& t : type_schemes)
+    if (t.type == type) return t.scheme;
   return nullptr;
 }
 
 const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym) {
-  for (const auto& [t, preset] : type_presets) {
-    const ar::scheme_fields* s = ar::find_preset(preset);
-    if (!s->super_bits && s->bits == bits && s->sym == sym) return s;
-  }
+  for (const type_scheme& t : type_schemes)
+    if (!is_fp4(t.type) && !t.scheme->super_bits && t.scheme->bits == bits && t.scheme->sym == sym) return t.scheme;
   return nullptr;
 }
 
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme) {
-  for (const gguf_type t : {gguf_type::mxfp4, gguf_type::nvfp4})
-    if (ar::same_scheme(*scheme_of(t), scheme)) return t;
-  for (const auto& [t, preset] : type_presets) {
-    if (ar::same_scheme(*ar::find_preset(preset), scheme)) return t;
-  }
+  for (const type_scheme& t : type_schemes)
+    if (ar::same_scheme(*t.scheme, scheme)) return t.type;
   return std::nullopt;
 }
+
+bool is_fp4(io::gguf_type type) { return type == gguf_type::mxfp4 || type == gguf_type::nvfp4; }
+
+std::string gguf_factor_name(std::string_view tensor) { return std::string(tensor.substr(0, tensor.rfind('.'))) + ".scale"; }
 
 gguf_place place_in_gguf(const model::model_spec& spec, const std::string& name) {
   if (arch::gguf_of(spec).name.empty()) return {};

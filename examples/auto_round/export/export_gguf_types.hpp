@@ -36,6 +36,11 @@ const ar::scheme_fields* gguf_scheme_of_codes(int bits, bool sym);
 /// The inverse of scheme_of; nothing if no GGUF type stores such a scheme.
 std::optional<io::gguf_type> gguf_type_of(const ar::scheme_fields& scheme);
 
+/// Codes of E2M1, which blocks of this program are made of as they are.
+bool is_fp4(io::gguf_type type);
+/// "blk.0.ffn_up.weight" -> "blk.0.ffn_up.scale": what the whole of a tensor is multiplied by (NVFP4).
+std::string gguf_factor_name(std::string_view tensor);
+
 /// Where a tensor lies in a GGUF file: as the whole of one, or, weights of experts, as one of `count` matrices that follow each other in it.
 struct gguf_place {
   std::string name;  ///< empty if it has no place

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "export/export_layer_layout.hpp"
+
 namespace auto_round::exporting {
 namespace {
 
@@ -17,10 +19,9 @@ class int_exporter final : public safetensors_exporter {
   int_matrix matrix(const Layer& layer) const {
     int_matrix m = int_matrix_of(layout_, layer.scheme, layer.rows, layer.cols);
     m.g_idx = g_idx_;
-    if (layout_ == int_layout::mlx && run_.how == method::stored && layer.scale_type) m.numbers = dtype_of(*layer.scale_type);
+    if (layout_ == int_layout::mlx && run_.how == method::stored && layer.scale_type) m.numbers = number_type(*layer.scale_type);
     return m;
   }
-  static io::dtype dtype_of(ar::real type) { return type == ar::real::f32 ? io::dtype::f32 : type == ar::real::bf16 ? io::dtype::bf16 : io::dtype::f16; }
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& layer) const override {
     return int_tensors(matrix(layer), layer.name);
   }

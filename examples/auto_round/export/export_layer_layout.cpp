@@ -168,8 +168,6 @@ std::vector<std::uint64_t> scale_shape(const layer_layout& l) {
 
 const char* name_of(element e) { return e == element::quarters ? "MXINT4" : e == element::e2m1 ? "FP4" : e == element::e4m3 ? "FP8" : "W"; }
 
-io::dtype number_type(ar::real type) { return type == ar::real::f32 ? io::dtype::f32 : type == ar::real::bf16 ? io::dtype::bf16 : io::dtype::f16; }
-
 /// The type that holds numbers of this one; powers of two are numbers of bfloat16.
 ar::real real_of(io::dtype type) { return type == io::dtype::f32 ? ar::real::f32 : type == io::dtype::f16 ? ar::real::f16 : ar::real::bf16; }
 
@@ -555,8 +553,9 @@ result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::q
   }
   if (l.global_scale) parts[next++].data = to_bytes(std::array{n.global_scale}, io::dtype::f32);
   if (!l.input_name.empty()) {
-    if (layer.act_max < 0 && !layer.input_scale) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
-    parts[next++].data = to_bytes(std::array{layer.input_scale ? *layer.input_scale : input_scale(layer.scheme, layer.act_max)}, l.input_type);
+    const auto scale = input_scale(layer);
+    if (!scale) return forward_error(scale);
+    parts[next++].data = to_bytes(std::array{*scale}, l.input_type);
   }
   return parts;
 }
@@ -567,6 +566,8 @@ std::vector<float> stored_weight(const layer_layout& l, const tune::quantized_la
   return weight;
 }
 
+io::dtype number_type(ar::real type) { return type == ar::real::f32 ? io::dtype::f32 : type == ar::real::bf16 ? io::dtype::bf16 : io::dtype::f16; }
+
 float input_scale(const ar::scheme_fields& s, float maximum) {
   const ar::range_kernels* type = tune::tuned_kernels(s.act_data_type.value_or(s.data_type), s.act_bits.value_or(16), s.act_sym.value_or(s.sym));
   if (type == nullptr || type->facts == nullptr) return 0;
@@ -576,6 +577,12 @@ float input_scale(const ar::scheme_fields& s, float maximum) {
   const float any = 0;
   float scale = 0;
   return type->fit(values, -1, {&any, 1, 1}, {&scale, 1, 1}, {}) == ar::errc::ok ? scale : 0.0f;
+}
+
+result<float> input_scale(const tune::quantized_layer& layer) {
+  if (layer.input_scale) return *layer.input_scale;
+  if (layer.act_max < 0) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
+  return input_scale(layer.scheme, layer.act_max);
 }
 
 result<std::unique_ptr<packed_layer>> read_layer(const layer_layout& layout, const ar::scheme_fields& scheme, const io::checkpoint_dir& dir,

@@ -79,6 +79,10 @@ std::vector<float> stored_weight(const layer_layout& layout, const tune::quantiz
 /// The static scale of inputs whose largest magnitude is `maximum`, as an engine reads it: for types with a scale of the whole tensor (NVFP4) 2688 over
 /// it, for FP8 the 448th of it.
 float input_scale(const ar::scheme_fields& scheme, float maximum);
+/// That of a layer: its own, or from its maximum. error_kind::internal if it has neither.
+result<float> input_scale(const tune::quantized_layer& layer);
+/// What scales of this type are stored in.
+io::dtype number_type(ar::real type);
 
 /// The packed layer in a folder. Types of scales and zero points are taken as they are found; `layout` says everything else. `scheme` is what the
 /// configuration says of it, activations included. error_kind::input, naming file and tensor, for missing parts and for types, shapes and values that

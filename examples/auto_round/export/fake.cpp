@@ -59,9 +59,9 @@ class fake_exporter final : public safetensors_exporter {
     std::vector<part> parts;
     parts.push_back({{layer.name + ".weight", type, source(layer.name).shape}, to_bytes(layer.weight, type)});
     if (const char* input = input_name(layer.scheme); input != nullptr) {
-      if (layer.act_max < 0 && !layer.input_scale) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
-      const float scale = layer.input_scale ? *layer.input_scale : input_scale(layer.scheme, layer.act_max);
-      parts.push_back({{layer.name + input, io::dtype::f32, {1}}, to_bytes(std::array{scale}, io::dtype::f32)});
+      const auto scale = input_scale(layer);
+      if (!scale) return forward_error(scale);
+      parts.push_back({{layer.name + input, io::dtype::f32, {1}}, to_bytes(std::array{*scale}, io::dtype::f32)});
     }
     return parts;
   }

@@ -38,7 +38,6 @@ const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<s
 
 /// Beside blocks of this type stands what the whole tensor is multiplied by.
 bool has_factor(io::gguf_type t) { return t == io::gguf_type::nvfp4; }
-std::string factor_name(const gguf_place& place) { return place.name.substr(0, place.name.rfind('.')) + ".scale"; }
 
 float factor_of(const tune::quantized_layer& layer) {
   return layer.tensor_factor ? *layer.tensor_factor : layer.global_scale == 0 ? 0.0f : 1 / layer.global_scale;
@@ -169,7 +168,7 @@ class gguf_exporter final : public exporter {
     const std::uint64_t row = bytes->size() / layer.rows, before = place.index == 0 ? 0 : place.index * run_.source->find(name)->shape[0];
     if (has_factor(*type) && layer.first_row == 0) {
       const float factor = factor_of(layer);
-      if (auto r = writer_->write(factor_name(place), std::as_bytes(std::span(&factor, 1)), place.index * sizeof(float)); !r) return r;
+      if (auto r = writer_->write(gguf_factor_name(place.name), std::as_bytes(std::span(&factor, 1)), place.index * sizeof(float)); !r) return r;
     }
     return writer_->write(place.name, *bytes, (before + layer.first_row) * row);
   }
@@ -205,8 +204,7 @@ class gguf_exporter final : public exporter {
   result<std::vector<std::byte>> pack(const tune::quantized_layer& layer, io::gguf_type type) const {
     const std::string name = layer.name + ".weight";
     const std::uint64_t heads = permuted_heads(*run_.spec, name);
-    const bool codes = type == io::gguf_type::mxfp4 || type == io::gguf_type::nvfp4;  // nothing is to be found anew in their blocks
-    return run_.how == method::stored || codes ? store_gguf(layer, type, heads) : pack_gguf(layer, type, run_.source->find(name)->type, heads);
+    return run_.how == method::stored || is_fp4(type) ? store_gguf(layer, type, heads) : pack_gguf(layer, type, run_.source->find(name)->type, heads);
   }
 
   /// The layer's weight as its blocks say it.
@@ -230,7 +228,7 @@ class gguf_exporter final : public exporter {
     if (known == experts_.end()) {
       if (place.count > 1) experts_[place.name] = type;
       declared_.push_back({place.name, type, ne});
-      if (what == action::quantize && has_factor(type)) declared_.push_back({factor_name(place), io::gguf_type::f32, {place.count}});
+      if (what == action::quantize && has_factor(type)) declared_.push_back({gguf_factor_name(place.name), io::gguf_type::f32, {place.count}});
     } else if (known->second != type) {
       return fail(error_kind::unsupported, fmt::format("{} would be {} among experts that are {}: those of a block share one tensor of a GGUF file, and its type", t.name, type_name(type),
                                                        type_name(known->second)), {}, t.name);

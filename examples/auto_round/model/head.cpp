@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/forward_pieces.hpp"
 #include "model/kernels.hpp"
 #include "model/linalg.hpp"
 
@@ -25,7 +26,7 @@ void output_head::normalize(const float* x, std::size_t rows, float* out, float*
     for (std::size_t r = 0; r < rows; ++r) kernels::axpy(1.0f, norm_bias.data(), hidden, out + r * hidden);
 }
 
-std::size_t output_head::rows_at_once() const { return std::clamp<std::size_t>((std::size_t{8} << 20) / vocab, 1, 512); }
+std::size_t output_head::rows_at_once() const { return logit_rows_at_once(vocab); }
 
 result<output_head> read_final_norm(const weight_source& source) {
   const model_spec& spec = source.spec();

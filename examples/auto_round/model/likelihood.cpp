@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "model/forward_pieces.hpp"
 #include "model/head.hpp"
 #include "model/kernels.hpp"
 
@@ -112,7 +113,7 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
       }
     }
   }
-  if (rows_at_once == 0) rows_at_once = (std::size_t{64} << 20) / static_cast<std::size_t>(spec.hidden_size);
+  if (rows_at_once == 0) rows_at_once = likelihood_rows(static_cast<std::size_t>(spec.hidden_size));
   const std::vector<std::size_t> host = find_hosts(requests);
   std::vector<std::vector<std::size_t>> guests(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) guests[host[i]].push_back(i);

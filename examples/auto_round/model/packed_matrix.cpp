@@ -220,8 +220,6 @@ class code_rows final : public packed_matrix {
   std::array<std::int8_t, 16> table_{};
 };
 
-/// Rows of a product with one token that are computed at a time. Each call rounds the activations anew, which is nothing beside so many rows.
-constexpr std::size_t dot_rows = 512;
 class scaled_rows final : public packed_matrix {
  public:
   scaled_rows(packed_pointer inner, float factor) : packed_matrix(inner->rows(), inner->cols()), inner_(std::move(inner)), factor_(factor) {}
@@ -241,6 +239,8 @@ class scaled_rows final : public packed_matrix {
   float factor_;
 };
 
+/// Rows of a product with one token that are computed at a time. Each call rounds the activations anew, which is nothing beside so many rows.
+constexpr std::size_t dot_rows = 512;
 /// Weights below which waking another thread costs more than it saves: it takes some microseconds, in which a thread multiplies this many.
 constexpr std::size_t small_product = std::size_t{1} << 16;
 
