@@ -497,7 +497,7 @@ TEST_F(Convert, Nvfp4KeepsAllBytesOfScales) {
 
 /// Beside blocks lies what the whole tensor is multiplied by, in evaluations too.
 TEST_F(Convert, ScalesOfWholeTensorsInFilesCount) {
-  support::tiny_model(1, false, false, 64, 128).write(model_);
+  support::tiny_model(1, false, true, 64, 128).write(model_);
   tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(16));
   const std::string source = quantized("llm_compressor", {"--scheme", "NVFP4", "--dataset", dir_ / "calib.jsonl", "--nsamples", "4", "--seqlen", "32"}, "nv");
   ASSERT_EQ(convert(source, "gguf:nvfp4", out_, {"--allow_loss"}).status, 0);
@@ -505,8 +505,14 @@ TEST_F(Convert, ScalesOfWholeTensorsInFilesCount) {
   const outcome o = run({"eval", "--model", source, "--float_activations", "--ref", out_, "--ppl", dir_ / "calib.jsonl", "--seqlen", "32", "--max_tokens", "256", "--json"});
   ASSERT_EQ(o.status, 0) << o.err;
   EXPECT_NEAR(golden::parse_json(o.out)["kl"].get<double>(), 0, 1e-7) << "weights differ in their last bits";
-  // Twice the scale, twice the weights.
-  const auto before = weights(out_);
+  // Twice the scale, twice the weights; biases are added behind the product.
+  const auto before = weights(out_), of_source = weights(source);
+  for (const auto& [name, w] : of_source) {
+    if (name.ends_with(".bias")) {
+      EXPECT_EQ(before.at(name), w) << name;
+    }
+  }
+  EXPECT_TRUE(of_source.contains("model.layers.0.mlp.up_proj.bias") || of_source.contains("model.layers.0.self_attn.q_proj.bias"));
   float scale = 0;
   std::memcpy(&scale, gguf_tensors(out_).at("blk.0.ffn_up.scale").data(), 4);
   set_floats(out_, "blk.0.ffn_up.scale", {2 * scale});

@@ -292,10 +292,10 @@ class gguf_model final : public stored_model {
     return model::block_matrix(static_cast<std::uint32_t>(type), std::move(bytes), rows, cols);
   }
 
-  /// What llama.cpp multiplies the products of a tensor by, or of one expert's part of it (NVFP4).
+  /// What llama.cpp multiplies the products of a tensor by, or of one expert's part of it (NVFP4). Biases are added behind that.
   result<float> factor_of(const io::gguf_tensor_ref& t, const gguf_place& place) const {
     const auto at = by_name_.find(gguf_factor_name(t.name));
-    if (at == by_name_.end()) return 1.0f;
+    if (at == by_name_.end() || !t.name.ends_with(".weight")) return 1.0f;
     const io::gguf_tensor_ref& scales = *at->second;
     if (scales.type != io::gguf_type::f32 || scales.ne != std::vector<std::uint64_t>{place.count})
       return fail(error_kind::input, fmt::format("the scale of a tensor must be {} numbers of type F32", place.count), file_.path(), scales.name);
