@@ -10,6 +10,7 @@
 #include "export/export_format.hpp"
 #include "model/evaluate_windows.hpp"
 #include "model/forward_pieces.hpp"
+#include "model/linalg.hpp"
 #include "plan_inference_memory.hpp"
 #include "report/resources.hpp"
 
@@ -49,6 +50,7 @@ class eval final : public command {
     if (max_tokens_ < 0) return fail(error_kind::usage, "--max_tokens must not be negative");
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
     const report::stopwatch clock;
+    linalg::keep_buffers();
     auto model = exporting::open_model(model_);
     if (!model) return forward_error(model);
     if (float_activations_) (*model)->read_float_inputs();

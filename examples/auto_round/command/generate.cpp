@@ -9,6 +9,7 @@
 #include "command/command.hpp"
 #include "export/export_format.hpp"
 #include "model/decoder.hpp"
+#include "model/linalg.hpp"
 #include "plan_inference_memory.hpp"
 #include "report/resources.hpp"
 #include "text/tokenizer.hpp"
@@ -48,6 +49,7 @@ class generate final : public command {
     options_.temperature = temperature_.value_or(0);
     if (options_.temperature < 0) return fail(error_kind::usage, "--temperature must not be negative");
     options_.seed = static_cast<std::uint64_t>(seed_);
+    linalg::keep_buffers();
     auto model = exporting::open_model(model_);
     if (!model) return forward_error(model);
     if (float_activations_) (*model)->read_float_inputs();

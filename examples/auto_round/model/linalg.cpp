@@ -1,6 +1,7 @@
 // Splits products into fixed pieces of the result and hands each piece to one thread of the chosen backend.
 #include "model/linalg.hpp"
 
+#include <malloc.h>
 #include <omp.h>
 
 #define EIGEN_DONT_PARALLELIZE  // pieces belong to one thread
@@ -397,6 +398,12 @@ result<void> initialize(backend choice) {
   packs.store(fast_bf16());
   if (packs.load() && !packing_correct()) packs.store(false);
   return {};
+}
+
+void keep_buffers() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
 }
 
 std::string description() {

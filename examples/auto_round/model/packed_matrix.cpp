@@ -34,7 +34,7 @@ packed::activations rounded(const float* x, std::size_t n) {
 }
 
 /// Rows whose floats stay in the second-level cache or near it; enough of them for the product to be worth its packing.
-std::size_t panel_rows(std::size_t cols) { return std::clamp<std::size_t>((std::size_t{128} << 10) / std::max<std::size_t>(cols, 1), 32, 256); }
+std::size_t panel_rows(std::size_t cols) { return std::clamp<std::size_t>((std::size_t{128} << 10) / std::max<std::size_t>(cols, 1) / 16 * 16, 32, 256); }
 
 // ---- GGUF blocks ----
 
