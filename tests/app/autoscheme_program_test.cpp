@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "support/golden_json.hpp"
+#include "support/faults.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
 
@@ -226,6 +227,25 @@ TEST_F(AutoScheme, AHeadThatIsQuantizedIsACandidate) {
   EXPECT_TRUE(head["scheme"].is_null());
   EXPECT_EQ(head["stored_bits"], 4);
   EXPECT_NEAR(fixed["formats"][0]["bits_per_quantized_weight"].get<double>(), fixed["autoscheme"]["avg_bits"].get<double>(), 1e-9);
+}
+
+TEST_F(AutoScheme, ScoresAreThereForARunThatGoesOn) {
+  const std::vector<std::string> arguments = choose("W2A16G32,W4A16G32,W8A16G32", "4.0");
+  const ordered_json whole = chosen(arguments);
+  EXPECT_EQ(whole["autoscheme"]["options_from_cache"], 0);
+  EXPECT_FALSE(fs::exists(out_ + ".scores"));
+  const long all = support::calls_that_change_the_disk(arguments);
+  fs::remove_all(out_);
+  ASSERT_EQ(support::run_with_fault(arguments, "kill:" + std::to_string(all / 2)).status, 137);
+  ASSERT_TRUE(fs::exists(out_ + ".scores"));
+  tiny_model::put(out_ + ".scores/mine.txt", "a file of somebody else");
+  const ordered_json again = chosen(arguments);
+  EXPECT_EQ(again["autoscheme"]["options_from_cache"], 3);
+  EXPECT_EQ(again["autoscheme"]["layers"], whole["autoscheme"]["layers"]);
+  // What the program made is gone, and nothing else.
+  std::vector<std::string> left;
+  for (const auto& file : fs::directory_iterator(out_ + ".scores")) left.push_back(file.path().filename());
+  EXPECT_EQ(left, std::vector<std::string>{"mine.txt"});
 }
 
 /// The scores of an option in all layers, by its number.

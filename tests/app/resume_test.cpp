@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -28,7 +30,8 @@ class Resume : public testing::Test {
 
   std::vector<std::string> arguments(const std::string& out, const std::vector<std::string>& more = {}) const {
     std::vector<std::string> a = {"--model", model_, "--output_dir", out, "--scheme", "W2A16G32", "--iters", "3", "--dataset", dir_ / "calib.jsonl",
-                                  "--nsamples", "8", "--seqlen", "16", "--disable_opt_rtn"};
+                                  "--nsamples", "8", "--seqlen", "16"};
+    if (std::find(more.begin(), more.end(), "--enable_opt_rtn") == more.end()) a.push_back("--disable_opt_rtn");
     a.insert(a.end(), more.begin(), more.end());
     return a;
   }
@@ -137,6 +140,52 @@ TEST_F(Resume, EveryWayToTune) {
       EXPECT_TRUE(n < all - 4 || again.err.find("going on with an interrupted run") != std::string::npos) << again.err;
       ASSERT_EQ(files_in(out_), expected) << "killed at call " << n << " of " << all;
     }
+  }
+}
+
+TEST_F(Resume, APassThatIsDoneIsNotDoneAgain) {
+  struct pass {
+    std::vector<std::string> options;
+    std::string line;        // that each of its units prints
+    std::size_t units, each; // in all; of a recorded part
+  };
+  const std::vector<pass> passes = {
+      {{"--iters", "0", "--algorithm", "awq", "--awq_apply_clip"}, "smoothed in", 2, 1},
+      {{"--iters", "0", "--algorithm", "awq", "--awq_search_tokens", "32"}, "smoothed in", 2, 1},  // blocks behind are given float activations
+      {{"--iters", "1", "--algorithm", "awq,auto_round", "--awq_apply_clip", "--awq_clip_as_init"}, "smoothed in", 2, 1},
+      {{"--iters", "0", "--enable_opt_rtn", "--format", "gguf:q4_k_s"}, "importance collected", 2, 2},
+      {{"--iters", "0", "--scheme", "FP8_STATIC", "--format", "fake"}, "static scales collected", 2, 2},
+      {{"--iters", "0", "--algorithm", "spinquant", "--rotation_iters", "3"}, "rotation: loss", 3, 1},
+  };
+  for (const pass& p : passes) {
+    std::string name;
+    for (const std::string& w : p.options) name += w + " ";
+    SCOPED_TRACE(name);
+    std::vector<std::string> options = p.options;
+    options.insert(options.end(), {"--progress", "lines"});
+    const auto expected = undisturbed(options);
+    // A journal of all parts, cut behind each of them.
+    const std::string whole = whole_journal(options);
+    std::vector<std::size_t> ends = {8};  // behind the magic, the key and each part
+    while (ends.back() < whole.size()) {
+      std::uint64_t bytes = 0;
+      std::memcpy(&bytes, whole.data() + ends.back(), sizeof bytes);
+      ends.push_back(ends.back() + sizeof bytes + static_cast<std::size_t>(bytes));
+    }
+    ASSERT_EQ(ends.back(), whole.size());
+    ASSERT_GE((ends.size() - 2) * p.each, p.units);
+    for (std::size_t parts = 0; parts + 1 < ends.size(); ++parts) {
+      SCOPED_TRACE(parts);
+      fs::remove_all(out_);
+      tiny_model::put(journal_, whole.substr(0, ends[parts + 1]));
+      const auto again = run(arguments(out_, options));
+      ASSERT_EQ(again.status, 0) << again.err;
+      ASSERT_EQ(files_in(out_), expected) << again.err;
+      std::size_t done = 0;
+      for (std::size_t at = again.err.find(p.line); at != std::string::npos; at = again.err.find(p.line, at + 1)) ++done;
+      EXPECT_EQ(done, p.units - std::min(p.units, parts * p.each)) << again.err;
+    }
+    fs::remove_all(out_);
   }
 }
 

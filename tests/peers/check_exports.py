@@ -117,13 +117,13 @@ def complaints(client, theirs, ours):
         return out
     if ours["tokens"] != theirs["tokens"]:
         out.append(f"scored tokens {ours['tokens']}, not {theirs['tokens']}")
-    inputs = client == "auto-round, inputs"  # theirs quantizes what layers read, ours only has the weights: the distance is what that costs
     for key in ("ppl", "ppl_as_served"):
-        if key in theirs and abs(ours["ppl"] / theirs[key] - 1) > (0.03 if inputs else args.tolerance):
+        if key in theirs and abs(ours["ppl"] / theirs[key] - 1) > args.tolerance:
             out.append(f"{key} {ours['ppl']:.5f}, not {theirs[key]:.5f}")
-    # Products of FP8 codes and bfloat16 scales are rounded to bfloat16 when a client unpacks them; 1e-8: float32 rounding.
-    allowed = (0.03 if client == "dequantized" else 0.005) * theirs["kl"] + 1e-8
-    if client in ("auto-round", "dequantized", "transformers") and abs(ours["kl"] - theirs["kl"]) > allowed:
+    # Products of FP8 codes and bfloat16 scales are rounded to bfloat16 when a client unpacks them; inputs that lie between two codes may fall to either side
+    # after other roundings before; 1e-8: float32 rounding.
+    share = {"auto-round": 0.005, "transformers": 0.005, "dequantized": 0.03, "auto-round, inputs": 0.15}.get(client)
+    if share is not None and abs(ours["kl"] - theirs["kl"]) > share * theirs["kl"] + 1e-8:
         out.append(f"kl {ours['kl']:.4e}, not {theirs['kl']:.4e}")
     return out
 
@@ -154,7 +154,8 @@ def main():
                 ours = None
                 if not args.no_own_eval:
                     ours = json.loads(program("eval", "--model", path, "--ref", args.model, "--ppl", text, "--seqlen", args.seqlen,
-                                              "--max_tokens", args.max_tokens, "--json"))
+                                              "--max_tokens", args.max_tokens, "--json",
+                                              *(["--float_activations"] if client == "dequantized" else [])))
                 wrong = complaints(client, theirs, ours)
                 own = (f"{ours['ppl']:11.5f}", f"{ours['kl']:11.4e}") if ours else ("", "")
                 print(f"{name:18} {client:12} {theirs['ppl']:11.5f} {own[0]:>11} {theirs['kl']:11.4e} {own[1]:>11}  {'; '.join(wrong) or 'ok'}", flush=True)

@@ -61,11 +61,13 @@ TEST(Spinquant, TheLossFallsAndTheFloatModelStaysWhatItIs) {
   transform::spinquant_options t;
   t.iters = 60, t.batch_size = 8;
   int steps = 0;
-  const auto trained = transform::train_rotation(model, tokens(), choices, t, *places, [&](std::int64_t, double loss) {
+  transform::rotation_events events;
+  events.on_step = [&](std::int64_t, double loss) {
     EXPECT_TRUE(std::isfinite(loss));
     ++steps;
     return true;
-  });
+  };
+  const auto trained = transform::train_rotation(model, tokens(), choices, t, *places, events);
   ASSERT_TRUE(trained.has_value()) << trained.error().message;
   EXPECT_EQ(steps, 60);
   EXPECT_LT(trained->last_loss, 0.97 * trained->first_loss);  // random weights have few outliers left behind the Hadamard matrix

@@ -76,6 +76,7 @@ class choosing {
     }
     autoscheme_result r;
     r.data = data_of(*selector, *chosen, seconds);
+    r.score_files = std::move(score_files_);
     r.summary = summary_of(*chosen, seconds);
     if (!o_.report_file.empty()) {
       if (auto w = io::write_text(o_.report_file, io::dump(r.data) + "\n"); !w) return forward_error(w);
@@ -218,6 +219,7 @@ class choosing {
         if (!key) return forward_error(key);
         search_key_ = std::move(*key);
       }
+      if (!o_.cache.empty()) score_files_.push_back(cache_.path_of(option_config(run, own)));
       if (auto known = cache_.find(option_config(run, own), names)) {
         what_.scores[o] = std::move(*known);
         ++cached_;
@@ -373,6 +375,7 @@ class choosing {
   const scoring_check& check_;
   report::progress& bar_;
   score_cache cache_;
+  std::vector<std::string> score_files_;
   plan::run_plan first_;  // under the first option
   std::string scratch_folder_;
   autoscheme::request what_;

@@ -47,6 +47,7 @@ using scoring_check = std::function<result<std::string>(plan::run_plan&& first, 
 struct autoscheme_result {
   std::string summary;      ///< one line
   io::json data;            ///< options, layers with scores and choice, frontier
+  std::vector<std::string> score_files;  ///< of the cache, that hold this run's scores
 };
 
 /// Chooses a scheme for each layer of `request` and writes it into `request` (scheme, layer_schemes). `compat`: as auto-round 0.16.1 in every respect.

@@ -98,6 +98,7 @@ class quantization {
     times_.add("verify", since_last_part());
     if (auto r = dir->commit(); !r) return r;
     journal_.remove();
+    forget_scores();
     times_.add("commit", since_last_part());
     auto scores = score_output(o_.tasks, folder_of(dir->path(), plan_.jobs.size() - 1), o_.json);
     if (!scores) return forward_error(scores);
@@ -105,15 +106,28 @@ class quantization {
   }
 
   result<void> open_journal(const std::string& output) {
-    if (!tuned()) return {};
+    if (!reads_text()) return {};
     if (auto r = journal_.open(output, o_.restart, o_.given, *source_, calibration_, layer_choices()); !r) return r;
-    if (journal_.blocks() != 0) bar_.message(fmt::format("going on with an interrupted run: {} finished blocks in {}", journal_.blocks(), journal_.path()));
+    if (journal_.parts() != 0) bar_.message(fmt::format("going on with an interrupted run: {} finished parts in {}", journal_.parts(), journal_.path()));
     return {};
+  }
+
+  /// Those that nobody asked to keep.
+  void forget_scores() const {
+    if (scores_folder_.empty()) return;
+    std::error_code ec;
+    for (const std::string& file : autoscheme_.score_files) std::filesystem::remove(file, ec);
+    std::filesystem::remove(scores_folder_, ec);  // which fails if there is something else
+  }
+
+  void record(run_journal::part of, std::vector<std::byte> bytes) { warn_unless(journal_.add(of, std::move(bytes))); }
+  void warn_unless(bool recorded) {
+    if (!recorded) bar_.message("warning: the journal cannot be written; an interruption of this run would lose its work");
   }
 
   /// What is finished is not lost with the run.
   tl::unexpected<error> keep_journal(error e) {
-    if (journal_.blocks() != 0) e.message += fmt::format("; {} finished blocks are kept in {}: the same command goes on from there", journal_.blocks(), journal_.path());
+    if (journal_.parts() != 0) e.message += fmt::format("; {} finished parts are kept in {}: the same command goes on from there", journal_.parts(), journal_.path());
     return tl::unexpected<error>(std::move(e));
   }
 
@@ -200,7 +214,12 @@ class quantization {
       if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
         if (auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model); !dir) return forward_error(dir);
       }
-      auto chosen = choose_schemes(o_.autoscheme, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat,
+      autoscheme_options how = o_.autoscheme;
+      if (how.cache.empty() && !o_.dry_run) {
+        how.cache = o_.output_dir + ".scores";  // for the run that goes on after an interruption
+        scores_folder_ = how.cache;
+      }
+      auto chosen = choose_schemes(how, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat,
                                    [this](plan::run_plan&& first, const plan::scoring_facts& facts) { return check_scoring(std::move(first), facts); }, bar_);
       if (!chosen) return forward_error(chosen);
       autoscheme_ = std::move(*chosen);
@@ -456,11 +475,21 @@ class quantization {
     transform::spinquant_options training = o_.rotation_training;
     training.scratch_folder = spill_folder_;
     bar_.start("step", training.iters);
-    auto trained = transform::train_rotation(*source_, calibration_, layer_choices(), training, places, [&](std::int64_t step, double loss) {
+    transform::rotation_events events;
+    for (;;) {  // the last of them counts
+      auto known = journal_.next(run_journal::part::rotation);
+      if (!known) return forward_error(known);
+      if (!*known) break;
+      events.start = transform::training_of_record(**known);
+      if (!events.start) return journal_.not_ours();
+    }
+    events.on_state = [&](const transform::rotation_training& state) { record(run_journal::part::rotation, transform::to_record(state)); };
+    events.on_step = [&](std::int64_t step, double loss) {
       bar_.finish_unit(fmt::format("rotation: loss {:.4e}", loss));
       log_.write("rotation", {{"step", step}, {"loss", loss}});
       return !io::interrupt_watch::requested();
-    });
+    };
+    auto trained = transform::train_rotation(*source_, calibration_, layer_choices(), training, places, events);
     if (!trained) return forward_error(trained);
     rotated_->replace_matrices(places);
     bar_.message(fmt::format("rotation trained: loss over the calibration set {:.4e} -> {:.4e}", trained->first_loss, trained->last_loss));
@@ -511,12 +540,20 @@ class quantization {
       after += r.first_loss > 0 ? r.loss / r.first_loss : 0;
       log_.write("smooth", {{"block", r.block}, {"layer", r.smooth}, {"ratio", r.point.ratio}, {"duo_scaling", r.point.duo}, {"loss", r.loss}, {"first_loss", r.first_loss}});
     };
-    events.on_block = [&](std::int64_t, std::int64_t) {
-      bar_.finish_unit(fmt::format("smoothed in {} places, error of outputs {:.0f} % of what it was", mappings, before > 0 ? 100 * after / before : 100.0));
+    std::int64_t known = 0;  // blocks that the journal has
+    events.on_block = [&](std::int64_t done, std::int64_t) {
+      if (done <= known) bar_.finish_unit("smoothed before the interruption");
+      else bar_.finish_unit(fmt::format("smoothed in {} places, error of outputs {:.0f} % of what it was", mappings, before > 0 ? 100 * after / before : 100.0));
       mappings = 0;
       before = after = 0;
       return !io::interrupt_watch::requested();
     };
+    events.recorded = [&](std::int64_t) {
+      auto record = journal_.next(run_journal::part::smoothed_block);
+      if (record && *record) ++known;
+      return record;
+    };
+    events.on_changes = [&](std::vector<std::byte> bytes) { record(run_journal::part::smoothed_block, std::move(bytes)); };
     auto changes = transform::run_awq(*unsmoothed_, calibration_, schemes, o, events);
     if (!changes) return forward_error(changes);
     awq_changes_ = std::move(*changes);
@@ -556,11 +593,18 @@ class quantization {
     if (sums && !maxima && scored_weights_ == weights_ && !trains_rotation()) {
       importance_ = std::move(scored_with_);  // of the same weights and text
     } else if (sums || maxima) {
-      tune::maxima_collector collector(source_->spec(), layers_to_calibrate(), request_.attention);
-      auto collected = collect(calibration_, sums, maxima ? &collector : nullptr);
-      if (!collected) return forward_error(collected);
-      if (sums) importance_ = std::move(*collected);
-      maxima_ = collector.maxima();
+      auto known = journal_.next(run_journal::part::importance);
+      if (!known) return forward_error(known);
+      if (*known) {
+        if (!tune::from_record(**known, importance_, maxima_)) return journal_.not_ours();
+      } else {
+        tune::maxima_collector collector(source_->spec(), layers_to_calibrate(), request_.attention);
+        auto collected = collect(calibration_, sums, maxima ? &collector : nullptr);
+        if (!collected) return forward_error(collected);
+        if (sums) importance_ = std::move(*collected);
+        maxima_ = collector.maxima();
+        record(run_journal::part::importance, tune::to_record(sums ? importance_ : tune::importance_matrix(), maxima_));
+      }
       tune::fill_unseen_experts(source_->spec(), maxima_);
       times_.add(sums ? "importance" : "static scales", since_last_part());
     }
@@ -694,13 +738,13 @@ class quantization {
     const std::int64_t blocks = source_->spec().num_layers;
     bar_.start("block", (blocks + o_.nblocks - 1) / o_.nblocks);
     tune::tuning_events events;
-    events.recorded = [&](std::int64_t first_block) { return journal_.next(first_block); };
+    events.recorded = [&](std::int64_t first_block) { return journal_.next_block(first_block); };
     events.on_iteration = [&](std::int64_t, std::int64_t iteration, double loss) {
       bar_.step(iteration, t.iters, fmt::format("loss {:.3e}", loss));
       return !io::interrupt_watch::requested();
     };
     events.on_block = [&](const tune::block_result& b, std::vector<tune::quantized_layer>&& layers) -> result<void> {
-      if (!journal_.add(b, layers)) bar_.message("warning: the journal cannot be written; an interruption of this run would lose its work");
+      warn_unless(journal_.add_block(b, layers));
       if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while tuning");
       for (tune::quantized_layer& layer : layers) {
         if (const auto choice = choices.find(layer.name); choice != choices.end()) layer.scheme = choice->second.scheme;  // a journal holds none
@@ -818,6 +862,7 @@ class quantization {
   plan::run_plan plan_;
   text::calibration_set calibration_;
   autoscheme_result autoscheme_;
+  std::string scores_folder_;
   tune::importance_matrix importance_, scored_with_;
   const model::weight_source* scored_weights_ = nullptr;  // of which `scored_with_` is the run's own importance
   text::calibration_set compat_text_;

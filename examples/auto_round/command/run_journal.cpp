@@ -45,29 +45,46 @@ result<void> run_journal::open(const std::string& output, bool restart, const gi
   auto opened = tune::journal::open(path_, key_, restart);
   if (!opened) return forward_error(opened);
   journal_.emplace(std::move(*opened));
-  known_ = journal_->blocks();
+  known_ = journal_->parts();
   return {};
 }
 
-result<std::optional<tune::recorded_block>> run_journal::next(std::int64_t first_block) {
-  if (!journal_ || read_ == known_) return std::optional<tune::recorded_block>();
-  auto block = journal_->read(read_);
-  if (!block) return forward_error(block);
-  if (block->result.first_block != first_block) return fail(error_kind::output, "the journal holds another block than the one that is due; --restart begins anew", path_);
-  ++read_;
-  last_known_ = first_block;
-  return std::optional<tune::recorded_block>(std::move(*block));
+tl::unexpected<error> run_journal::not_ours() const {
+  return fail(error_kind::output, "the journal holds something else than the part that is due; --restart begins anew", path_);
 }
 
-bool run_journal::add(const tune::block_result& block, std::span<const tune::quantized_layer> layers) {
-  if (lost_ || block.first_block <= last_known_) return true;
+result<std::optional<std::vector<std::byte>>> run_journal::next(part of) {
+  if (!journal_ || read_ == known_) return std::optional<std::vector<std::byte>>();
+  auto record = journal_->read(read_);
+  if (!record) return forward_error(record);
+  if (record->of != of) return std::optional<std::vector<std::byte>>();
+  ++read_;
+  return std::optional(std::move(record->bytes));
+}
+
+bool run_journal::add(part of, std::vector<std::byte> bytes) {
+  if (lost_ || read_ < known_) return true;  // what is known lies behind this part
   if (!journal_) {
     auto begun = tune::journal::open(path_, key_);
     if (begun) journal_.emplace(std::move(*begun));
   }
-  if (journal_ && journal_->add(block, layers)) return true;
+  if (journal_ && journal_->add(of, std::move(bytes))) return true;
   lost_ = true;
   return false;
+}
+
+result<std::optional<tune::recorded_block>> run_journal::next_block(std::int64_t first_block) {
+  auto bytes = next(part::tuned_block);
+  if (!bytes) return forward_error(bytes);
+  if (!*bytes) return std::optional<tune::recorded_block>();
+  auto block = tune::block_of_record(**bytes);
+  if (!block || block->result.first_block != first_block) return not_ours();
+  last_known_ = first_block;
+  return block;
+}
+
+bool run_journal::add_block(const tune::block_result& block, std::span<const tune::quantized_layer> layers) {
+  return lost_ || block.first_block <= last_known_ || add(part::tuned_block, tune::to_record(block, layers));
 }
 
 void run_journal::remove() {

@@ -1,6 +1,7 @@
-// The journal of a tuning run, beside its output folder: an interrupted run goes on behind its last whole block.
+// The journal of a run, beside its output folder: an interrupted run goes on behind its last whole part.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -23,17 +24,26 @@ bool matters_for_results(const std::string& option);
 
 class run_journal {
  public:
-  /// Opens what an earlier run to `output` left, if anything; a journal of its own comes into being with the first block. With `restart` what was left is
+  using part = tune::journal::part;
+
+  /// Opens what an earlier run to `output` left, if anything; a journal of its own comes into being with the first part. With `restart` what was left is
   /// forgotten. Errors as tune::journal::open.
   result<void> open(const std::string& output, bool restart, const given_options& options, const exporting::stored_model& source,
                     const text::calibration_set& calibration, const tune::layer_choices& choices);
-  std::size_t blocks() const { return journal_ ? journal_->blocks() : 0; }
+  std::size_t parts() const { return journal_ ? journal_->parts() : 0; }
   const std::string& path() const { return path_; }
 
+  /// The record that is due, if it is of this part; nothing where the earlier run made no such part or did not come so far.
+  result<std::optional<std::vector<std::byte>>> next(part of);
+  /// For bytes of next() that hold something else.
+  tl::unexpected<error> not_ours() const;
+  /// Records a part that next() did not give. False if it could not be written: the run then goes on without a journal.
+  bool add(part of, std::vector<std::byte> bytes);
+
   /// For tuning_events::recorded.
-  result<std::optional<tune::recorded_block>> next(std::int64_t first_block);
-  /// Records a block that was tuned; one that came from the journal is there already. False if it could not be written: the run then goes on without a journal.
-  bool add(const tune::block_result& block, std::span<const tune::quantized_layer> layers);
+  result<std::optional<tune::recorded_block>> next_block(std::int64_t first_block);
+  /// Records a block that was tuned; one that came from the journal is there already.
+  bool add_block(const tune::block_result& block, std::span<const tune::quantized_layer> layers);
   /// The run has come to its end.
   void remove();
 
@@ -43,7 +53,7 @@ class run_journal {
   std::optional<tune::journal> journal_;
   bool lost_ = false;  // it could not be written
   std::size_t read_ = 0, known_ = 0;
-  std::int64_t last_known_ = -1;  // first block of the last unit that was read
+  std::int64_t last_known_ = -1;  // first block of the last unit of tuned blocks that was read
 };
 
 }  // namespace auto_round::command

@@ -22,8 +22,10 @@ class score_cache {
   /// Writes them. The folder is made if need be (one level); a file of the same name is replaced.
   result<void> keep(const io::json& config, const std::vector<std::string>& names, const std::vector<double>& scores) const;
 
- private:
+  /// The file of these scores, there or not.
   std::string path_of(const io::json& config) const;
+
+ private:
   std::string folder_;
 };
 

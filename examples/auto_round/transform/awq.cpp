@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "io/record_fields.hpp"
 #include "model/block.hpp"
 #include "model/linalg.hpp"
 #include "tune/importance.hpp"
@@ -92,6 +93,52 @@ result<void> awq_changes::apply(const std::string& tensor, std::span<float> valu
   return apply_clips({values.data(), values.size() / c.columns, c.columns}, c.clip->group_size, *c.clip->step, c.clip->options, c.format);
 }
 
+std::vector<std::byte> awq_changes::record_of(const std::string& prefix) const {
+  io::record_writer out;
+  const auto in_prefix = [&](const auto& entry) { return entry.first.starts_with(prefix); };
+  out.put(static_cast<std::uint64_t>(std::count_if(of_.begin(), of_.end(), in_prefix)));
+  for (const auto& [tensor, c] : of_) {
+    if (!tensor.starts_with(prefix)) continue;
+    out.put_all(tensor), out.put(static_cast<std::uint64_t>(c.columns)), out.put(c.format);
+    out.put_all(c.replaced ? *c.replaced : floats());
+    out.put(static_cast<std::uint64_t>(c.scaled.size()));
+    for (const auto& [columns, factors] : c.scaled) out.put(static_cast<std::uint8_t>(columns)), out.put_all(*factors);
+    out.put(static_cast<std::uint8_t>(c.clip != nullptr));
+    if (c.clip != nullptr) out.put(c.clip->group_size), out.put(c.clip->options), out.put(static_cast<std::uint8_t>(c.clip->only_init)), out.put_all(*c.clip->step);
+  }
+  return out.take();
+}
+
+bool awq_changes::take(std::span<const std::byte> record) {
+  io::record_reader in(record);
+  for (std::uint64_t n = in.count(sizeof(std::uint64_t)); n > 0 && in.ok(); --n) {
+    std::string tensor;
+    std::uint64_t columns = 0;
+    std::uint8_t flag = 0;
+    floats values;
+    change c;
+    in.get_all(tensor), in.get(columns), in.get(c.format), in.get_all(values);
+    c.columns = static_cast<size_t>(columns);
+    if (!values.empty()) c.replaced = std::make_shared<const floats>(std::move(values));
+    for (std::uint64_t s = in.count(1 + sizeof(std::uint64_t)); s > 0 && in.ok(); --s) {
+      floats factors;
+      in.get(flag), in.get_all(factors);
+      c.scaled.emplace_back(flag != 0, std::make_shared<const floats>(std::move(factors)));
+    }
+    in.get(flag);
+    if (flag != 0) {
+      auto ranges = std::make_shared<clipped>();
+      std::vector<std::uint16_t> step;
+      in.get(ranges->group_size), in.get(ranges->options), in.get(flag), in.get_all(step);
+      ranges->only_init = flag != 0;
+      ranges->step = std::make_shared<const std::vector<std::uint16_t>>(std::move(step));
+      c.clip = std::move(ranges);
+    }
+    of_.insert_or_assign(tensor, std::move(c));
+  }
+  return in.done();
+}
+
 result<void> awq_source::read(const std::string& name, std::span<float> out) const {
   if (auto r = source_.read(name, out); !r) return r;
   return changes_.apply(name, out);
@@ -125,9 +172,14 @@ class awq_pass {
     if (!list) return forward_error(list);
     for (const std::string& w : list->warnings) warn(w);
     mappings_ = std::move(list->mappings);
+    // Smoothing alone changes nothing about what a block gives, up to rounding: where the compared samples are copied, one pass of the float block is enough.
+    passed_on_ = !peer_ && probed_.size() < samples_ && (!o_.apply_clip || o_.clip_as_init);
+    auto taken = take_over();
+    if (!taken) return forward_error(taken);
+    if (*taken == spec_.num_layers) return std::move(changes_);
     if (auto r = embed(); !r) return forward_error(r);
     for (std::int64_t b = 0; b < spec_.num_layers; ++b) {
-      if (auto r = do_block(b); !r) return forward_error(r);
+      if (auto r = b < *taken ? pass_over(b) : do_block(b); !r) return forward_error(r);
       source_.done_with_block(b);
       if (events_.on_block && !events_.on_block(b + 1, spec_.num_layers)) return fail(error_kind::interrupted, "interrupted while smoothing");
     }
@@ -293,11 +345,36 @@ class awq_pass {
       if (auto r = clip(*tasks); !r) return r;
     }
     // The next block reads what the changed one gives.
-    if (passed_on_) return {};
+    if (!passed_on_) pass_on(w_);
+    if (events_.on_changes) events_.on_changes(changes_.record_of(spec_.block_name(b)));
+    return {};
+  }
+
+  void pass_on(const model::block_weights& w) {
     for (size_t s = 0; s < samples_; s += batch_) {
       const size_t n = std::min(batch_, samples_ - s);
-      runner_.forward(w_, row(x_, s), n, seqlen_, row(x_, s));
+      runner_.forward(w, row(x_, s), n, seqlen_, row(x_, s));
     }
+  }
+
+  /// Takes what an earlier run found in the first blocks; their number.
+  result<std::int64_t> take_over() {
+    std::int64_t b = 0;
+    for (; events_.recorded && b < spec_.num_layers; ++b) {
+      auto record = events_.recorded(b);
+      if (!record) return forward_error(record);
+      if (!*record) break;
+      if (!changes_.take(**record)) return fail(error_kind::output, "the record of a smoothed block holds something else; --restart begins anew");
+    }
+    return b;
+  }
+
+  /// The next block reads what it reads behind do_block.
+  result<void> pass_over(std::int64_t b) {
+    const awq_source changed(source_, changes_);
+    auto w = model::read_block(passed_on_ ? source_ : static_cast<const model::weight_source&>(changed), b);
+    if (!w) return forward_error(w);
+    pass_on(*w);
     return {};
   }
 
@@ -386,8 +463,6 @@ class awq_pass {
         if (spec_.has_linear(block_, i)) statistics_[reader(i)];
     for (auto& [linear, s] : statistics_) s.sum.assign(in_features(linear), 0.0f);
     result<void> outcome;
-    // Smoothing alone changes nothing about what the block gives, up to rounding: where the compared samples have been copied, this pass is the only one.
-    passed_on_ = !peer_ && probed_.size() < samples_ && (!o_.apply_clip || o_.clip_as_init);
     probe();
     floats y(passed_on_ ? 0 : std::min(batch_, samples_) * seqlen_ * hidden_), kept;
     std::map<int, size_t> seen;  // rows of this batch, by input

@@ -2,10 +2,12 @@
 // groups; a weight source then gives the smoothed and clipped model in place of the original, so that rounding, tuning and evaluation need not know.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -78,6 +80,10 @@ class awq_changes {
     ar::real format = ar::real::f32;               // what the results are rounded to
   };
   std::map<std::string, change> of_;
+
+  /// A record of what becomes of the tensors whose names begin so, and back; false for bytes that are no such record.
+  std::vector<std::byte> record_of(const std::string& prefix) const;
+  bool take(std::span<const std::byte> record);
 };
 
 /// One mapping after its search, for reports.
@@ -93,10 +99,16 @@ struct awq_events {
   std::function<void(const awq_report&)> on_mapping;
   /// After each block; false stops the run with error_kind::interrupted.
   std::function<bool(std::int64_t done, std::int64_t blocks)> on_block;
+  /// Asked before each block, in order, until it gives nothing: the record that an earlier run with the same inputs and options made of it. The block is not
+  /// searched then. May be empty.
+  std::function<result<std::optional<std::vector<std::byte>>>(std::int64_t block)> recorded;
+  /// After each block that was searched: the record of what becomes of its tensors. May be empty.
+  std::function<void(std::vector<std::byte> record)> on_changes;
 };
 
 /// error_kind::usage for options out of range, error_kind::input for activations or weights that are not finite and from reading weights,
-/// error_kind::unsupported where nothing can be smoothed or a scheme has no quantizer. Results do not depend on the number of threads.
+/// error_kind::unsupported where nothing can be smoothed or a scheme has no quantizer, error_kind::output for a record of something else. Results do not
+/// depend on the number of threads.
 result<awq_changes> run_awq(const model::weight_source& source, const text::calibration_set& calibration, const layer_schemes& schemes,
                             const awq_options& options, const awq_events& events);
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ar/tune.hpp"
+#include "io/record_fields.hpp"
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "model/kernels.hpp"
@@ -152,26 +153,42 @@ class trainer {
     return {};
   }
 
-  result<void> run(rotation_places& places, trained_rotation& out, const std::function<bool(std::int64_t, double)>& on_step) {
+  result<void> run(rotation_places& places, trained_rotation& out, const rotation_events& events) {
     if (places.residual != nullptr) r1_ = matrix_of(*places.residual, hidden_);
     if (places.values != nullptr) r2_ = matrix_of(*places.values, head_);
     const auto samples = static_cast<std::size_t>(set_.rows()),
                batch = std::min(static_cast<std::size_t>(std::max<std::int64_t>(1, o_.batch_size)), samples);
-    auto before = mean_loss(batch);
-    if (!before) return forward_error(before);
-    out.first_loss = *before;
+    rotation_training state;
+    if (events.start) {
+      state = *events.start;
+      const auto fits = [](const matrix& m, const matrix& momentum, const matrix& own) { return m.size() == own.size() && (momentum.empty() || momentum.size() == own.size()); };
+      if (state.steps > o_.iters || !fits(state.r1, state.momentum1, r1_) || !fits(state.r2, state.momentum2, r2_))
+        return fail(error_kind::output, "the record of the trained rotation holds something else; --restart begins anew");
+      r1_ = state.r1, r2_ = state.r2;
+    } else {
+      auto before = mean_loss(batch);
+      if (!before) return forward_error(before);
+      state.first_loss = *before;
+    }
+    out.first_loss = state.first_loss;
     std::vector<std::int32_t> order(samples);
     std::iota(order.begin(), order.end(), 0);
     ar::batch_sampler sampler(random_, order.data(), samples, batch);
-    matrix momentum1, momentum2;
-    for (std::int64_t step = 0; step < o_.iters; ++step) {
+    for (std::int64_t step = 0; step < state.steps; ++step) static_cast<void>(sampler.next());
+    const std::int64_t tenth = std::max<std::int64_t>(1, o_.iters / 10);
+    for (std::int64_t step = state.steps; step < o_.iters; ++step) {
       d1_.assign(r1_.size(), 0.0f), d2_.assign(r2_.size(), 0.0f);
       auto loss = pass(sampler.next(), batch, true);
       if (!loss) return forward_error(loss);
       const double lr = o_.lr * (1.0 - static_cast<double>(step) / static_cast<double>(o_.iters));
-      if (!r1_.empty()) cayley_step(r1_, d1_, hidden_, lr, o_.momentum, momentum1);
-      if (!r2_.empty()) cayley_step(r2_, d2_, head_, lr, o_.momentum, momentum2);
-      if (on_step && !on_step(step + 1, *loss)) return fail(error_kind::interrupted, "interrupted while training the rotation");
+      if (!r1_.empty()) cayley_step(r1_, d1_, hidden_, lr, o_.momentum, state.momentum1);
+      if (!r2_.empty()) cayley_step(r2_, d2_, head_, lr, o_.momentum, state.momentum2);
+      if (events.on_state && ((step + 1) % tenth == 0 || step + 1 == o_.iters)) {
+        state.steps = step + 1;
+        state.r1 = r1_, state.r2 = r2_;
+        events.on_state(state);
+      }
+      if (events.on_step && !events.on_step(step + 1, *loss)) return fail(error_kind::interrupted, "interrupted while training the rotation");
     }
     if (!r1_.empty()) orthonormalize(r1_, hidden_);
     if (!r2_.empty()) orthonormalize(r2_, head_);
@@ -390,9 +407,25 @@ class trainer {
 
 }  // namespace
 
+std::vector<std::byte> to_record(const rotation_training& state) {
+  io::record_writer out;
+  out.put(state.steps), out.put(state.first_loss);
+  for (const matrix* m : {&state.r1, &state.r2, &state.momentum1, &state.momentum2}) out.put_all(*m);
+  return out.take();
+}
+
+std::optional<rotation_training> training_of_record(std::span<const std::byte> record) {
+  io::record_reader in(record);
+  rotation_training state;
+  in.get(state.steps), in.get(state.first_loss);
+  for (matrix* m : {&state.r1, &state.r2, &state.momentum1, &state.momentum2}) in.get_all(*m);
+  if (!in.done() || state.steps < 0) return std::nullopt;
+  return state;
+}
+
 result<trained_rotation> train_rotation(const model::weight_source& base, const text::calibration_set& calibration,
                                         const tune::layer_choices& choices, const spinquant_options& options, rotation_places& places,
-                                        const std::function<bool(std::int64_t, double)>& on_step) {
+                                        const rotation_events& events) {
   if (calibration.rows() == 0) return fail(error_kind::input, "training a rotation needs calibration text");
   if (options.iters < 1 || options.batch_size < 1 || options.top_k < 1 || !(options.lr > 0 && options.lr <= 1) ||
       !(options.momentum >= 0 && options.momentum < 1)) {
@@ -405,7 +438,7 @@ result<trained_rotation> train_rotation(const model::weight_source& base, const 
   trainer t(base, calibration, options);
   if (auto r = t.load(choices); !r) return forward_error(r);
   trained_rotation out;
-  if (auto r = t.run(places, out, on_step); !r) return forward_error(r);
+  if (auto r = t.run(places, out, events); !r) return forward_error(r);
   return out;
 }
 

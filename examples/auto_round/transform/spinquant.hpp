@@ -2,8 +2,11 @@
 // model quantized behind them says what the float model says. The original's training does not move (its matrices are not part of the forward pass).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,12 +37,32 @@ struct trained_rotation {
   double first_loss = 0, last_loss = 0;  ///< mean over all samples, before and after
 };
 
+/// Where training stands after some of its steps.
+struct rotation_training {
+  std::int64_t steps = 0;
+  double first_loss = 0;
+  std::vector<float> r1, r2, momentum1, momentum2;
+};
+/// Records of it, and back; nothing for bytes that are no such record.
+/// @{
+std::vector<std::byte> to_record(const rotation_training& state);
+std::optional<rotation_training> training_of_record(std::span<const std::byte> record);
+/// @}
+
+struct rotation_events {
+  /// After each step; false ends the training with error_kind::interrupted.
+  std::function<bool(std::int64_t step, double loss)> on_step;
+  /// After each tenth of the steps and the last. May be empty.
+  std::function<void(const rotation_training& state)> on_state;
+  std::optional<rotation_training> start;  ///< what on_state got in an earlier run with the same inputs and options: training goes on from there
+};
+
 /// Trains what `places` holds for the residual stream and for values, from the matrices that are there; both are replaced by the trained ones. All
 /// layers that `choices` names are rounded to nearest behind the rotation; gradients pass the rounding unchanged and reach the values that set a
-/// group's range. The whole model is in memory, with the activations of a batch for all blocks, unless there is a scratch folder. `on_step` may end it (false:
-/// error_kind::interrupted). error_kind::unsupported if there is nothing to train, or for schemes that have no tuned grid.
+/// group's range. The whole model is in memory, with the activations of a batch for all blocks, unless there is a scratch folder. error_kind::output for a
+/// start of another training, error_kind::unsupported if there is nothing to train, or for schemes that have no tuned grid.
 result<trained_rotation> train_rotation(const model::weight_source& base, const text::calibration_set& calibration,
                                         const tune::layer_choices& choices, const spinquant_options& options, rotation_places& places,
-                                        const std::function<bool(std::int64_t step, double loss)>& on_step = {});
+                                        const rotation_events& events = {});
 
 }  // namespace auto_round::transform

@@ -1,65 +1,11 @@
 #include "tune/journal.hpp"
 
-#include <cstring>
-#include <type_traits>
 #include <utility>
+
+#include "io/record_fields.hpp"
 
 namespace auto_round::tune {
 namespace {
-
-/// Numbers as they lie in memory: a journal is read by the program and on the machine that wrote it, which its key says.
-class writer {
- public:
-  template <class T>
-  void put(const T& value) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
-  }
-  template <class T>
-  void put_all(std::span<const T> values) {
-    put(static_cast<std::uint64_t>(values.size()));
-    const auto bytes = std::as_bytes(values);
-    out_.insert(out_.end(), bytes.begin(), bytes.end());
-  }
-  std::span<const std::byte> bytes() const { return out_; }
-
- private:
-  std::vector<std::byte> out_;
-};
-
-class reader {
- public:
-  explicit reader(std::span<const std::byte> in) : in_(in) {}
-  template <class T>
-  void get(T& value) {
-    if (in_.size() < sizeof value) {
-      ok_ = false;
-      return;
-    }
-    std::memcpy(&value, in_.data(), sizeof value);
-    in_ = in_.subspan(sizeof value);
-  }
-  template <class Container>
-  void get_all(Container& values) {
-    using T = typename Container::value_type;
-    std::uint64_t n = 0;
-    get(n);
-    if (!ok_ || n > in_.size() / sizeof(T)) {
-      ok_ = false;
-      return;
-    }
-    values.resize(static_cast<std::size_t>(n));
-    if (n != 0) std::memcpy(values.data(), in_.data(), values.size() * sizeof(T));
-    in_ = in_.subspan(values.size() * sizeof(T));
-  }
-  bool ok() const { return ok_; }
-  bool done() const { return ok_ && in_.empty(); }
-
- private:
-  std::span<const std::byte> in_;
-  bool ok_ = true;
-};
 
 /// f(field) for the numbers of a block and of a layer: one list for both directions.
 template <class Block, class F>
@@ -103,46 +49,84 @@ result<journal> journal::open(const std::string& path, const io::json& key, bool
               path);
 }
 
-result<recorded_block> journal::read(std::size_t i) const {
-  auto record = log_.read(i + 1);
-  if (!record) return forward_error(record);
-  reader in(*record);
+result<journal::record> journal::read(std::size_t i) const {
+  auto bytes = log_.read(i + 1);
+  if (!bytes) return forward_error(bytes);
+  if (bytes->empty()) return fail(error_kind::output, "record " + std::to_string(i + 1) + " of the journal is none of this program; --restart begins anew", log_.path());
+  record r{static_cast<part>(bytes->back()), {}};
+  bytes->pop_back();
+  r.bytes = std::move(*bytes);
+  return r;
+}
+
+result<void> journal::add(part of, std::vector<std::byte> bytes) {
+  bytes.push_back(static_cast<std::byte>(of));
+  return log_.append(bytes);
+}
+
+std::vector<std::byte> to_record(const block_result& block, std::span<const quantized_layer> layers) {
+  io::record_writer out;
+  each_number(block, [&](const auto& x) { out.put(x); });
+  out.put_all(block.random);
+  out.put(static_cast<std::uint64_t>(block.vectors.size()));
+  for (const auto& [name, values] : block.vectors) out.put_all(name), out.put_all(values);
+  out.put(static_cast<std::uint64_t>(layers.size()));
+  for (const quantized_layer& layer : layers) {
+    out.put_all(layer.name);
+    out.put(layer.rows), out.put(layer.cols), out.put(layer.act_max), out.put(layer.global_scale);
+    each_list(layer, [&](const auto& x) { out.put_all(x); });
+  }
+  return out.take();
+}
+
+std::optional<recorded_block> block_of_record(std::span<const std::byte> record) {
+  io::record_reader in(record);
   recorded_block b;
   each_number(b.result, [&](auto& x) { in.get(x); });
   in.get_all(b.result.random);
-  std::uint64_t vectors = 0, layers = 0;
-  in.get(vectors);
-  for (std::uint64_t v = 0; in.ok() && v < vectors; ++v) {
+  for (std::uint64_t v = in.count(2 * sizeof(std::uint64_t)); v > 0 && in.ok(); --v) {
     auto& [name, values] = b.result.vectors.emplace_back();
     in.get_all(name), in.get_all(values);
   }
-  in.get(layers);
-  for (std::uint64_t l = 0; in.ok() && l < layers; ++l) {
+  for (std::uint64_t l = in.count(sizeof(std::uint64_t)); l > 0 && in.ok(); --l) {
     quantized_layer& layer = b.layers.emplace_back();
     in.get_all(layer.name);
     in.get(layer.rows), in.get(layer.cols), in.get(layer.act_max), in.get(layer.global_scale);
     each_list(layer, [&](auto& x) { in.get_all(x); });
   }
-  if (!in.done()) return fail(error_kind::output, "record " + std::to_string(i + 1) + " of the journal is none of this program; --restart begins anew", log_.path());
+  if (!in.done()) return std::nullopt;
   return b;
 }
 
-result<void> journal::add(const block_result& block, std::span<const quantized_layer> layers) {
-  writer out;
-  each_number(block, [&](const auto& x) { out.put(x); });
-  out.put_all(std::span(block.random));
-  out.put(static_cast<std::uint64_t>(block.vectors.size()));
-  for (const auto& [name, values] : block.vectors) {
-    out.put_all(std::span<const char>(name));
-    out.put_all(std::span<const float>(values));
+std::vector<std::byte> to_record(const importance_matrix& importance, const static_maxima& maxima) {
+  io::record_writer out;
+  out.put(static_cast<std::uint64_t>(importance.size()));
+  for (const auto& [layer, c] : importance) out.put_all(layer), out.put_all(c.sum), out.put(c.sequences), out.put(c.tokens);
+  out.put(static_cast<std::uint64_t>(maxima.inputs.size()));
+  for (const auto& [layer, largest] : maxima.inputs) out.put_all(layer), out.put(largest);
+  out.put(static_cast<std::uint64_t>(maxima.attention.size()));
+  for (const attention_maxima& a : maxima.attention) out.put_all(a.q), out.put_all(a.k), out.put_all(a.v);
+  return out.take();
+}
+
+bool from_record(std::span<const std::byte> record, importance_matrix& importance, static_maxima& maxima) {
+  io::record_reader in(record);
+  std::string layer;
+  for (std::uint64_t n = in.count(sizeof(std::uint64_t)); n > 0 && in.ok(); --n) {
+    column_importance c;
+    in.get_all(layer), in.get_all(c.sum), in.get(c.sequences), in.get(c.tokens);
+    importance.insert_or_assign(layer, std::move(c));
   }
-  out.put(static_cast<std::uint64_t>(layers.size()));
-  for (const quantized_layer& layer : layers) {
-    out.put_all(std::span<const char>(layer.name));
-    out.put(layer.rows), out.put(layer.cols), out.put(layer.act_max), out.put(layer.global_scale);
-    each_list(layer, [&](const auto& x) { out.put_all(std::span(x)); });
+  for (std::uint64_t n = in.count(sizeof(std::uint64_t)); n > 0 && in.ok(); --n) {
+    float largest = 0;
+    in.get_all(layer), in.get(largest);
+    maxima.inputs.insert_or_assign(layer, largest);
   }
-  return log_.append(out.bytes());
+  for (std::uint64_t n = in.count(3 * sizeof(std::uint64_t)); n > 0 && in.ok(); --n) {
+    attention_maxima& a = maxima.attention.emplace_back();
+    in.get_all(a.q), in.get_all(a.k), in.get_all(a.v);
+  }
+  return in.done();
 }
 
 }  // namespace auto_round::tune
