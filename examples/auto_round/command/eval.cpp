@@ -50,7 +50,7 @@ class eval final : public command {
     if (max_tokens_ < 0) return fail(error_kind::usage, "--max_tokens must not be negative");
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
     const report::stopwatch clock;
-    linalg::keep_buffers();
+    if (!tasks_.tasks) linalg::keep_buffers();
     auto model = exporting::open_model(model_);
     if (!model) return forward_error(model);
     if (float_activations_) (*model)->read_float_inputs();

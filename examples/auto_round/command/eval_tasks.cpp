@@ -289,11 +289,13 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
   if (longest == 0) longest = 2048;
 
   report::progress progress;
+  const std::uint64_t before_texts = report::peak_memory_bytes();  // of a quantization, where one went before
   evaluation::run_options run{.add_bos = *bos, .longest = static_cast<std::size_t>(longest), .on_block = {}};
   const exporting::stored_model* asked_model = &model;
   run.before = [&](std::size_t tokens, std::size_t longest_request) -> result<std::size_t> {
     const std::size_t most = model::likelihood_rows(static_cast<std::size_t>(asked_model->spec().hidden_size));
     plan::evaluation_facts f{.models = {{&asked_model->spec(), plan::sizes_of(*asked_model)}}, .tokens = std::max(longest_request, std::min(tokens, most)), .seqlen = longest_request, .threads = omp_get_max_threads()};
+    if (f.so_far == before_texts) f.so_far = report::current_memory_bytes();
     auto estimate = plan::fit_evaluation(f, std::max<std::size_t>(1, longest_request), max_memory);
     if (!estimate) return forward_error(estimate);
     fmt::print(stderr, "tasks: about {} of memory ({})\n", report::human_bytes(estimate->bytes()), estimate->explain());
@@ -348,13 +350,16 @@ result<void> check_tasks(const task_options& options) {
   return {};
 }
 
-result<io::json> score_output(const task_options& options, const std::string& path, bool json) {
+result<io::json> score_output(const task_options& options, const std::string& path, std::uint64_t max_memory, bool json) {
   io::json out = io::json::object{};
   if (!options.tasks) return out;
   const report::stopwatch clock;
   const auto model = exporting::open_model(path);
   if (!model) return forward_error(model);
-  if (auto r = evaluate_tasks(options, **model, nullptr, path, (*model)->tokenizer_directory(), json, 0, out); !r) return forward_error(r);
+  if (auto r = evaluate_tasks(options, **model, nullptr, path, (*model)->tokenizer_directory(), json, max_memory, out); !r) {
+    r.error().message = "the output is finished, but not its tasks: " + r.error().message;
+    return forward_error(r);
+  }
   if (!json) fmt::print(stderr, "evaluation running time={:.0f}s\n", clock.seconds());
   return out;
 }

@@ -33,6 +33,7 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
 result<void> check_tasks(const task_options& options);
 
 /// Scores the tasks with a finished checkpoint: tables on stdout and the time on stderr, or, if `json`, the results that eval prints. Empty without tasks.
-result<io::json> score_output(const task_options& options, const std::string& path, bool json);
+/// What the program still holds of the quantization counts for `max_memory`.
+result<io::json> score_output(const task_options& options, const std::string& path, std::uint64_t max_memory, bool json);
 
 }  // namespace auto_round::command

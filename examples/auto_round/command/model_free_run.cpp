@@ -98,7 +98,7 @@ class run {
     if (auto r = check(dir->partial()); !r) return r;
     if (auto r = dir->commit(); !r) return r;
     if (journal_) journal_->remove();
-    auto scores = score_output(o_.tasks, dir->path(), o_.json);
+    auto scores = score_output(o_.tasks, dir->path(), o_.max_memory, o_.json);
     if (!scores) return forward_error(scores);
     report_end(dir->path(), *scores);
     return {};

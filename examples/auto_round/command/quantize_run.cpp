@@ -100,7 +100,7 @@ class quantization {
     journal_.remove();
     forget_scores();
     times_.add("commit", since_last_part());
-    auto scores = score_output(o_.tasks, folder_of(dir->path(), plan_.jobs.size() - 1), o_.json);
+    auto scores = score_output(o_.tasks, folder_of(dir->path(), plan_.jobs.size() - 1), o_.max_memory, o_.json);
     if (!scores) return forward_error(scores);
     return report_.write(report_end(dir->path(), *scores), plan_.exporters.front()->plan());
   }

@@ -28,9 +28,9 @@ struct operand {
 result<void> initialize(backend choice);
 std::string description();    ///< "oneDNN 2.6.3 (avx512_core_bf16)", "Highway (AVX3)", "Eigen 3.4.0"
 bool fast_bf16();             ///< the CPU multiplies bfloat16 faster than float (AMX, or AVX512-BF16 by AMD) and the backend uses it
-/// From here on the heap keeps freed buffers of up to a MiB for the next product, for programs that only evaluate. oneDNN allocates a copy of b (620 KiB
-/// of a panel of packed weights) in each product of floats; given back to the system each time, as main arranges for matrices, its pages cost a fifth
-/// of an evaluation's time with one thread and a third with two.
+/// From here on the heap keeps freed buffers of up to a MiB for the next product, for programs that only evaluate windows of one length (activations of many
+/// lengths would lie in pieces between each other). oneDNN allocates a copy of b (620 KiB of a panel of packed weights) in each product of floats; given
+/// back to the system each time, as main arranges for matrices, its pages cost a fifth of an evaluation's time with one thread and a third with two.
 void keep_buffers();
 
 /// Who computes a product: all threads in pieces, or the calling thread alone and at once (for callers that are parallel themselves). A choice of
