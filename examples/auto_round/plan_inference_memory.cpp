@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "model/block.hpp"
 #include "model/linalg.hpp"
 #include "plan_block_memory.hpp"
 
@@ -24,6 +25,23 @@ bytes_t panels(const model::model_spec& spec, int threads) {
   return u(threads) * std::max(bytes_t{128} << 10, 32 * widest) * float_bytes;
 }
 
+/// What block_runner keeps for a token beside the rows that it keeps without input_filters.
+bytes_t quantized_row(const exporting::stored_model& model) {
+  const model::model_spec& spec = model.spec();
+  const bytes_t hidden = u(spec.hidden_size), attended = u(spec.num_heads) * u(spec.value_size());
+  bytes_t most = 0;
+  for (std::int64_t b = 0; b < spec.num_layers; ++b) {
+    const auto filters = model.input_filters(b);
+    if (!filters || !filters->filter) continue;  // an error comes again, and is told, when the block is read
+    bytes_t copies = 0;
+    for (const int copy : model::copies_of_rows(spec, filters->readers)) copies = std::max(copies, u(copy + 1));
+    const model::mixture_spec& m = spec.mixture;
+    const bytes_t rows = spec.is_mixture(b) ? u(m.active) + (m.shared >= 0 ? 1 : 0) : 1, shared = spec.is_mixture(b) && m.shared >= 0 ? hidden : 0;
+    most = std::max(most, attended + shared + copies * rows * hidden);
+  }
+  return most * float_bytes;
+}
+
 memory_part program(bytes_t base, bytes_t touched) { return {"the program", base + touched * mib, {}}; }
 
 constexpr bytes_t touched_by_blocks = 4, touched_by_head = 4, touched_by_tokens = 2;  // code, and what the backend generates; MiB, measured
@@ -39,6 +57,7 @@ weight_sizes sizes_of(const exporting::stored_model& model) {
   const model::model_spec& spec = model.spec();
   weight_sizes s;
   s.tied = spec.tie_word_embeddings;
+  s.quantized_row = quantized_row(model);
   std::map<std::string, bytes_t> blocks;
   for (const exporting::stored_model::entry& e : model.entries()) {
     bytes_t elements = 1;
@@ -75,7 +94,7 @@ memory_estimate estimate_evaluation(const evaluation_facts& f) {
     const bytes_t piece = forward_tokens(f.tokens / std::max<bytes_t>(1, f.seqlen), f.seqlen);
     all.add({"reading rows of the embedding", {program(f.base, touched_by_blocks), stream, {"rows of the embedding", m.sizes.embedding_piece, {}}}, {}});
     all.add({"running blocks", {program(f.base, touched_by_blocks), stream, {"a block's weights", m.sizes.block + m.sizes.largest_file_part, {}},
-                                {"a piece on its way through a block", block_runner_bytes(spec, std::max<bytes_t>(piece, 1), f.seqlen, false, f.threads, false) + panels(spec, f.threads), "--seqlen"}}, {}});
+                                {"a piece on its way through a block", block_runner_bytes(spec, std::max<bytes_t>(piece, 1), f.seqlen, false, f.threads, false) + piece * m.sizes.quantized_row + panels(spec, f.threads), "--seqlen"}}, {}});
     heads += m.sizes.head;
     logits += head_rows(spec) * (u(spec.vocab_size) + 2 * hidden) * float_bytes + panels(spec, f.threads);
     all.add({"computing logits", {program(f.base, touched_by_head), stream, {"heads", heads, {}}, {"logits", logits, {}}}, {}});
@@ -108,7 +127,7 @@ memory_estimate estimate_generation(const evaluated_model& m, std::uint64_t prom
   all.add({"reading weights", {program(base, 1), weights, {"a tensor's file", m.sizes.largest_file_part, {}}}, {}});
   // A cache that is full grows to twice its size.
   all.add({"generating", {program(base, touched_by_tokens), weights, {"the cache of keys and values", u(spec.num_layers) * row * std::max(prompt, tokens) * 3 / 2, "--max_tokens"},
-                          {"the prompt on its way through a block", block_runner_bytes(spec, prompt, prompt, false, threads, false) + prompt * u(spec.hidden_size) * float_bytes + panels(spec, threads), {}},
+                          {"the prompt on its way through a block", block_runner_bytes(spec, prompt, prompt, false, threads, false) + prompt * (u(spec.hidden_size) * float_bytes + m.sizes.quantized_row) + panels(spec, threads), {}},
                           {"logits", u(spec.vocab_size) * float_bytes, {}}}, {}});
   return all;
 }

@@ -17,6 +17,7 @@ struct weight_sizes {
   std::uint64_t head = 0, embedding = 0;
   bool tied = false;            ///< the head is the embedding
   std::uint64_t embedding_piece = 0;  ///< as floats, where the embedding is not packed
+  std::uint64_t quantized_row = 0;    ///< for each token on its way through a block, what layers read quantized beside the float rows
   std::uint64_t largest_file_part = 0;  ///< pages of a tensor that becomes floats, resident while it is read
 };
 weight_sizes sizes_of(const exporting::stored_model& model);

@@ -159,6 +159,59 @@ TEST_P(Architectures, RoundedProductsStayNear) {
   EXPECT_LT(support::largest_difference(dx[1], dx[0]), 0.08);
 }
 
+/// A filter that doubles, halves, ... what layers read is the same as weights that are so much larger, also where layers that share an input want it
+/// changed in different ways; powers of two, so the bits are the same.
+TEST_P(Architectures, LayersMayReadTheSameRowsInDifferentWays) {
+  const model::model_spec& spec = model_.source.spec();
+  const std::size_t sequences = 2, seqlen = 150, tokens = sequences * seqlen, hidden = static_cast<std::size_t>(spec.hidden_size);  // more than one tile
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(tokens * hidden);
+  for (float& v : x) v = normal(random);
+  const std::vector<std::vector<float>> ways = {{1, 2, 0.5f}, {2, 0.5f, 2}, {0.5f, 2, 2}};  // what i % 3 reads: q, k and v; gate, up and down
+  bool apart = false;
+  for (const auto& by_layer : ways) {
+    const auto factor = [&](int linear) { return by_layer[static_cast<std::size_t>(linear % 3)]; };
+    const int n = static_cast<int>(spec.linears.size());
+    std::vector<int> readers;
+    for (int i = 0; i < n; ++i) {
+      int own = spec.reader(i);
+      if (factor(own) != factor(i))
+        for (own = 0; spec.reader(own) != spec.reader(i) || factor(own) != factor(i);) ++own;
+      readers.push_back(own);
+      apart = apart || own != spec.reader(i);
+    }
+    for (std::int64_t l = 0; l < spec.num_layers; ++l) {
+      const auto w = model::read_block(model_.source, l);
+      ASSERT_TRUE(w);
+      auto scaled = *w;
+      for (int i = 0; i < n; ++i)
+        for (float& v : scaled.linears[static_cast<std::size_t>(i)]) v *= factor(i);
+      for (const precision p : {precision::f32, precision::bf16}) {
+        model::block_runner plain(spec, p), filtered(spec, p);
+        filtered.set_input_filters({[&](int linear, float* rows, std::size_t count) {
+                                      EXPECT_EQ(readers[static_cast<std::size_t>(linear)], linear) << "layers that read alike share a call";
+                                      const std::size_t values = count * static_cast<std::size_t>(spec.linears[static_cast<std::size_t>(linear)].in_features);
+                                      for (std::size_t i = 0; i < values; ++i) rows[i] *= factor(linear);
+                                    },
+                                    readers});
+        std::vector<float> want(x.size()), got(x.size());
+        plain.forward(scaled, x.data(), sequences, seqlen, want.data());
+        filtered.forward(*w, x.data(), sequences, seqlen, got.data());
+        EXPECT_EQ(got, want) << "block " << l;
+        if (p == precision::bf16) continue;
+        model::kv_cache one, other;
+        for (std::size_t at = 0, count = 9; at < 12; at += count, count = 1) {
+          plain.forward_cached(scaled, x.data() + at * hidden, count, one, want.data());
+          filtered.forward_cached(*w, x.data() + at * hidden, count, other, got.data());
+          EXPECT_EQ(got, want) << "block " << l << " behind " << at << " tokens";
+        }
+      }
+    }
+  }
+  EXPECT_TRUE(apart || spec.fused != model::fused_heads::none) << "no layers that share an input";
+}
+
 INSTANTIATE_TEST_SUITE_P(Tiny, Architectures, testing::ValuesIn(support::architectures()), [](const auto& p) { return p.param; });
 
 TEST(ArchitectureList, HasAModelForEach) {

@@ -15,6 +15,7 @@
 #include "model/rope.hpp"
 #include "support/distance.hpp"
 #include "support/golden.hpp"
+#include "support/textbook_block.hpp"
 
 namespace {
 
@@ -57,81 +58,12 @@ block_weights make_weights(const model_spec& s, unsigned seed) {
   return w;
 }
 
-/// The block as written in a textbook, in double. `changes[i]`, where there is one, is added to the rows that linear layer i reads.
+/// support::textbook_block, with `changes[i]`, where there is one, added to the rows that linear layer i reads.
 std::vector<double> reference(const model_spec& s, const std::vector<std::vector<double>>& weights, const block_weights& w, const std::vector<double>& x,
                               std::size_t sequences, std::size_t seqlen, const std::vector<std::vector<float>>& changes = {}) {
-  const auto hidden = static_cast<std::size_t>(s.hidden_size), hd = static_cast<std::size_t>(s.head_dim);
-  const auto heads = static_cast<std::size_t>(s.num_heads), kv_heads = static_cast<std::size_t>(s.num_kv_heads);
-  const std::size_t tokens = sequences * seqlen;
-  const auto linear = [&](int i, std::vector<double> in) {
-    if (!changes.empty())
-      for (std::size_t j = 0; j < in.size(); ++j) in[j] += static_cast<double>(changes[static_cast<std::size_t>(i)][j]);
-    const auto out_n = static_cast<std::size_t>(s.linears[static_cast<std::size_t>(i)].out_features), in_n = in.size() / tokens;
-    std::vector<double> y(tokens * out_n);
-    for (std::size_t t = 0; t < tokens; ++t)
-      for (std::size_t o = 0; o < out_n; ++o) {
-        double sum = w.bias[static_cast<std::size_t>(i)].empty() ? 0.0 : static_cast<double>(w.bias[static_cast<std::size_t>(i)][o]);
-        for (std::size_t k = 0; k < in_n; ++k) sum += weights[static_cast<std::size_t>(i)][o * in_n + k] * in[t * in_n + k];
-        y[t * out_n + o] = sum;
-      }
-    return y;
-  };
-  const auto norm = [&](const std::vector<double>& in, const std::vector<float>& g) {
-    std::vector<double> y(in.size());
-    for (std::size_t t = 0; t < tokens; ++t) {
-      double squares = 0;
-      for (std::size_t i = 0; i < hidden; ++i) squares += in[t * hidden + i] * in[t * hidden + i];
-      const double inverse = 1 / std::sqrt(squares / static_cast<double>(hidden) + s.rms_norm_eps);
-      for (std::size_t i = 0; i < hidden; ++i) y[t * hidden + i] = in[t * hidden + i] * inverse * static_cast<double>(g[i]);
-    }
-    return y;
-  };
-  const auto rotate = [&](std::vector<double>& v, std::size_t n) {
-    for (std::size_t t = 0; t < tokens; ++t)
-      for (std::size_t h = 0; h < n; ++h)
-        for (std::size_t i = 0; i < hd / 2; ++i) {
-          const double angle = static_cast<double>(t % seqlen) * std::pow(s.rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(hd));
-          double &a = v[(t * n + h) * hd + i], &b = v[(t * n + h) * hd + i + hd / 2];
-          const double a0 = a;
-          a = a0 * std::cos(angle) - b * std::sin(angle);
-          b = b * std::cos(angle) + a0 * std::sin(angle);
-        }
-  };
-  const std::vector<double> n1 = norm(x, w.input_norm);
-  std::vector<double> q = linear(0, n1), k = linear(1, n1);
-  const std::vector<double> v = linear(2, n1);
-  rotate(q, heads);
-  rotate(k, kv_heads);
-  std::vector<double> o(tokens * heads * hd);
-  for (std::size_t t = 0; t < tokens; ++t)
-    for (std::size_t h = 0; h < heads; ++h) {
-      const std::size_t g = h / (heads / kv_heads), start = t / seqlen * seqlen;
-      std::vector<double> p;
-      double total = 0;
-      for (std::size_t j = start; j <= t; ++j) {
-        double dot = 0;
-        for (std::size_t i = 0; i < hd; ++i) dot += q[(t * heads + h) * hd + i] * k[(j * kv_heads + g) * hd + i];
-        p.push_back(std::exp(dot / std::sqrt(static_cast<double>(hd))));
-        total += p.back();
-      }
-      for (std::size_t j = start; j <= t; ++j)
-        for (std::size_t i = 0; i < hd; ++i) o[(t * heads + h) * hd + i] += p[j - start] / total * v[(j * kv_heads + g) * hd + i];
-    }
-  std::vector<double> h = linear(3, o);
-  for (std::size_t i = 0; i < h.size(); ++i) h[i] += x[i];
-  const std::vector<double> n2 = norm(h, w.post_attention_norm);
-  std::vector<double> gate = linear(4, n2);
-  const std::vector<double> up = linear(5, n2);
-  for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-  std::vector<double> y = linear(6, gate);
-  for (std::size_t i = 0; i < y.size(); ++i) y[i] += h[i];
-  return y;
-}
-
-std::vector<std::vector<double>> doubles(const block_weights& w) {
-  std::vector<std::vector<double>> out;
-  for (const auto& l : w.linears) out.emplace_back(l.begin(), l.end());
-  return out;
+  return support::textbook_block(s, weights, w, x, sequences, seqlen, [&](int i, std::vector<double>& rows) {
+    for (std::size_t j = 0; !changes.empty() && j < rows.size(); ++j) rows[j] += static_cast<double>(changes[static_cast<std::size_t>(i)][j]);
+  });
 }
 
 struct gradients {
@@ -223,7 +155,7 @@ TEST(Block, GradientsOfNormsAndBiasesEqualCentralDifferences) {
     runner.backward(w, dy.data(), none, pass == 1, nullptr, {}, &g);  // the second adds to the first
   }
   const auto loss = [&] {
-    const std::vector<double> out = reference(s, doubles(w), w, {x.begin(), x.end()}, sequences, seqlen);
+    const std::vector<double> out = reference(s, support::doubles(w), w, {x.begin(), x.end()}, sequences, seqlen);
     double sum = 0;
     for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * static_cast<double>(dy[i]);
     return sum;
@@ -259,7 +191,7 @@ TEST(Block, ForwardEqualsTheTextbookInDouble) {
       const std::vector<float> x = noise(2 * seqlen * 40, 1, 2);
       std::vector<float> y(x.size());
       block_runner(s, precision::f32).forward(w, x.data(), 2, seqlen, y.data());
-      const std::vector<double> want = reference(s, doubles(w), w, {x.begin(), x.end()}, 2, seqlen);
+      const std::vector<double> want = reference(s, support::doubles(w), w, {x.begin(), x.end()}, 2, seqlen);
       EXPECT_LT(support::largest_difference(y, want), 2e-6) << "seqlen " << seqlen;
     }
   }
@@ -279,7 +211,7 @@ TEST(Block, BackwardEqualsCentralDifferencesInDouble) {
       return sum;
     };
     const double step = 1e-5;  // the differences are good to about 1e-9 then
-    std::vector<std::vector<double>> weights = doubles(w);
+    std::vector<std::vector<double>> weights = support::doubles(w);
     std::vector<double> in(x.begin(), x.end());
     for (std::size_t l = 0; l < weights.size(); ++l) {
       std::vector<double> want(weights[l].size());
@@ -341,7 +273,7 @@ TEST(Block, BackwardTakesAFilteredInputForTheInputPlusAConstant) {
         for (std::size_t c = 0; c < cols; ++c) products[i][r * cols + c] += d[t * rows + r] * in[t * cols + c];
   });
 
-  EXPECT_LT(support::largest_difference(g.y, reference(s, doubles(w), w, {x.begin(), x.end()}, sequences, seqlen, changes)), 2e-6);
+  EXPECT_LT(support::largest_difference(g.y, reference(s, support::doubles(w), w, {x.begin(), x.end()}, sequences, seqlen, changes)), 2e-6);
   const auto loss = [&](const std::vector<std::vector<double>>& weights, const std::vector<double>& in) {
     const std::vector<double> y = reference(s, weights, w, in, sequences, seqlen, changes);
     double sum = 0;
@@ -349,7 +281,7 @@ TEST(Block, BackwardTakesAFilteredInputForTheInputPlusAConstant) {
     return sum;
   };
   const double step = 1e-5;  // as above
-  std::vector<std::vector<double>> weights = doubles(w);
+  std::vector<std::vector<double>> weights = support::doubles(w);
   std::vector<double> in(x.begin(), x.end());
   const auto difference = [&](double& value) {
     const double kept = value;

@@ -136,7 +136,7 @@ class stored_model : public model::weight_source {
   /// What reading weights does not find: configuration and tensors contradict each other, tensors that belong to nothing, weights stored twice.
   virtual result<void> check() const = 0;
   virtual const io::checkpoint_dir* directory() const { return nullptr; }  ///< the folder, if it is one of safetensors
-  virtual void read_float_inputs() {}  ///< input_filter is empty from now on: layers read float rows
+  virtual void read_float_inputs() {}  ///< input_filters are empty from now on: layers read float rows
   /// The model in the words of config.json, whatever the checkpoint says it in.
   virtual io::json config() const { return directory() == nullptr ? io::json() : directory()->config(); }
   /// A quantized weight exactly as it is stored, and dequantized. error_kind::unsupported if no format has a place for what is stored.

@@ -77,9 +77,9 @@ class folder_model final : public stored_model {
       if (const io::tensor_ref* t = dir_.find(spec_.linear_name(layer, i) + ".weight")) dir_.release(*t);
   }
 
-  result<model::block_runner::input_filter> input_filter(std::int64_t layer) const override {
-    if (packing_ == nullptr || float_inputs_) return model::block_runner::input_filter();
-    return make_input_filter(spec_, layer, [&](const std::string& name) -> result<input_scheme> {
+  result<model::block_runner::input_filters> input_filters(std::int64_t layer) const override {
+    if (packing_ == nullptr || float_inputs_) return model::block_runner::input_filters();
+    return make_input_filters(spec_, layer, [&](const std::string& name) -> result<input_scheme> {
       if (!packed_.contains(name + ".weight")) return input_scheme{};
       return packing_->inputs(dir_, name);
     });

@@ -23,6 +23,23 @@ float scale_divisor(const input_scheme& s, bool& inverse) {
   return inverse ? type->facts->global_numerator() : type->facts->limit;
 }
 
+/// input_filters::readers.
+std::vector<int> readers_of(const model::model_spec& spec, const std::vector<input_scheme>& schemes) {
+  const int n = static_cast<int>(schemes.size());
+  const auto scheme = [&](int i) -> const input_scheme& { return schemes[static_cast<std::size_t>(i)]; };
+  std::vector<int> readers;
+  bool alike = true;
+  for (int i = 0; i < n; ++i) {
+    const int shared = spec.reader(i);  // may come behind i
+    int own = shared;
+    if (!scheme(shared).reads_as(scheme(i)))
+      for (own = 0; spec.reader(own) != shared || !scheme(own).reads_as(scheme(i));) ++own;
+    readers.push_back(own);
+    alike = alike && own == shared;
+  }
+  return alike ? std::vector<int>() : readers;
+}
+
 }  // namespace
 
 ar::scheme_fields input_scheme::fields() const {
@@ -65,7 +82,7 @@ result<input_scheme> with_static_scale(input_scheme s, const io::checkpoint_dir&
   return s;
 }
 
-result<model::block_runner::input_filter> make_input_filter(const model::model_spec& spec, std::int64_t index, const inputs_lookup& inputs_of) {
+result<model::block_runner::input_filters> make_input_filters(const model::model_spec& spec, std::int64_t index, const inputs_lookup& inputs_of) {
   std::vector<input_scheme> schemes(spec.linears.size());
   tune::layer_choices choices;
   for (std::size_t i = 0; i < schemes.size(); ++i) {
@@ -75,14 +92,15 @@ result<model::block_runner::input_filter> make_input_filter(const model::model_s
     schemes[i] = std::move(*found);
     if (schemes[i].quantized()) choices[name] = {schemes[i].fields()};
   }
-  if (choices.empty()) return model::block_runner::input_filter();
+  if (choices.empty()) return model::block_runner::input_filters();
   auto plans = tune::plan_layers(spec, index, choices, {});
   if (!plans) return forward_error(plans);
-  auto made = tune::input_quantizer::make(spec, *plans);
+  std::vector<int> readers = readers_of(spec, schemes);
+  auto made = tune::input_quantizer::make(spec, *plans, readers);
   if (!made) return forward_error(made);
   const std::shared_ptr<tune::input_quantizer> quantizer = std::move(*made);
   for (std::size_t i = 0; i < schemes.size(); ++i) quantizer->restore(static_cast<int>(i), schemes[i].maximum);
-  return model::block_runner::input_filter([quantizer](int linear, float* x, std::size_t tokens) { quantizer->forward(linear, x, tokens); });
+  return model::block_runner::input_filters{[quantizer](int linear, float* x, std::size_t tokens) { quantizer->forward(linear, x, tokens); }, std::move(readers)};
 }
 
 }  // namespace auto_round::exporting

@@ -22,6 +22,11 @@ struct input_scheme {
   /// From the act_ fields; where they do not name a type or a group size, it is that of the weights.
   static input_scheme of(const ar::scheme_fields& scheme);
   bool quantized() const { return bits <= 8; }
+  /// The same numbers for the same rows.
+  bool reads_as(const input_scheme& other) const {
+    return quantized() ? bits == other.bits && group_size == other.group_size && sym == other.sym && dynamic == other.dynamic && data_type == other.data_type && maximum == other.maximum
+                       : !other.quantized();
+  }
   ar::scheme_fields fields() const;  ///< refers to this
 };
 
@@ -31,9 +36,9 @@ const char* static_input_name(const ar::scheme_fields& scheme);
 /// With the layer's static scale, from input_global_scale or input_scale, where one is needed; error_kind::input, naming it, if it is not there or no positive number.
 result<input_scheme> with_static_scale(input_scheme scheme, const io::checkpoint_dir& dir, const std::string& layer);
 
-/// The filter of block `index` for model::block_runner; empty if its layers read float rows. error_kind::unsupported, naming a layer, for types that
-/// activations cannot have here, and where layers that read the same rows want them in different ways.
+/// The filters of block `index`; empty if its layers read float rows. Layers that read the same rows in different ways get them each in its own.
+/// error_kind::unsupported, naming a layer, for types that activations cannot have here.
 using inputs_lookup = std::function<result<input_scheme>(const std::string& layer)>;
-result<model::block_runner::input_filter> make_input_filter(const model::model_spec& spec, std::int64_t index, const inputs_lookup& inputs_of);
+result<model::block_runner::input_filters> make_input_filters(const model::model_spec& spec, std::int64_t index, const inputs_lookup& inputs_of);
 
 }  // namespace auto_round::exporting

@@ -13,9 +13,18 @@
 
 namespace auto_round::model {
 
+std::vector<int> copies_of_rows(const model_spec& spec, const std::vector<int>& readers) {
+  std::vector<int> copy(readers.size(), -1), made(readers.size(), 0);
+  for (std::size_t i = 0; i < readers.size(); ++i) {
+    const int shared = spec.reader(static_cast<int>(i)), own = readers[i];
+    if (own != shared) copy[i] = own == static_cast<int>(i) ? made[static_cast<std::size_t>(shared)]++ : copy[static_cast<std::size_t>(own)];
+  }
+  return copy;
+}
+
 struct block_runner::impl {
   virtual ~impl() = default;
-  virtual void set_filter(input_filter filter, filter_gradient gradient) = 0;
+  virtual void set_filter(input_filters filters, filter_gradient gradient) = 0;
   virtual void set_heads_filter(attention_filter filter) = 0;
   virtual void use_weights(const block_weights& w, std::size_t total_tokens) = 0;
   virtual linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, attention_sensitivity* sensitivity) = 0;
@@ -54,8 +63,8 @@ struct block_runner::typed_impl final : block_runner::impl {
   buffer<T> d_out_store, d_attention_store;
   buffer<float> d_middle, d_attention, d_mlp, d_normed2;
 
-  void set_filter(input_filter filter, filter_gradient gradient) override {
-    layers.filter = std::move(filter);
+  void set_filter(input_filters filters, filter_gradient gradient) override {
+    layers.set_filters(std::move(filters));
     layers.through_filter = std::move(gradient);
   }
   void set_heads_filter(attention_filter filter) override { layers.heads_filter = std::move(filter); }
@@ -174,6 +183,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     attend_rows(w, x, sequences, seqlen);
     finish(w, x, y);
     if (!hook) return;
+    assert(!layers.copies());
     attention.call_hooks(hook, w, normed.data());
     if (mixes(w)) return mixture.call_hooks(hook);
     layers.call_hook(hook, mlp.reader(), normed2.data(), tokens);
@@ -264,7 +274,7 @@ struct block_runner::typed_impl final : block_runner::impl {
 
   void backward(const block_weights& w, const float* dy, std::span<float* const> d_linears, bool accumulate, float* dx,
                 const gradient_hook& hook, vector_gradients* vectors) override {
-    assert(d_linears.size() == spec.linears.size());
+    assert(d_linears.size() == spec.linears.size() && !layers.copies());
     assert(vectors == nullptr || !spec.layer_norm);
     if (vectors != nullptr) vectors->bias.resize(spec.linears.size());
     const auto wanted = attention.inner_layers();
@@ -405,7 +415,8 @@ void block_runner::backward(const block_weights& w, const float* dy, std::span<f
   impl_->backward(w, dy, d_linears, accumulate, dx, hook, vectors);
 }
 
-void block_runner::set_input_filter(input_filter filter, filter_gradient gradient) { impl_->set_filter(std::move(filter), std::move(gradient)); }
+void block_runner::set_input_filter(input_filter filter, filter_gradient gradient) { impl_->set_filter({std::move(filter), {}}, std::move(gradient)); }
+void block_runner::set_input_filters(input_filters filters) { impl_->set_filter(std::move(filters), {}); }
 
 void block_runner::set_attention_filter(attention_filter filter) { impl_->set_heads_filter(std::move(filter)); }
 

@@ -74,6 +74,10 @@ struct vector_gradients {
   std::vector<std::vector<float>> bias;  ///< by linear layer; empty where the layer has none
 };
 
+/// For each linear layer, which copy of its rows (0, 1, ...) a block_runner makes for it under input_filters of these `readers`; -1: none, it reads them
+/// where they lie.
+std::vector<int> copies_of_rows(const model_spec& spec, const std::vector<int>& readers);
+
 /// Runs blocks on batches of `sequences` x `seqlen` tokens; rows of x and y are tokens, [sequences * seqlen x hidden_size].
 /// Positions start at 0 in every sequence and attention is causal. Buffers are kept between calls. With precision bf16 the inputs of every
 /// matrix product are rounded to bfloat16; sums, norms, softmax, residuals and gradients of weights are float.
@@ -90,14 +94,24 @@ class block_runner {
 
   /// Changes the rows [tokens x in_features] that a linear layer reads, in place, before the product: quantization of activations. Called once for
   /// each input, with the first of the layers that share it (model_spec::reader: q for q, k and v; gate for gate and up), for a whole batch of
-  /// forward_train and for each piece of forward; an expert's with the rows that are for it. Gradients of weights see the changed rows.
+  /// forward_train and forward_cached and for each piece of forward; an expert's with the rows that are for it. Gradients of weights see the changed rows.
   using input_filter = std::function<void(int linear, float* x, std::size_t tokens)>;
   /// The filter's backward: from the gradient `d` of its result to that of the rows x that it was given, in place, for rows first .. first + count - 1
   /// of the batch, where x and d begin. Called by several threads at once, with rows of their own.
   using filter_gradient = std::function<void(int linear, const float* x, float* d, std::size_t first, std::size_t count)>;
-  /// For all passes from now on except forward_cached; an empty one switches it off. Without `gradient` backward takes the change for constant and
+  /// For all passes from now on; an empty one switches it off. Without `gradient` backward takes the change for constant and
   /// gradients of the rows pass unchanged; with it the unchanged rows are kept until backward.
   void set_input_filter(input_filter filter, filter_gradient gradient = {});
+
+  /// A filter for layers that share an input, but want it changed in different ways.
+  struct input_filters {
+    input_filter filter;
+    /// By linear layer, model_spec::reader if that one wants the rows changed in the same way, else the first layer that does, which may be itself. The
+    /// filter is called once for each of these, with rows of their own. Empty: model_spec::reader for all.
+    std::vector<int> readers;
+  };
+  /// The same for forward passes without hooks, and no backward.
+  void set_input_filters(input_filters filters);
 
   /// What attention reads of one sequence and one key-value head, behind the rotary embedding: queries of the heads that share it
   /// [seqlen * num_heads / num_kv_heads x head_dim], token by token, keys [seqlen x head_dim] and values [seqlen x value_dim].

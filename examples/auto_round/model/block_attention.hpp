@@ -245,8 +245,8 @@ class block_attention {
       l_.linear(w, spec_.q, n, count, out, l_.out_features(spec_.q), false, who);
     } else {
       l_.linear(w, spec_.q, n, count, out, q_width_, false, who);
-      l_.linear(w, spec_.k, n, count, out + count * q_width_, kv_width_, false, who);
-      l_.linear(w, spec_.v, n, count, out + count * (q_width_ + kv_width_), v_width_, false, who);
+      l_.linear(w, spec_.k, l_.rows_of(spec_.k, n, first), count, out + count * q_width_, kv_width_, false, who);
+      l_.linear(w, spec_.v, l_.rows_of(spec_.v, n, first), count, out + count * (q_width_ + kv_width_), v_width_, false, who);
     }
     return places_of<const float>(out, count);
   }
@@ -267,7 +267,7 @@ class block_attention {
                      query_latent_inverse_.data() + first);
       }
       float* const raw = raw_latent_.data() + first * down;
-      l_.linear(w, a.down, n, count, raw, down, false, who);
+      l_.linear(w, a.down, l_.rows_of(a.down, n, first), count, raw, down, false, who);
       for (std::size_t r = 0; r < count; ++r)
         l_.norm_rows(raw + r * down, 1, rank, eps, w.part(block_part::key_value_latent_norm), {}, nullptr, latent_.data() + (first + r) * rank,
                      latent_inverse_.data() + first + r);

@@ -77,7 +77,7 @@ class block_layers {
   model_spec spec;
   std::size_t hidden;
   float eps;
-  block_runner::input_filter filter;
+  block_runner::input_filter filter;  // see set_filters
   block_runner::filter_gradient through_filter;
   block_runner::attention_filter heads_filter;
 
@@ -240,23 +240,40 @@ class block_layers {
 
   // ---- filters ----
 
-  /// The filter on all rows of a linear layer's input.
-  void apply_filter(int linear, T* x, std::size_t rows) {
+  void set_filters(block_runner::input_filters filters) {
+    filter = std::move(filters.filter);
+    readers_ = std::move(filters.readers);
+    copy_ = copies_of_rows(spec, readers_);
+    copied_.resize(copy_.empty() ? 0 : static_cast<std::size_t>(*std::max_element(copy_.begin(), copy_.end()) + 1));
+  }
+  /// Whether some layers read copies of the rows that they share with others, which hooks and backward do not know.
+  bool copies() const { return !copied_.empty(); }
+
+  /// The filter on all rows of the input of `linear` and the layers that share it. Where these are a part of the rows that layers read in a pass, the part
+  /// begins at row `first` of `total`.
+  void apply_filter(int linear, T* x, std::size_t rows, std::size_t first = 0, std::size_t total = 0) {
     if (!filter || rows == 0) return;
-    const std::size_t n = rows * in_features(linear);
+    const std::size_t width = in_features(linear), n = rows * width;
+    for (std::size_t i = 0; copies() && i < copy_.size(); ++i) {
+      if (copy_[i] < 0 || readers_[i] != static_cast<int>(i) || spec.reader(readers_[i]) != linear) continue;
+      T* const own = copied_[static_cast<std::size_t>(copy_[i])].get(std::max(total, rows) * width) + first * width;
+      std::copy_n(x, n, own);
+      filter_rows(readers_[i], own, rows);
+    }
     if (through_filter) {
       if constexpr (narrow)
         kernels::from_bf16(x, n, unfiltered(linear).get(n));
       else
         std::copy_n(x, n, unfiltered(linear).get(n));
     }
-    if constexpr (narrow) {
-      kernels::from_bf16(x, n, widened.get(n));
-      filter(linear, widened.data(), rows);
-      kernels::to_bf16(widened.data(), n, x);
-    } else {
-      filter(linear, x, rows);
-    }
+    filter_rows(linear, x, rows);
+  }
+
+  /// What a layer reads behind apply_filter, from row `first` of the pass on; `x`: that row where all that share it find it.
+  const T* rows_of(int linear, const T* x, std::size_t first) const {
+    if (!copies()) return x;
+    const int copy = copy_[static_cast<std::size_t>(linear)];
+    return copy < 0 ? x : copied_[static_cast<std::size_t>(copy)].data() + first * in_features(linear);
   }
 
   /// From the gradient of filtered rows to that of the rows, in place.
@@ -324,12 +341,24 @@ class block_layers {
   buffer<float> widened, widened_too;
 
  private:
+  void filter_rows(int linear, T* x, std::size_t rows) {
+    if constexpr (narrow) {
+      const std::size_t n = rows * in_features(linear);
+      kernels::from_bf16(x, n, widened.get(n));
+      filter(linear, widened.data(), rows);
+      kernels::to_bf16(widened.data(), n, x);
+    } else {
+      filter(linear, x, rows);
+    }
+  }
   buffer<float>& unfiltered(int linear) { return unfiltered_[static_cast<std::size_t>(linear)]; }
 
   std::vector<std::vector<bf16>> rounded_weights_;
   std::vector<const T*> weights_;
   std::vector<linalg::prepared> forward_weights_, backward_weights_;
   std::vector<buffer<float>> unfiltered_;  // rows before the filter, where its backward wants them, by the layer that reads them first
+  std::vector<int> readers_, copy_;  // input_filters::readers and what follows from them; empty where layers that share rows read them alike
+  std::vector<buffer<T>> copied_;    // attention's rows are done with when the MLP's come
   std::vector<thread_scratch> scratch_;
 };
 

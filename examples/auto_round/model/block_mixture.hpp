@@ -39,10 +39,10 @@ class block_mixture {
 #pragma omp parallel for schedule(static) if (tokens > small_batch)
     for (std::size_t r = 0; r < routed_; ++r) std::copy_n(normed + token_of_[r] * hidden, hidden, in + r * hidden);
     if (l_.filter)
-      for (std::size_t u = 0; u < units_.size(); ++u) l_.apply_filter(units_[u].gate, is_shared(u) ? shared_in_.data() : in + start_[u] * hidden, count_[u]);
+      for (std::size_t u = 0; u < units_.size(); ++u) l_.apply_filter(units_[u].gate, is_shared(u) ? shared_in_.data() : in + start_[u] * hidden, count_[u], start_[u], rows_);
     for_tasks([&](const task& t) {
       const mlp_unit& u = units_[t.unit];
-      math_.forward(w, u, rows_of(t), t.count, gate_.data() + at(t), up_.data() + at(t), product_.data() + at(t), own_work);
+      math_.forward(w, u, rows_of(t), start_[t.unit] + t.first, t.count, gate_.data() + at(t), up_.data() + at(t), product_.data() + at(t), own_work);
     });
     if (l_.filter)
       for (std::size_t u = 0; u < units_.size(); ++u) l_.apply_filter(units_[u].down, product_.data() + offset_[u], count_[u]);

@@ -26,8 +26,8 @@ class mlp_math {
     if (!kernels::find_activation(layers.spec.hidden_act, activation_)) activation_ = kernels::activation::silu;
   }
 
-  /// product = f(gate x) * (up x). `gate` [rows x gate_width] and, where there is a separate up, `up` [rows x inner] keep what backward needs.
-  void forward(const block_weights& w, const mlp_unit& u, const T* x, std::size_t rows, float* gate, float* up, T* product, linalg::work who) const {
+  /// product = f(gate x) * (up x). `first`: the first of the rows among those of the pass. `gate` [rows x gate_width] and, where there is a separate up, `up` [rows x inner] keep what backward needs.
+  void forward(const block_weights& w, const mlp_unit& u, const T* x, std::size_t first, std::size_t rows, float* gate, float* up, T* product, linalg::work who) const {
     if (u.fused()) {
       l_.linear(w, u.up, x, rows, gate, 2 * u.inner, false, who);
       for (std::size_t r = 0; r < rows; ++r)
@@ -39,7 +39,7 @@ class mlp_math {
       return kernels::gated(activation_, gate, nullptr, rows * u.inner, product);
     }
     l_.linear(w, u.gate, x, rows, gate, u.inner, false, who);
-    l_.linear(w, u.up, x, rows, up, u.inner, false, who);
+    l_.linear(w, u.up, l_.rows_of(u.up, x, first), rows, up, u.inner, false, who);
     if (activation_ == kernels::activation::silu) return kernels::swiglu(gate, up, rows * u.inner, product);
     kernels::gated(activation_, gate, up, rows * u.inner, product);
   }
@@ -106,7 +106,7 @@ class block_mlp {
   /// What down reads, from the rows behind the norm.
   void forward(const block_weights& w, const T* normed, std::size_t first, std::size_t count, linalg::work who) {
     T* const p = product_.data() + first * unit_.inner;
-    math_.forward(w, unit_, normed + first * l_.hidden, count, gate_.data() + first * unit_.gate_width(), up_.data() + first * unit_.inner, p, who);
+    math_.forward(w, unit_, normed + first * l_.hidden, first, count, gate_.data() + first * unit_.gate_width(), up_.data() + first * unit_.inner, p, who);
     if (const row_rotation* by = l_.rotation(w, &block_rotations::down_input)) l_.rotate_rows(*by, p, count, unit_.inner, p);
   }
 

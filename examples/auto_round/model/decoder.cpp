@@ -82,9 +82,9 @@ result<std::vector<float>> run_blocks(const weight_source& source, std::span<con
   for (std::int64_t layer = 0; layer < source.spec().num_layers; ++layer) {
     const auto w = read_block(source, layer, form);
     if (!w) return forward_error(w);
-    auto filter = source.input_filter(layer);
-    if (!filter) return forward_error(filter);
-    runner.set_input_filter(std::move(*filter));
+    auto filters = source.input_filters(layer);
+    if (!filters) return forward_error(filters);
+    runner.set_input_filters(std::move(*filters));
     runner.forward(*w, x->data(), ids.size() / seqlen, seqlen, x->data());
     source.done_with_block(layer);
     if (on_block) on_block();
@@ -345,7 +345,7 @@ result<evaluation> evaluate_windows(const weight_source& source, std::span<const
 struct resident_model::impl {
   const weight_source& source;
   std::vector<block_weights> blocks;
-  std::vector<block_runner::input_filter> filters;
+  std::vector<block_runner::input_filters> filters;
   output_head head;
   stored_matrix table;  // of the embedding, unless the head is the same
 
@@ -377,9 +377,9 @@ result<resident_model> resident_model::read(const weight_source& source, weight_
     auto w = read_block(source, layer, form);
     if (!w) return forward_error(w);
     m.impl_->blocks.push_back(std::move(*w));
-    auto filter = source.input_filter(layer);
-    if (!filter) return forward_error(filter);
-    m.impl_->filters.push_back(std::move(*filter));
+    auto filters = source.input_filters(layer);
+    if (!filters) return forward_error(filters);
+    m.impl_->filters.push_back(std::move(*filters));
     source.done_with_block(layer);
   }
   auto head = read_head(source, form);
@@ -429,7 +429,7 @@ result<std::vector<std::int32_t>> generate(const resident_model& model, std::spa
   auto position = static_cast<std::int64_t>(prompt.size());
   while (static_cast<std::int64_t>(out.size()) < options.max_tokens && position <= spec.max_position_embeddings) {
     for (std::size_t l = 0; l < m.blocks.size(); ++l) {
-      runner.set_input_filter(m.filters[l]);
+      runner.set_input_filters(m.filters[l]);
       runner.forward_cached(m.blocks[l], x->data(), fresh, caches[l], x->data());
     }
     m.head.logits(x->data() + (fresh - 1) * hidden, 1, scratch, row.data());

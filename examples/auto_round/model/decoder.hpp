@@ -39,8 +39,8 @@ class weight_source {
   virtual std::string location() const { return {}; }
   /// True if `read` gives something else than the checkpoint holds (adapters that change weights): what is not quantized is then written from here.
   virtual bool changed(const std::string& /*name*/) const { return false; }
-  /// What is done to the rows that the block's linear layers read, for block_runner::set_input_filter; empty: nothing.
-  virtual result<block_runner::input_filter> input_filter(std::int64_t /*layer*/) const { return block_runner::input_filter(); }
+  /// What is done to the rows that the block's linear layers read; an empty filter: nothing.
+  virtual result<block_runner::input_filters> input_filters(std::int64_t /*layer*/) const { return block_runner::input_filters(); }
   /// What the block does to activations while it runs; null: nothing.
   virtual std::shared_ptr<const block_rotations> rotations(std::int64_t /*layer*/) const { return {}; }
 };

@@ -30,8 +30,12 @@ bool same_inputs(const ar::scheme_fields& a, const ar::scheme_fields& b) {
 
 }  // namespace
 
-result<std::unique_ptr<input_quantizer>> input_quantizer::make(const model::model_spec& spec, const std::vector<layer_plan>& layers) {
-  std::unique_ptr<input_quantizer> all(new input_quantizer(spec));
+input_quantizer::input_quantizer(const model::model_spec& spec, std::vector<int> readers) : spec_(spec), readers_(std::move(readers)), slots_(spec.linears.size()) {
+  for (int i = static_cast<int>(readers_.size()); i < static_cast<int>(slots_.size()); ++i) readers_.push_back(spec.reader(i));
+}
+
+result<std::unique_ptr<input_quantizer>> input_quantizer::make(const model::model_spec& spec, const std::vector<layer_plan>& layers, std::vector<int> readers) {
+  std::unique_ptr<input_quantizer> all(new input_quantizer(spec, std::move(readers)));
   std::vector<const layer_plan*> first(layers.size(), nullptr);
   bool any = false;
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -89,7 +93,7 @@ bool input_quantizer::needs_maximum(int linear) const {
 
 void input_quantizer::observe(int linear, const float* x, std::size_t tokens) {
   slot& s = slots_[index_of(linear)];
-  if (!s.used || !s.fixed || spec_.reader(linear) != linear) return;
+  if (!s.used || !s.fixed || index_of(linear) != static_cast<std::size_t>(linear)) return;
   s.largest = std::max(s.largest, largest_magnitude(x, tokens * s.cols));
 }
 

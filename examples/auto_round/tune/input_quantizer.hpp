@@ -1,5 +1,6 @@
 // What linear layers read, quantized in the tuning loop as an engine will quantize it, and the exact backward of that (signround.md section 4,
-// activations). Layers that read the same rows (q, k and v; gate and up) share one quantizer, as engines fuse them.
+// activations). Layers that read the same rows (q, k and v; gate and up) share one quantizer, as engines fuse them; a finished checkpoint may have
+// several.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +18,9 @@ namespace auto_round::tune {
 class input_quantizer {
  public:
   /// For the layers of a block; null if none of them reads quantized rows. error_kind::unsupported, naming a layer, if layers that read the same rows
-  /// want them in different ways, and for types that activations cannot have.
-  static result<std::unique_ptr<input_quantizer>> make(const model::model_spec& spec, const std::vector<layer_plan>& layers);
+  /// want them in different ways, and for types that activations cannot have. `readers`, unless empty, says in place of model_spec::reader which layers
+  /// share a quantizer (block_runner::input_filters).
+  static result<std::unique_ptr<input_quantizer>> make(const model::model_spec& spec, const std::vector<layer_plan>& layers, std::vector<int> readers = {});
 
   /// True if some scales are static: observe must then see the calibration set first.
   bool needs_maxima() const;
@@ -56,11 +58,12 @@ class input_quantizer {
     float largest = 0, factor = 1, best_factor = -1;
     std::vector<double> d_factor;  // by row of the batch
   };
-  explicit input_quantizer(const model::model_spec& spec) : spec_(spec), slots_(spec.linears.size()) {}
-  std::size_t index_of(int linear) const { return static_cast<std::size_t>(spec_.reader(linear)); }
+  input_quantizer(const model::model_spec& spec, std::vector<int> readers);
+  std::size_t index_of(int linear) const { return static_cast<std::size_t>(readers_[static_cast<std::size_t>(linear)]); }
 
   model::model_spec spec_;
-  std::vector<slot> slots_;  // by the first layer that reads the rows
+  std::vector<int> readers_;  // by layer, the first that shares its quantizer
+  std::vector<slot> slots_;   // by that one
 };
 
 }  // namespace auto_round::tune
