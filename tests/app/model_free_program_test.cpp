@@ -55,6 +55,13 @@ class ModelFree : public testing::Test {
     tiny_model::put(folder / "model.safetensors.index.json", nlohmann::ordered_json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
   }
 
+  /// A run of two files, one after the other.
+  support::disturbed_run disturbed() const {
+    write_two_files("model");
+    EXPECT_EQ(run(arguments("model", "whole", {"--threads", "2"})).status, 0);
+    return {arguments("model", "out", {"--threads", "2"}), dir_ / "out", support::files_in(dir_ / "whole"), {dir_ / "out.shards", dir_ / "out.partial"}};
+  }
+
   support::temp_dir dir_;
 };
 
@@ -188,55 +195,12 @@ TEST_F(ModelFree, ARunThatEndedEarlyGoesOnBehindFinishedFiles) {
 }
 
 TEST_F(ModelFree, KilledAtAnyCallThatChangesTheDiskItGoesOn) {
-  write_two_files("model");
-  const auto run_to = [&](const std::string& out) { return arguments("model", out, {"--threads", "2"}); };
-  ASSERT_EQ(run(run_to("whole")).status, 0);
-  const auto expected = support::files_in(dir_ / "whole");
-  const long stride = support::fault_stride();
-  long n = 1, half_done = 0;
-  for (;; n += stride) {
-    SCOPED_TRACE(n);
-    fs::remove_all(dir_ / "out");
-    const outcome killed = support::run_with_fault(run_to("out"), "kill:" + std::to_string(n));
-    if (killed.status == 0) break;
-    ASSERT_EQ(killed.status, 137) << killed.err;
-    if (fs::exists(dir_ / "out")) {  // killed behind the rename: it must be complete
-      EXPECT_EQ(support::files_in(dir_ / "out"), expected);
-      fs::remove_all(dir_ / "out");
-    }
-    half_done += fs::exists(fs::path(dir_ / "out.shards") / "journal.json");
-    const outcome again = run(run_to("out"));
-    ASSERT_EQ(again.status, 0) << again.err;
-    ASSERT_EQ(support::files_in(dir_ / "out"), expected);
-    ASSERT_FALSE(fs::exists(dir_ / "out.shards") || fs::exists(dir_ / "out.partial"));
-  }
-  EXPECT_GT(n, 20);
+  long half_done = 0;
+  EXPECT_GT(support::kill_everywhere(disturbed(), [&] { half_done += fs::exists(fs::path(dir_ / "out.shards") / "journal.json"); }, [](const outcome&) {}), 20);
   EXPECT_GT(half_done, 0);
 }
 
-TEST_F(ModelFree, TheDiskBecomesFullAtAnyCall) {
-  write_two_files("model");
-  ASSERT_EQ(run(arguments("model", "whole")).status, 0);
-  const auto expected = support::files_in(dir_ / "whole");
-  const long all = support::calls_that_change_the_disk(arguments("model", "counted"));
-  for (long n = 1; n < all; n += 2 * support::fault_stride()) {
-    SCOPED_TRACE(n);
-    fs::remove_all(dir_ / "out");
-    const outcome full = support::run_with_fault(arguments("model", "out"), "full:" + std::to_string(n));
-    if (full.status != 0) {
-      ASSERT_EQ(full.status, 4) << full.err;
-      EXPECT_NE(full.err.find("No space left"), std::string::npos) << full.err;
-      EXPECT_FALSE(fs::exists(dir_ / "out.partial"));
-    }
-    if (fs::exists(dir_ / "out")) {  // only clean-up was left, or its name could not be brought to the disk
-      EXPECT_EQ(support::files_in(dir_ / "out"), expected);
-      continue;
-    }
-    const outcome again = run(arguments("model", "out"));
-    ASSERT_EQ(again.status, 0) << again.err;
-    ASSERT_EQ(support::files_in(dir_ / "out"), expected);
-  }
-}
+TEST_F(ModelFree, TheDiskBecomesFullAtAnyCall) { support::fill_the_disk_everywhere(disturbed()); }
 
 TEST_F(ModelFree, WhatItCannotDoIsRefusedBeforeAnyWork) {
   tiny_model().write(dir_ / "model");

@@ -64,53 +64,14 @@ class Resume : public testing::Test {
 };
 
 TEST_F(Resume, KilledAtAnyCallThatChangesTheDisk) {
-  const auto expected = undisturbed();
-  const long stride = fault_stride();
-  long n = 1, resumed = 0;
-  for (;; n += stride) {
-    SCOPED_TRACE(n);
-    fs::remove_all(out_);
-    const auto killed = disturbed("kill:" + std::to_string(n));
-    if (killed.status == 0) break;
-    ASSERT_EQ(killed.status, 137) << killed.err;
-    if (fs::exists(out_)) {  // killed behind the rename: it must be complete
-      EXPECT_EQ(files_in(out_), expected);
-      fs::remove_all(out_);
-    }
-    const auto again = run(arguments(out_));
-    ASSERT_EQ(again.status, 0) << again.err;
-    resumed += again.err.find("going on with an interrupted run") != std::string::npos;
-    ASSERT_EQ(files_in(out_), expected);
-    ASSERT_FALSE(fs::exists(journal_));
-    ASSERT_FALSE(fs::exists(out_ + ".partial"));
-  }
-  EXPECT_GT(n, 40);
-  EXPECT_GT(resumed, 20 / stride);
+  long resumed = 0;
+  const long calls = support::kill_everywhere({arguments(out_), out_, undisturbed(), {journal_, out_ + ".partial"}}, [] {},
+                                              [&](const support::outcome& again) { resumed += again.err.find("going on with an interrupted run") != std::string::npos; });
+  EXPECT_GT(calls, 40);
+  EXPECT_GT(resumed, 20 / fault_stride());
 }
 
-TEST_F(Resume, TheDiskBecomesFullAtAnyCall) {
-  const auto expected = undisturbed();
-  const long all = calls(), stride = fault_stride();
-  for (long n = 2; n < all; n += 2 * stride) {
-    SCOPED_TRACE(n);
-    fs::remove_all(out_);
-    const auto full = disturbed("full:" + std::to_string(n));
-    if (full.status == 0) {  // only clean-up was left
-      EXPECT_EQ(files_in(out_), expected);
-      continue;
-    }
-    ASSERT_EQ(full.status, 4) << full.err;
-    EXPECT_NE(full.err.find("No space left"), std::string::npos) << full.err;
-    EXPECT_FALSE(fs::exists(out_ + ".partial"));
-    if (fs::exists(out_)) {  // its name could not be brought to the disk
-      EXPECT_EQ(files_in(out_), expected);
-      continue;
-    }
-    const auto again = run(arguments(out_));
-    ASSERT_EQ(again.status, 0) << again.err;
-    ASSERT_EQ(files_in(out_), expected);
-  }
-}
+TEST_F(Resume, TheDiskBecomesFullAtAnyCall) { support::fill_the_disk_everywhere({arguments(out_), out_, undisturbed(), {journal_, out_ + ".partial"}}); }
 
 TEST_F(Resume, EveryWayToTune) {
   const std::vector<std::vector<std::string>> ways = {
