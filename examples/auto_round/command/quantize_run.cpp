@@ -159,7 +159,7 @@ class quantization {
     int bits = 16;
     for (const layer_decision& l : plan_.layers())
       if (l.block >= 0 && l.quantize) bits = std::min(bits, l.scheme.bits);
-    const std::int64_t tokens = calibration_.rows() > 0 ? std::ranges::count_if(calibration_.valid, [](auto v) { return v != 0; }) : request_.nsamples * request_.seqlen;
+    const std::int64_t tokens = calibration_.rows() > 0 ? calibration_.valid_tokens() : request_.nsamples * request_.seqlen;
     return tune::prefer_gram(source_->spec(), tokens, request_.iters, bits) ? tuning::gram : tuning::hybrid;
   }
   /// A head that is quantized is tuned on the output of the last block, by blocks only; gguf files have rounded ones, as the original's.

@@ -1,7 +1,10 @@
 // The calibration set: from local .jsonl, .json and .txt files to a matrix of token ids, in the original's order bit for bit.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +33,11 @@ struct calibration_set {
   std::int64_t longest_record_tokens = 0;  ///< of those looked at, cut to seqlen
   std::vector<std::string> warnings;
   std::int64_t rows() const { return seqlen == 0 ? 0 : static_cast<std::int64_t>(ids.size()) / seqlen; }
+  /// Positions that the loss counts, of all and of `count` from `first` on.
+  std::int64_t valid_tokens() const { return valid_tokens(0, valid.size()); }
+  std::int64_t valid_tokens(std::size_t first, std::size_t count) const {
+    return std::ranges::count_if(std::span(valid).subspan(first, count), [](auto v) { return v != 0; });
+  }
 };
 
 /// error_kind::usage for the grammar, unknown keys and numbers out of range, error_kind::input for files, records and for zero usable rows (the

@@ -164,11 +164,6 @@ ar::tune_family fixed(ar::tune_family f) {
   }
 }
 
-template <class Flags>
-std::int64_t valid_tokens(const Flags& flags) {
-  return std::ranges::count_if(flags, [](auto v) { return v != 0; });
-}
-
 std::int64_t widest_input(const model::model_spec& spec) {
   std::int64_t widest = 1;
   for (const model::linear_desc& d : spec.linears) widest = std::max(widest, d.in_features);
@@ -200,7 +195,7 @@ class gram_tuner {
         e_(step_ * sample_size()),
         kept_(options.kept_bytes),
         loop_options_(finishing(options)),
-        tokens_(std::max<std::int64_t>(1, valid_tokens(calibration.valid))),
+        tokens_(std::max<std::int64_t>(1, calibration.valid_tokens())),
         used_pieces_(used_pieces()),
         used_tokens_(used_tokens()) {}
 
@@ -448,9 +443,7 @@ class gram_tuner {
   /// How many of those are among the first `piece` pieces: they are evenly spread.
   std::size_t used_before(std::size_t piece) const { return piece * used_pieces_ / pieces(); }
   bool used(std::size_t first_sample) const { return used_before(first_sample / step_ + 1) > used_before(first_sample / step_); }
-  std::int64_t valid_tokens_of(std::size_t first_sample, std::size_t tokens) const {
-    return valid_tokens(std::span(set_.valid).subspan(first_sample * seqlen_, tokens));
-  }
+  std::int64_t valid_tokens_of(std::size_t first_sample, std::size_t tokens) const { return set_.valid_tokens(first_sample * seqlen_, tokens); }
   /// Valid tokens of the pieces that are used, at least 1.
   std::int64_t used_tokens() const {
     std::int64_t n = 0;

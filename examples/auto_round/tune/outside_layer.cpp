@@ -91,8 +91,7 @@ result<quantized_layer> tune_outside(const layer_plan& plan, const outside_data&
   const int iters = static_cast<int>(o.iters);
   const double lr = o.lr.value_or(ar::default_learning_rate(iters, plan.choice->scheme.bits));
   ar::linear_schedule schedule(lr, iters), minmax_schedule(o.minmax_lr.value_or(lr), iters);
-  const auto valid = static_cast<double>(std::count_if(data.set->valid.begin(), data.set->valid.begin() + static_cast<std::ptrdiff_t>(drawn * seqlen),
-                                                       [](auto v) { return v != 0; }));
+  const auto valid = static_cast<double>(data.set->valid_tokens(0, drawn * seqlen));
   double best = std::numeric_limits<float>::max();
   for (std::int64_t t = 0; t < o.iters; ++t) {
     const std::int32_t* const idx = data.draw();
