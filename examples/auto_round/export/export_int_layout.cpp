@@ -11,6 +11,7 @@
 #include "ar/numeric/half.hpp"
 #include "ar/pack.hpp"
 #include "export/export_inventory.hpp"
+#include "export/export_layer_layout.hpp"
 #include "export/export_stored_layer.hpp"
 
 namespace auto_round::exporting {
@@ -70,8 +71,6 @@ std::vector<T> copy_of(const io::tensor_ref& t) {
   std::memcpy(v.data(), t.bytes.data(), v.size() * sizeof(T));  // safetensors data need not be aligned
   return v;
 }
-
-ar::real real_of(io::dtype type) { return type == io::dtype::f32 ? ar::real::f32 : type == io::dtype::bf16 ? ar::real::bf16 : ar::real::f16; }
 
 class packed_int_layer final : public packed_layer {
  public:

@@ -168,9 +168,6 @@ std::vector<std::uint64_t> scale_shape(const layer_layout& l) {
 
 const char* name_of(element e) { return e == element::quarters ? "MXINT4" : e == element::e2m1 ? "FP4" : e == element::e4m3 ? "FP8" : "W"; }
 
-/// The type that holds numbers of this one; powers of two are numbers of bfloat16.
-ar::real real_of(io::dtype type) { return type == io::dtype::f32 ? ar::real::f32 : type == io::dtype::f16 ? ar::real::f16 : ar::real::bf16; }
-
 class layout_layer final : public packed_layer {
  public:
   layout_layer(const layer_layout& layout, const ar::scheme_fields& scheme, const io::checkpoint_dir& dir, std::string name)
@@ -566,6 +563,7 @@ std::vector<float> stored_weight(const layer_layout& l, const tune::quantized_la
   return weight;
 }
 
+ar::real real_of(io::dtype type) { return type == io::dtype::f32 ? ar::real::f32 : type == io::dtype::f16 ? ar::real::f16 : ar::real::bf16; }
 io::dtype number_type(ar::real type) { return type == ar::real::f32 ? io::dtype::f32 : type == ar::real::bf16 ? io::dtype::bf16 : io::dtype::f16; }
 
 float input_scale(const ar::scheme_fields& s, float maximum) {

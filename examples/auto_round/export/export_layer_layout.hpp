@@ -83,6 +83,8 @@ float input_scale(const ar::scheme_fields& scheme, float maximum);
 result<float> input_scale(const tune::quantized_layer& layer);
 /// What scales of this type are stored in.
 io::dtype number_type(ar::real type);
+/// The type that holds numbers of a stored one; powers of two are numbers of bfloat16.
+ar::real real_of(io::dtype type);
 
 /// The packed layer in a folder. Types of scales and zero points are taken as they are found; `layout` says everything else. `scheme` is what the
 /// configuration says of it, activations included. error_kind::input, naming file and tensor, for missing parts and for types, shapes and values that
