@@ -15,27 +15,6 @@ namespace {
 
 using io::gguf_type;
 
-// general.file_type: llama.h, enum llama_ftype.
-constexpr std::array recipes = {
-    gguf_recipe{"gguf:q4_0", "Q4_0", gguf_type::q4_0, 2},
-    gguf_recipe{"gguf:q4_1", "Q4_1", gguf_type::q4_1, 3},
-    gguf_recipe{"gguf:q8_0", "Q8_0", gguf_type::q8_0, 7},
-    gguf_recipe{"gguf:q5_0", "Q5_0", gguf_type::q5_0, 8},
-    gguf_recipe{"gguf:q5_1", "Q5_1", gguf_type::q5_1, 9},
-    gguf_recipe{"gguf:q3_k_s", "Q3_K_S", gguf_type::q3_k, 11},
-    gguf_recipe{"gguf:q3_k_m", "Q3_K_M", gguf_type::q3_k, 12},
-    gguf_recipe{"gguf:q3_k_l", "Q3_K_L", gguf_type::q3_k, 13},
-    gguf_recipe{"gguf:q4_k_s", "Q4_K_S", gguf_type::q4_k, 14},
-    gguf_recipe{"gguf:q4_k_m", "Q4_K_M", gguf_type::q4_k, 15},
-    gguf_recipe{"gguf:q5_k_s", "Q5_K_S", gguf_type::q5_k, 16},
-    gguf_recipe{"gguf:q5_k_m", "Q5_K_M", gguf_type::q5_k, 17},
-    gguf_recipe{"gguf:q6_k", "Q6_K", gguf_type::q6_k, 18},
-    gguf_recipe{"gguf:q2_k_s", "Q2_K_S", gguf_type::q2_k, 21},
-    gguf_recipe{"gguf:q2_k_mixed", "Q2_K_S", gguf_type::q2_k, 21},  // llama.cpp has no name for it
-    gguf_recipe{"gguf:mxfp4", "MXFP4", gguf_type::mxfp4, 38},
-    gguf_recipe{"gguf:nvfp4", "NVFP4", gguf_type::nvfp4, 39},
-};
-
 /// Of types that the original does not write; no preset has their names.
 constexpr ar::scheme_fields mxfp4_blocks = {.bits = 4, .group_size = 32, .data_type = "mx_fp", .act_bits = 16};
 constexpr ar::scheme_fields nvfp4_blocks = {.bits = 4, .group_size = 16, .data_type = "nv_fp", .act_bits = 16};
@@ -138,7 +117,7 @@ gguf_type fall_back(gguf_type type, std::uint64_t cols) {
 }  // namespace
 
 const gguf_recipe* find_gguf_recipe(std::string_view spelling) {
-  for (const gguf_recipe& r : recipes) {
+  for (const gguf_recipe& r : gguf_recipes) {
     if (r.spelling == spelling) return &r;
   }
   return nullptr;

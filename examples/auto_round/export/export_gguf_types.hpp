@@ -1,6 +1,7 @@
 // Which GGUF type each tensor gets, and what it is called there. Source: auto-round 0.16.1, export_to_gguf (rules of llama.cpp's llama-quant).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,6 +20,26 @@ struct gguf_recipe {
   std::string_view label;     ///< in the file's name: "Q4_K_S"
   io::gguf_type base;
   std::uint32_t file_type;    ///< general.file_type
+};
+/// In the order in which they are listed. file_type: llama.h, enum llama_ftype.
+inline constexpr std::array gguf_recipes = {
+    gguf_recipe{"gguf:q4_0", "Q4_0", io::gguf_type::q4_0, 2},
+    gguf_recipe{"gguf:q4_1", "Q4_1", io::gguf_type::q4_1, 3},
+    gguf_recipe{"gguf:q5_0", "Q5_0", io::gguf_type::q5_0, 8},
+    gguf_recipe{"gguf:q5_1", "Q5_1", io::gguf_type::q5_1, 9},
+    gguf_recipe{"gguf:q8_0", "Q8_0", io::gguf_type::q8_0, 7},
+    gguf_recipe{"gguf:q2_k_s", "Q2_K_S", io::gguf_type::q2_k, 21},
+    gguf_recipe{"gguf:q3_k_s", "Q3_K_S", io::gguf_type::q3_k, 11},
+    gguf_recipe{"gguf:q3_k_m", "Q3_K_M", io::gguf_type::q3_k, 12},
+    gguf_recipe{"gguf:q3_k_l", "Q3_K_L", io::gguf_type::q3_k, 13},
+    gguf_recipe{"gguf:q4_k_s", "Q4_K_S", io::gguf_type::q4_k, 14},
+    gguf_recipe{"gguf:q4_k_m", "Q4_K_M", io::gguf_type::q4_k, 15},
+    gguf_recipe{"gguf:q5_k_s", "Q5_K_S", io::gguf_type::q5_k, 16},
+    gguf_recipe{"gguf:q5_k_m", "Q5_K_M", io::gguf_type::q5_k, 17},
+    gguf_recipe{"gguf:q6_k", "Q6_K", io::gguf_type::q6_k, 18},
+    gguf_recipe{"gguf:q2_k_mixed", "Q2_K_S", io::gguf_type::q2_k, 21},  // llama.cpp has no name for it
+    gguf_recipe{"gguf:mxfp4", "MXFP4", io::gguf_type::mxfp4, 38},
+    gguf_recipe{"gguf:nvfp4", "NVFP4", io::gguf_type::nvfp4, 39},
 };
 const gguf_recipe* find_gguf_recipe(std::string_view spelling);
 

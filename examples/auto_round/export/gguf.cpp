@@ -30,9 +30,11 @@ namespace {
 constexpr std::size_t values_at_once = std::size_t{1} << 20;
 constexpr std::string_view router_name = ".ffn_gate_inp.weight";
 
-constexpr std::array<std::string_view, 17> spellings = {"gguf:q4_0",   "gguf:q4_1",   "gguf:q5_0",   "gguf:q5_1",   "gguf:q8_0",   "gguf:q2_k_s", "gguf:q3_k_s",
-                                                        "gguf:q3_k_m", "gguf:q3_k_l", "gguf:q4_k_s", "gguf:q4_k_m", "gguf:q5_k_s", "gguf:q5_k_m", "gguf:q6_k",
-                                                        "gguf:q2_k_mixed", "gguf:mxfp4",  "gguf:nvfp4"};
+constexpr auto spellings = [] {
+  std::array<std::string_view, gguf_recipes.size()> all;
+  std::ranges::transform(gguf_recipes, all.begin(), &gguf_recipe::spelling);
+  return all;
+}();
 
 const char* type_name(io::gguf_type t) { return io::gguf_type_info(static_cast<std::uint32_t>(t)).name; }
 
