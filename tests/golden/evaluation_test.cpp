@@ -12,6 +12,7 @@
 #include "evaluation/evaluate.hpp"
 #include "io/checkpoint_dir.hpp"
 #include "model/decoder.hpp"
+#include "support/float_source.hpp"
 #include "support/golden_json.hpp"
 
 namespace {
@@ -166,7 +167,7 @@ struct tiny_model {
 TEST(GoldenEvaluation, TokensWindowsAndLikelihoodsOfTheTinyModel) {
   const tiny_model tiny;
   ASSERT_TRUE(tiny.dir && tiny.spec);
-  const model::float_source source(*tiny.dir, *tiny.spec);
+  const support::float_source source(*tiny.dir, *tiny.spec);
   const auto longest = static_cast<std::size_t>(tiny.spec->max_position_embeddings);
   const auto asked = all_asked(read_lines(topic() / "fake_requests.jsonl"));
   for (const bool bos : {false, true}) {

@@ -14,11 +14,11 @@
 #include <fstream>
 #include <sstream>
 
-#include "arch/architecture.hpp"
 #include "io/safetensors.hpp"
 #include "model/evaluate_windows.hpp"
 #include "model/forward_pieces.hpp"
 #include "support/golden_json.hpp"
+#include "support/tiny_checkpoint.hpp"
 #include "text/tokenizer.hpp"
 
 namespace {
@@ -30,24 +30,7 @@ using testing::HasSubstr;
 const fs::path data = AR_TEST_DATA;
 const fs::path tiny_stories = fs::path(AR_SOURCE_DIR) / "examples" / "data" / "tiny-stories";
 
-/// A checkpoint that is open for the length of a test.
-struct checkpoint {
-  explicit checkpoint(const fs::path& folder) : dir(open(folder)), source(dir, spec_of(dir)) {}
-
-  static io::checkpoint_dir open(const fs::path& folder) {
-    auto d = io::checkpoint_dir::open(folder.string());
-    if (!d) throw std::runtime_error(describe(d.error()));
-    return std::move(*d);
-  }
-  static model::model_spec spec_of(const io::checkpoint_dir& d) {
-    auto s = arch::read_spec(d.config(), d.path() + "/config.json");
-    if (!s) throw std::runtime_error(describe(s.error()));
-    return *s;
-  }
-
-  io::checkpoint_dir dir;
-  model::float_source source;
-};
+using support::checkpoint;
 
 std::vector<std::int32_t> ids_of(const golden::tensor& t) {
   const auto wide = t.as<std::int64_t>();

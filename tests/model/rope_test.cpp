@@ -12,6 +12,7 @@
 #include "arch/architecture.hpp"
 #include "io/checkpoint_dir.hpp"
 #include "model/decoder.hpp"
+#include "support/float_source.hpp"
 #include "support/golden.hpp"
 
 namespace {
@@ -35,7 +36,7 @@ TEST_P(Rope, EqualsTransformers) {
   ASSERT_TRUE(dir) << describe(dir.error());
   const auto spec = arch::read_spec(dir->config(), "config.json");
   ASSERT_TRUE(spec) << describe(spec.error());
-  const model::float_source source(*dir, *spec);
+  const support::float_source source(*dir, *spec);
   const golden::file expected(folder / "expected.safetensors");
   for (const std::string length : {"short", "long"}) {
     const auto wide = expected["ids." + length].as<std::int64_t>();

@@ -9,7 +9,7 @@
 
 #include "arch/architecture.hpp"
 #include "io/checkpoint_dir.hpp"
-#include "model/decoder.hpp"
+#include "support/float_source.hpp"
 
 namespace support {
 
@@ -28,7 +28,7 @@ struct checkpoint {
   }
 
   auto_round::io::checkpoint_dir dir;
-  auto_round::model::float_source source;
+  float_source source;
 };
 
 inline std::filesystem::path architecture_folder(const std::string& name) { return std::filesystem::path(AR_TEST_DATA) / "architectures" / name; }

@@ -116,38 +116,6 @@ result<void> weight_source::read_part(const std::string& name, std::uint64_t ele
   return {};
 }
 
-result<void> float_source::read(const std::string& name, std::span<float> out) const { return read_part(name, out.size(), 0, out); }
-
-result<void> float_source::read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const {
-  const io::tensor_ref* t = dir_.find(name);
-  if (t == nullptr) return fail(error_kind::input, "a tensor that the model needs is missing", dir_.path(), name);
-  const std::string& file = dir_.files()[t->file];
-  if (t->elements() != elements || first + out.size() > elements)
-    return fail(error_kind::input, "the tensor has " + std::to_string(t->elements()) + " elements where " + std::to_string(elements) + " are expected", file,
-                name);
-  if (auto r = io::read_f32(*t, first, out); !r) {
-    error e = r.error();
-    if (e.file.empty()) e.file = file;
-    return tl::unexpected<error>(std::move(e));
-  }
-  if (!std::all_of(out.begin(), out.end(), [](float v) { return std::isfinite(v); }))
-    return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", file, name);
-  const std::size_t width = io::size_of(t->type);
-  dir_.release(*t, t->bytes.subspan(static_cast<std::size_t>(first) * width, out.size() * width));
-  return {};
-}
-
-std::vector<std::uint64_t> float_source::shape(const std::string& name) const {
-  const io::tensor_ref* t = dir_.find(name);
-  return t == nullptr ? std::vector<std::uint64_t>{} : t->shape;
-}
-
-void float_source::done_with_block(std::int64_t layer) const {
-  if (const io::tensor_ref* t = layer == -1 ? dir_.find(spec_.embed_name) : nullptr) return dir_.release(*t);
-  for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
-    if (const io::tensor_ref* t = dir_.find(spec_.linear_name(layer, i) + ".weight")) dir_.release(*t);
-}
-
 result<std::vector<float>> read_tensor(const weight_source& source, const std::string& name, const std::vector<std::uint64_t>& shape) {
   if (auto r = check_shape(source, name, shape); !r) return forward_error(r);
   std::vector<float> v(product(shape));

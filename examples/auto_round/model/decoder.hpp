@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "error.hpp"
-#include "io/checkpoint_dir.hpp"
 #include "model/block.hpp"
 #include "model/spec.hpp"
 
@@ -43,23 +42,6 @@ class weight_source {
   virtual result<block_runner::input_filters> input_filters(std::int64_t /*layer*/) const { return block_runner::input_filters(); }
   /// What the block does to activations while it runs; null: nothing.
   virtual std::shared_ptr<const block_rotations> rotations(std::int64_t /*layer*/) const { return {}; }
-};
-
-/// An unquantized checkpoint (F32, F16, BF16, F64). `dir` must outlive it.
-class float_source final : public weight_source {
- public:
-  float_source(const io::checkpoint_dir& dir, model_spec spec) : dir_(dir), spec_(std::move(spec)) {}
-  const model_spec& spec() const override { return spec_; }
-  result<void> read(const std::string& name, std::span<float> out) const override;
-  bool has(const std::string& name) const override { return dir_.find(name) != nullptr; }
-  void done_with_block(std::int64_t layer) const override;
-  std::vector<std::uint64_t> shape(const std::string& name) const override;
-  result<void> read_part(const std::string& name, std::uint64_t elements, std::uint64_t first, std::span<float> out) const override;
-  std::string location() const override { return dir_.path(); }
-
- private:
-  const io::checkpoint_dir& dir_;
-  model_spec spec_;
 };
 
 /// A tensor of the given shape; errors name file and tensor.
