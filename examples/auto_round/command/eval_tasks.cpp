@@ -275,6 +275,7 @@ void task_options::declare(option_set& o) {
 
 result<void> evaluate_tasks(const task_options& options, const exporting::stored_model& model, const exporting::stored_model* reference,
                             const std::string& model_path, const std::string& tokenizer_directory, bool json, std::uint64_t max_memory, io::json& out) {
+  const std::uint64_t before = report::peak_memory_bytes();  // of a quantization, where one went before
   io::json hashes = io::json::object{};
   const auto asked = ask_all(options, hashes);
   if (!asked) return forward_error(asked);
@@ -289,13 +290,12 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
   if (longest == 0) longest = 2048;
 
   report::progress progress;
-  const std::uint64_t before_texts = report::peak_memory_bytes();  // of a quantization, where one went before
   evaluation::run_options run{.add_bos = *bos, .longest = static_cast<std::size_t>(longest), .on_block = {}};
   const exporting::stored_model* asked_model = &model;
   run.before = [&](std::size_t tokens, std::size_t longest_request) -> result<std::size_t> {
     const std::size_t most = model::likelihood_rows(static_cast<std::size_t>(asked_model->spec().hidden_size));
     plan::evaluation_facts f{.models = {{&asked_model->spec(), plan::sizes_of(*asked_model)}}, .tokens = std::max(longest_request, std::min(tokens, most)), .seqlen = longest_request, .threads = omp_get_max_threads()};
-    if (f.so_far == before_texts) f.so_far = report::current_memory_bytes();
+    if (f.so_far == before) f.so_far = report::current_memory_bytes();
     auto estimate = plan::fit_evaluation(f, std::max<std::size_t>(1, longest_request), max_memory);
     if (!estimate) return forward_error(estimate);
     fmt::print(stderr, "tasks: about {} of memory ({})\n", report::human_bytes(estimate->bytes()), estimate->explain());
