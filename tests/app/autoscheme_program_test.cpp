@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "support/golden_json.hpp"
 #include "support/faults.hpp"
+#include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
 
