@@ -219,8 +219,9 @@ class choosing {
         if (!key) return forward_error(key);
         search_key_ = std::move(*key);
       }
-      if (!o_.cache.empty()) score_files_.push_back(cache_.path_of(option_config(run, own)));
-      if (auto known = cache_.find(option_config(run, own), names)) {
+      const io::json config = option_config(run, own);
+      if (!o_.cache.empty()) score_files_.push_back(cache_.path_of(config));
+      if (auto known = cache_.find(config, names)) {
         what_.scores[o] = std::move(*known);
         ++cached_;
         continue;

@@ -548,12 +548,16 @@ class quantization {
       before = after = 0;
       return !io::interrupt_watch::requested();
     };
-    events.recorded = [&](std::int64_t) {
-      auto record = journal_.next(run_journal::part::smoothed_block);
-      if (record && *record) ++known;
-      return record;
+    events.recorded = [&](std::int64_t) -> result<std::optional<transform::awq_changes>> {
+      auto bytes = journal_.next(run_journal::part::smoothed_block);
+      if (!bytes) return forward_error(bytes);
+      if (!*bytes) return std::optional<transform::awq_changes>();
+      auto changes = transform::changes_of_record(**bytes);
+      if (!changes) return journal_.not_ours();
+      ++known;
+      return changes;
     };
-    events.on_changes = [&](std::vector<std::byte> bytes) { record(run_journal::part::smoothed_block, std::move(bytes)); };
+    events.on_changes = [&](const transform::awq_changes& of_block) { record(run_journal::part::smoothed_block, transform::to_record(of_block)); };
     auto changes = transform::run_awq(*unsmoothed_, calibration_, schemes, o, events);
     if (!changes) return forward_error(changes);
     awq_changes_ = std::move(*changes);

@@ -26,7 +26,8 @@ class mlp_math {
     if (!kernels::find_activation(layers.spec.hidden_act, activation_)) activation_ = kernels::activation::silu;
   }
 
-  /// product = f(gate x) * (up x). `first`: the first of the rows among those of the pass. `gate` [rows x gate_width] and, where there is a separate up, `up` [rows x inner] keep what backward needs.
+  /// product = f(gate x) * (up x). `first`: the first of the rows among those of the pass. `gate` [rows x gate_width] and, where there is a separate up,
+  /// `up` [rows x inner] keep what backward needs.
   void forward(const block_weights& w, const mlp_unit& u, const T* x, std::size_t first, std::size_t rows, float* gate, float* up, T* product, linalg::work who) const {
     if (u.fused()) {
       l_.linear(w, u.up, x, rows, gate, 2 * u.inner, false, who);

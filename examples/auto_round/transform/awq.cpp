@@ -93,12 +93,10 @@ result<void> awq_changes::apply(const std::string& tensor, std::span<float> valu
   return apply_clips({values.data(), values.size() / c.columns, c.columns}, c.clip->group_size, *c.clip->step, c.clip->options, c.format);
 }
 
-std::vector<std::byte> awq_changes::record_of(const std::string& prefix) const {
+std::vector<std::byte> to_record(const awq_changes& changes) {
   io::record_writer out;
-  const auto in_prefix = [&](const auto& entry) { return entry.first.starts_with(prefix); };
-  out.put(static_cast<std::uint64_t>(std::count_if(of_.begin(), of_.end(), in_prefix)));
-  for (const auto& [tensor, c] : of_) {
-    if (!tensor.starts_with(prefix)) continue;
+  out.put(static_cast<std::uint64_t>(changes.of_.size()));
+  for (const auto& [tensor, c] : changes.of_) {
     out.put_all(tensor), out.put(static_cast<std::uint64_t>(c.columns)), out.put(c.format);
     out.put_all(c.replaced ? *c.replaced : floats());
     out.put(static_cast<std::uint64_t>(c.scaled.size()));
@@ -109,15 +107,17 @@ std::vector<std::byte> awq_changes::record_of(const std::string& prefix) const {
   return out.take();
 }
 
-bool awq_changes::take(std::span<const std::byte> record) {
+std::optional<awq_changes> changes_of_record(std::span<const std::byte> record) {
   io::record_reader in(record);
+  awq_changes changes;
   for (std::uint64_t n = in.count(sizeof(std::uint64_t)); n > 0 && in.ok(); --n) {
     std::string tensor;
     std::uint64_t columns = 0;
     std::uint8_t flag = 0;
     floats values;
-    change c;
-    in.get_all(tensor), in.get(columns), in.get(c.format), in.get_all(values);
+    in.get_all(tensor);
+    awq_changes::change& c = changes.of_[tensor];
+    in.get(columns), in.get(c.format), in.get_all(values);
     c.columns = static_cast<size_t>(columns);
     if (!values.empty()) c.replaced = std::make_shared<const floats>(std::move(values));
     for (std::uint64_t s = in.count(1 + sizeof(std::uint64_t)); s > 0 && in.ok(); --s) {
@@ -126,17 +126,16 @@ bool awq_changes::take(std::span<const std::byte> record) {
       c.scaled.emplace_back(flag != 0, std::make_shared<const floats>(std::move(factors)));
     }
     in.get(flag);
-    if (flag != 0) {
-      auto ranges = std::make_shared<clipped>();
-      std::vector<std::uint16_t> step;
-      in.get(ranges->group_size), in.get(ranges->options), in.get(flag), in.get_all(step);
-      ranges->only_init = flag != 0;
-      ranges->step = std::make_shared<const std::vector<std::uint16_t>>(std::move(step));
-      c.clip = std::move(ranges);
-    }
-    of_.insert_or_assign(tensor, std::move(c));
+    if (flag == 0) continue;
+    auto ranges = std::make_shared<awq_changes::clipped>();
+    std::vector<std::uint16_t> step;
+    in.get(ranges->group_size), in.get(ranges->options), in.get(flag), in.get_all(step);
+    ranges->only_init = flag != 0;
+    ranges->step = std::make_shared<const std::vector<std::uint16_t>>(std::move(step));
+    c.clip = std::move(ranges);
   }
-  return in.done();
+  if (!in.done()) return std::nullopt;
+  return changes;
 }
 
 result<void> awq_source::read(const std::string& name, std::span<float> out) const {
@@ -346,7 +345,7 @@ class awq_pass {
     }
     // The next block reads what the changed one gives.
     if (!passed_on_) pass_on(w_);
-    if (events_.on_changes) events_.on_changes(changes_.record_of(spec_.block_name(b)));
+    if (events_.on_changes) events_.on_changes(changes_of_block());
     return {};
   }
 
@@ -357,6 +356,13 @@ class awq_pass {
     }
   }
 
+  awq_changes changes_of_block() const {
+    awq_changes own;
+    for (const auto& [tensor, change] : changes_.of_)
+      if (tensor.starts_with(spec_.block_name(block_))) own.of_.emplace(tensor, change);
+    return own;
+  }
+
   /// Takes what an earlier run found in the first blocks; their number.
   result<std::int64_t> take_over() {
     std::int64_t b = 0;
@@ -364,7 +370,7 @@ class awq_pass {
       auto record = events_.recorded(b);
       if (!record) return forward_error(record);
       if (!*record) break;
-      if (!changes_.take(**record)) return fail(error_kind::output, "the record of a smoothed block holds something else; --restart begins anew");
+      changes_.of_.merge((*record)->of_);
     }
     return b;
   }

@@ -81,10 +81,15 @@ class awq_changes {
   };
   std::map<std::string, change> of_;
 
-  /// A record of what becomes of the tensors whose names begin so, and back; false for bytes that are no such record.
-  std::vector<std::byte> record_of(const std::string& prefix) const;
-  bool take(std::span<const std::byte> record);
+  friend std::vector<std::byte> to_record(const awq_changes& changes);
+  friend std::optional<awq_changes> changes_of_record(std::span<const std::byte> record);
 };
+
+/// Records of changes, and back; nothing for bytes that are no such record.
+/// @{
+std::vector<std::byte> to_record(const awq_changes& changes);
+std::optional<awq_changes> changes_of_record(std::span<const std::byte> record);
+/// @}
 
 /// One mapping after its search, for reports.
 struct awq_report {
@@ -99,16 +104,15 @@ struct awq_events {
   std::function<void(const awq_report&)> on_mapping;
   /// After each block; false stops the run with error_kind::interrupted.
   std::function<bool(std::int64_t done, std::int64_t blocks)> on_block;
-  /// Asked before each block, in order, until it gives nothing: the record that an earlier run with the same inputs and options made of it. The block is not
+  /// Asked before each block, in order, until it gives nothing: what an earlier run with the same inputs and options made of its tensors. The block is not
   /// searched then. May be empty.
-  std::function<result<std::optional<std::vector<std::byte>>>(std::int64_t block)> recorded;
-  /// After each block that was searched: the record of what becomes of its tensors. May be empty.
-  std::function<void(std::vector<std::byte> record)> on_changes;
+  std::function<result<std::optional<awq_changes>>(std::int64_t block)> recorded;
+  /// After each block that was searched: what becomes of its tensors. May be empty.
+  std::function<void(const awq_changes& of_block)> on_changes;
 };
 
 /// error_kind::usage for options out of range, error_kind::input for activations or weights that are not finite and from reading weights,
-/// error_kind::unsupported where nothing can be smoothed or a scheme has no quantizer, error_kind::output for a record of something else. Results do not
-/// depend on the number of threads.
+/// error_kind::unsupported where nothing can be smoothed or a scheme has no quantizer. Results do not depend on the number of threads.
 result<awq_changes> run_awq(const model::weight_source& source, const text::calibration_set& calibration, const layer_schemes& schemes,
                             const awq_options& options, const awq_events& events);
 
