@@ -7,6 +7,7 @@
 #include <string>
 
 #include "model/block.hpp"
+#include "model/forward_pieces.hpp"
 #include "model/linalg.hpp"
 #include "plan_block_memory.hpp"
 
@@ -91,7 +92,8 @@ memory_estimate estimate_evaluation(const evaluation_facts& f) {
     const bytes_t hidden = u(spec.hidden_size);
     streams += f.tokens * hidden * float_bytes;
     const memory_part stream{"activations", streams, {}};
-    const bytes_t piece = forward_tokens(f.tokens / std::max<bytes_t>(1, f.seqlen), f.seqlen);
+    bytes_t piece = forward_tokens(f.tokens / std::max<bytes_t>(1, f.seqlen), f.seqlen);
+    if (f.many_lengths) piece = std::max(piece, std::min<bytes_t>(f.tokens, model::piece_tokens));
     all.add({"reading rows of the embedding", {program(f.base, touched_by_blocks), stream, {"rows of the embedding", m.sizes.embedding_piece, {}}}, {}});
     all.add({"running blocks", {program(f.base, touched_by_blocks), stream, {"a block's weights", m.sizes.block + m.sizes.largest_file_part, {}},
                                 {"a piece on its way through a block", block_runner_bytes(spec, std::max<bytes_t>(piece, 1), f.seqlen, false, f.threads, false) + piece * m.sizes.quantized_row + panels(spec, f.threads), "--seqlen"}}, {}});

@@ -38,6 +38,7 @@ struct evaluation_facts {
   std::vector<evaluated_model> models;
   std::uint64_t tokens = 0;  ///< whose activations are in memory at a time
   std::uint64_t seqlen = 0;  ///< of the longest sequence
+  bool many_lengths = false; ///< others are shorter, and more of them go through a block at a time
   bool together = true;      ///< streams of all models are in memory for a comparison; else each model has its turn
   int threads = 1;
 };

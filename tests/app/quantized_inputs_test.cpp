@@ -18,6 +18,7 @@
 #include "ar/numeric/small_float.hpp"
 #include "export/export_format.hpp"
 #include "model/head.hpp"
+#include "model/likelihood.hpp"
 #include "plan_inference_memory.hpp"
 #include "support/distance.hpp"
 #include "support/golden_json.hpp"
@@ -180,7 +181,20 @@ TEST_F(MixedInputs, AreQuantizedForEachLayerInItsOwnWay) {
     EXPECT_GT(support::largest_difference(*got, logits(**opened, ids, without)), 1e-2) << layer << " matters";
   }
 
-  // The same token by token,
+  // The same where texts are scored for tasks,
+  const std::size_t vocab = static_cast<std::size_t>(spec.vocab_size);
+  double log_likelihood = 0;
+  for (std::size_t t = 0; t + 1 < ids.size(); ++t) {
+    const float* const row = got->data() + t * vocab;
+    double sum = 0;
+    for (std::size_t v = 0; v < vocab; ++v) sum += std::exp(static_cast<double>(row[v]));
+    log_likelihood += static_cast<double>(row[ids[t + 1]]) - std::log(sum);
+  }
+  const model::likelihood_request request{ids, ids.size() - 1};
+  const auto scored = model::log_likelihoods(**opened, std::span(&request, 1));
+  ASSERT_TRUE(scored) << describe(scored.error());
+  EXPECT_NEAR(scored->front().sum, log_likelihood, 1e-4);
+  // token by token,
   const auto floats = model::resident_model::read(**opened, model::weight_form::floats);
   ASSERT_TRUE(floats) << describe(floats.error());
   std::vector<std::int32_t> text(ids.begin(), ids.begin() + 9);

@@ -294,7 +294,8 @@ result<void> evaluate_tasks(const task_options& options, const exporting::stored
   const exporting::stored_model* asked_model = &model;
   run.before = [&](std::size_t tokens, std::size_t longest_request) -> result<std::size_t> {
     const std::size_t most = model::likelihood_rows(static_cast<std::size_t>(asked_model->spec().hidden_size));
-    plan::evaluation_facts f{.models = {{&asked_model->spec(), plan::sizes_of(*asked_model)}}, .tokens = std::max(longest_request, std::min(tokens, most)), .seqlen = longest_request, .threads = omp_get_max_threads()};
+    plan::evaluation_facts f{.models = {{&asked_model->spec(), plan::sizes_of(*asked_model)}}, .tokens = std::max(longest_request, std::min(tokens, most)), 
+                              .seqlen = longest_request, .many_lengths = true, .threads = omp_get_max_threads()};
     if (f.so_far == before) f.so_far = report::current_memory_bytes();
     auto estimate = plan::fit_evaluation(f, std::max<std::size_t>(1, longest_request), max_memory);
     if (!estimate) return forward_error(estimate);

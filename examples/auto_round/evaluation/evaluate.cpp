@@ -50,12 +50,9 @@ result<std::vector<task_scores>> answer(const model::weight_source& source, cons
   }
   std::size_t rows_at_once = 0;
   if (options.before) {
-    std::size_t tokens = 0, longest = 0;
-    for (const model::likelihood_request& r : pieces) {
-      tokens += r.ids.size() - 1;
-      longest = std::max(longest, r.ids.size() - 1);
-    }
-    const auto rows = options.before(tokens, longest);
+    std::size_t longest = 0;
+    for (const model::likelihood_request& r : pieces) longest = std::max(longest, r.ids.size() - 1);
+    const auto rows = options.before(model::likelihood_tokens(pieces), longest);
     if (!rows) return forward_error(rows);
     rows_at_once = *rows;
   }

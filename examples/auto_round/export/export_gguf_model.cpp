@@ -252,6 +252,16 @@ class gguf_model final : public stored_model {
     return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
   }
 
+  void done_with_block(std::int64_t layer) const override {
+    if (layer == -1) {
+      for (const std::string& name : {spec_.embed_name, spec_.head_name})
+        if (const io::gguf_tensor_ref* t = find(name)) file_.release(t->data);
+      return;
+    }
+    for (const auto& [name, part] : parts_)
+      if (name.starts_with(spec_.block_name(layer))) file_.release(part.data);
+  }
+
   std::string format() const override { return "gguf"; }
   std::string tokenizer_directory() const override { return std::filesystem::path(file_.path()).parent_path().string(); }
   std::uint64_t file_bytes() const override { return file_.bytes().size(); }

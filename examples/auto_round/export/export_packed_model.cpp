@@ -72,7 +72,11 @@ class folder_model final : public stored_model {
   }
 
   void done_with_block(std::int64_t layer) const override {  // packed layers are released as they are read, others stay where they lie
-    if (const io::tensor_ref* t = layer == -1 ? dir_.find(spec_.embed_name) : nullptr) return dir_.release(*t);
+    if (layer == -1) {
+      for (const std::string& name : {spec_.embed_name, spec_.head_name})
+        if (const io::tensor_ref* t = dir_.find(name)) dir_.release(*t);
+      return;
+    }
     for (int i = 0; i < static_cast<int>(spec_.linears.size()); ++i)
       if (const io::tensor_ref* t = dir_.find(spec_.linear_name(layer, i) + ".weight")) dir_.release(*t);
   }

@@ -23,7 +23,7 @@ class weight_source {
   /// Tensor `name` as floats; `out` holds the elements that the caller expects. Errors name file and tensor. NaN and infinity are errors.
   virtual result<void> read(const std::string& name, std::span<float> out) const = 0;
   virtual bool has(const std::string& name) const = 0;
-  /// Memory that was only read for this block may go; -1: for the embedding.
+  /// Memory that was only read for this block may go; -1: for the embedding and the head.
   virtual void done_with_block(std::int64_t /*layer*/) const {}
 
   /// Matrix `name` [rows x cols] as it is packed, with the checks of `read`; null if the source cannot hand it out so, and `read` has to be asked. It may

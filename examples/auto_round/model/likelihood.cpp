@@ -1,7 +1,9 @@
 #include "model/likelihood.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <optional>
 
 #include "model/forward_pieces.hpp"
 #include "model/head.hpp"
@@ -101,6 +103,11 @@ void score(const output_head& head, const std::vector<float>& x, std::vector<tar
 
 }  // namespace
 
+std::size_t likelihood_tokens(std::span<const likelihood_request> requests) {
+  const std::vector<pass> passes = plan_passes(requests, find_hosts(requests), std::numeric_limits<std::size_t>::max());
+  return passes.empty() ? 0 : passes.front().rows;
+}
+
 result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std::span<const likelihood_request> requests, std::size_t rows_at_once,
                                                 const std::function<void(std::int64_t, std::int64_t)>& on_block) {
   const model_spec& spec = source.spec();
@@ -120,7 +127,6 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
   const std::vector<pass> passes = plan_passes(requests, host, rows_at_once);
 
   std::vector<likelihood> out(requests.size());
-  block_runner runner(spec, linalg::precision::f32);
   std::int64_t done = 0;
   const std::int64_t all = static_cast<std::int64_t>(passes.size()) * spec.num_layers;
   for (const pass& p : passes) {
@@ -140,19 +146,25 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
     auto x = embed(source, ids);
     if (!x) return forward_error(x);
     const auto hidden = static_cast<std::size_t>(spec.hidden_size);
+    std::optional<block_runner> runner(std::in_place, spec, linalg::precision::f32);
     for (std::int64_t layer = 0; layer < spec.num_layers; ++layer) {
       const auto w = read_block(source, layer, weight_form::stored);
       if (!w) return forward_error(w);
+      auto filters = source.input_filters(layer);
+      if (!filters) return forward_error(filters);
+      runner->set_input_filters(std::move(*filters));
       for (const batch& b : p.batches) {
         float* const rows = x->data() + b.first_row * hidden;
-        runner.forward(*w, rows, b.hosts.size(), b.length, rows);
+        runner->forward(*w, rows, b.hosts.size(), b.length, rows);
       }
       source.done_with_block(layer);
       if (on_block) on_block(++done, all);
     }
+    runner.reset();  // its rows are as much memory as the logits
     const auto head = read_head(source, weight_form::stored);
     if (!head) return forward_error(head);
     score(*head, *x, std::move(targets), out);
+    source.done_with_block(-1);
   }
   return out;
 }

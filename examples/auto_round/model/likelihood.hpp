@@ -28,4 +28,7 @@ struct likelihood {
 result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std::span<const likelihood_request> requests, std::size_t rows_at_once = 0,
                                                 const std::function<void(std::int64_t, std::int64_t)>& on_block = {});
 
+/// Tokens that all of the requests make log_likelihoods run: without texts that begin another one, with the padding of texts that run together.
+std::size_t likelihood_tokens(std::span<const likelihood_request> requests);
+
 }  // namespace auto_round::model
