@@ -8,7 +8,6 @@
 #include <functional>
 #include <map>
 
-#include "model/forward_pieces.hpp"
 #include "plan_block_memory.hpp"
 
 namespace auto_round::plan {
@@ -171,11 +170,14 @@ class estimator {
                             batch(rows + tokens * u(spec_.vocab_size) * float_bytes)});
   }
 
-  /// transform/awq.cpp: the stream, a copy of the compared samples, their middle and a parent's output, in float; a Gram matrix and its candidate.
+  /// transform/awq.cpp: the stream, a copy of the compared samples, their middle and a parent's output, in float; a Gram matrix and its candidate, or those of all
+  /// experts, whose weights have fewer candidates at a time.
   void smooth() {
     const bytes_t n = u(f_.samples) * u(f_.smoothing_tokens) * hidden_ * float_bytes;
-    add("smoothing (AWQ)", 4, {text(), {"activations of the calibration set", 3 * n, "--nsamples, --awq_seqlen"}, {"a block's weights and candidates", 3 * block_ * float_bytes, {}},
-                            {"Gram matrices", (inner_ * inner_ + hidden_ * hidden_) * float_bytes, {}}, batch(runner(u(batch_samples()) * u(f_.smoothing_tokens), false))});
+    const model::mixture_spec& m = spec_.mixture;
+    const bytes_t grams = std::max(widest_ * widest_, u(m.experts) * u(m.intermediate_size) * u(m.intermediate_size));
+    add("smoothing (AWQ)", 4, {text(), {"activations of the calibration set", 3 * n, "--nsamples, --awq_seqlen"}, {"a block's weights and candidates", (m.experts > 0 ? 2 : 3) * block_ * float_bytes, {}},
+                            {"Gram matrices", (grams + hidden_ * hidden_) * float_bytes, {}}, batch(runner(u(batch_samples()) * u(f_.smoothing_tokens), false))});
   }
 
   /// A layer in float, dequantized, as codes and packed, and the pages that it is read from; where it is rotated, at first in double.
@@ -195,27 +197,6 @@ class estimator {
 };
 
 }  // namespace
-
-std::uint64_t block_runner_bytes(const model::model_spec& spec, std::uint64_t tokens, std::uint64_t seqlen, bool bf16, int threads, bool train) {
-  const bytes_t hidden = u(spec.hidden_size), inner = inner_size(spec), q = u(spec.num_heads) * u(spec.head_dim), o = u(spec.num_heads) * u(spec.value_size());
-  const bytes_t kv = u(spec.num_kv_heads) * (u(spec.head_dim) + u(spec.value_size()));
-  const bytes_t element = bf16 ? 2 : float_bytes, tile = bf16 ? 128 : 256, scores = 128 * (seqlen + 16);
-  bytes_t all = tokens * (2 * hidden * element + hidden * float_bytes + o * element + (q + kv) * element + 2 * inner * float_bytes + inner * element);
-  bytes_t own = tile * (q + kv) * float_bytes + scores * (float_bytes + (bf16 ? element : 0));
-  if (train) {
-    all += tokens * (hidden * float_bytes + (q + kv + o) * element + 2 * u(spec.num_heads) * float_bytes);
-    if (bf16) all += tokens * (2 * inner + 2 * hidden) * element;
-    own += tile * (inner + hidden + o) * float_bytes + scores * (float_bytes + (bf16 ? element : 0)) + seqlen * (q + kv) / std::max<bytes_t>(1, u(spec.num_kv_heads)) * float_bytes;
-  }
-  return all + u(std::max(1, threads)) * own;
-}
-
-std::uint64_t forward_tokens(std::uint64_t sequences, std::uint64_t seqlen) {
-  const bytes_t tokens = std::max<bytes_t>(1, seqlen);
-  return std::min<bytes_t>(sequences, model::sequences_at_once(static_cast<std::size_t>(tokens))) * tokens;
-}
-
-std::uint64_t head_rows(const model::model_spec& spec) { return model::logit_rows_at_once(static_cast<std::size_t>(u(spec.vocab_size))); }
 
 std::uint64_t memory_stage::bytes() const {
   std::uint64_t n = 0;

@@ -13,6 +13,7 @@
 #include "plan.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
+#include "support/tiny_model.hpp"
 
 namespace {
 
@@ -87,10 +88,11 @@ class Memory : public testing::Test {
     return peak(quantize(way, "planned", all));
   }
 
-  std::string sums(const std::string& out) const {
-    std::ifstream in((dir_ / out) + "/SHA256SUMS");
+  static std::string read(const std::string& path) {
+    std::ifstream in(path);
     return {std::istreambuf_iterator<char>(in), {}};
   }
+  std::string sums(const std::string& out) const { return read((dir_ / out) + "/SHA256SUMS"); }
 
   support::temp_dir dir_;
 };
@@ -192,6 +194,47 @@ TEST_F(Memory, ConvertRefusesToo) {
   support::expect_error_line(convert("1MB"), usage, {"--max_memory", "the program"});
   EXPECT_FALSE(fs::exists(dir_ / "converted"));
   EXPECT_EQ(convert("4GB").status, 0);
+}
+
+/// Eight experts with two for each token, in the sizes of the small model: rows are gathered for experts, and laid out beside them.
+TEST_F(Memory, ThePlanKnowsMixturesOfExperts) {
+  if (sanitized) GTEST_SKIP() << "sanitizers add memory of their own";
+  constexpr std::int64_t hidden = 256, inner = 384, experts = 8, layers = 3;
+  support::tiny_model m;
+  m.tensors.clear();
+  m.vocab = golden::parse_json(read(tiny_stories + "/config.json"))["vocab_size"];
+  m.add("model.embed_tokens.weight", m.vocab, hidden);
+  m.add("lm_head.weight", m.vocab, hidden);
+  m.add("model.norm.weight", 1, hidden);
+  for (std::int64_t l = 0; l < layers; ++l) {
+    const std::string block = "model.layers." + std::to_string(l) + ".";
+    for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) m.add(block + norm + ".weight", 1, hidden);
+    for (const char* name : {"q", "k", "v", "o"}) m.add(block + "self_attn." + name + "_proj.weight", *name == 'q' || *name == 'o' ? hidden : hidden / 2, hidden);
+    m.add(block + "block_sparse_moe.gate.weight", experts, hidden);
+    for (std::int64_t e = 0; e < experts; ++e)
+      for (const char* name : {"w1", "w2", "w3"}) {
+        const bool down = std::string(name) == "w2";
+        m.add(block + "block_sparse_moe.experts." + std::to_string(e) + "." + name + ".weight", down ? hidden : inner, down ? inner : hidden);
+      }
+  }
+  for (auto& [name, tensor] : m.tensors)
+    if (tensor.shape.front() == 1) tensor.shape.erase(tensor.shape.begin());
+  m.config = {{"architectures", {"MixtralForCausalLM"}}, {"model_type", "mixtral"}, {"vocab_size", m.vocab}, {"hidden_size", hidden}, {"intermediate_size", inner},
+              {"num_hidden_layers", layers}, {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"max_position_embeddings", 512}, {"num_local_experts", experts},
+              {"num_experts_per_tok", 2}, {"rms_norm_eps", 1e-5}, {"tie_word_embeddings", false}, {"torch_dtype", "bfloat16"}};
+  m.write(dir_.path() / "model");
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json"}) fs::copy_file(fs::path(tiny_stories) / file, dir_.path() / "model" / file, fs::copy_options::overwrite_existing);
+  for (const char* name : {"round to nearest", "searched scales", "block", "awq", "autoscheme"}) {
+    arguments way = ways().at(name);
+    way.insert(way.end(), {"--model", dir_ / "model"});
+    const auto planned = static_cast<double>(estimate(way)), taken = static_cast<double>(peak(quantize(way, name)));
+    EXPECT_NEAR(planned, taken, 0.1 * taken) << name;
+  }
+  const outcome o = run({"eval", dir_ / "model", "--ppl", tiny_stories + "/eval.jsonl", "--seqlen", "128", "--max_tokens", "12288", "--json"}, "OMP_NUM_THREADS=1");
+  ASSERT_EQ(o.status, 0) << o.err;
+  const ordered_json told = golden::parse_json(o.out);
+  const double planned = told["planned_memory_bytes"], taken = told["peak_memory_bytes"];
+  EXPECT_NEAR(planned, taken, 0.1 * taken);
 }
 
 /// What the model reads and says: evaluations and generation, each with text enough that it fills a limit.

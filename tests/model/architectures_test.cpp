@@ -12,6 +12,7 @@
 #include "arch/architecture.hpp"
 #include "model/decoder.hpp"
 #include "model/head.hpp"
+#include "model/likelihood.hpp"
 #include "support/distance.hpp"
 #include "support/golden.hpp"
 #include "support/tiny_checkpoint.hpp"
@@ -63,6 +64,28 @@ TEST_P(Architectures, CacheGivesWhatTheWholeSequenceGives) {
   std::vector<float> scratch, logits(all.size() * vocab);
   head->logits(x->data(), all.size(), scratch, logits.data());
   EXPECT_LT(support::largest_difference(logits, *whole), 1e-5);
+}
+
+TEST_P(Architectures, TextsOfManyLengthsAreScoredAsEachByItself) {
+  const auto all = ids();
+  const auto vocab = static_cast<std::size_t>(model_.source.spec().vocab_size);
+  std::vector<model::likelihood_request> requests;
+  for (const std::size_t n : {5, 14, 15, 9}) requests.push_back({{all.begin() + 2, all.begin() + 2 + static_cast<std::ptrdiff_t>(n)}, n - 1});
+  requests.front().ids.front() = all.front();  // begins no other text
+  const auto scored = model::log_likelihoods(model_.source, requests);
+  ASSERT_TRUE(scored) << describe(scored.error());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const auto& text = requests[i].ids;
+    const auto logits = model::logits(model_.source, std::span(text).first(text.size() - 1));
+    ASSERT_TRUE(logits);
+    double sum = 0;
+    for (std::size_t t = 0; t + 1 < text.size(); ++t) {
+      double total = 0;
+      for (std::size_t v = 0; v < vocab; ++v) total += std::exp(static_cast<double>((*logits)[t * vocab + v]));
+      sum += static_cast<double>((*logits)[t * vocab + static_cast<std::size_t>(text[t + 1])]) - std::log(total);
+    }
+    EXPECT_NEAR((*scored)[i].sum, sum, 1e-4) << text.size();
+  }
 }
 
 TEST_P(Architectures, GenerationContinuesAsTheWholeSequenceDoes) {

@@ -178,7 +178,10 @@ result<block_weights> read_block(const weight_source& source, std::int64_t layer
   return w;
 }
 
-result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen) {
+namespace {
+
+/// Rows of the embedding, [ids.size() x hidden], as they are stored.
+result<std::vector<float>> embedding_rows(const weight_source& source, std::span<const std::int32_t> ids) {
   const model_spec& spec = source.spec();
   const auto hidden = static_cast<std::size_t>(spec.hidden_size);
   if (auto r = check_shape(source, spec.embed_name, embedding_shape(spec)); !r) return forward_error(r);
@@ -203,7 +206,26 @@ result<std::vector<float>> embed(const weight_source& source, std::span<const st
     if (auto r = source.read_part(spec.embed_name, vocab * hidden, first * hidden, rows); !r) return forward_error(r);
     for (const std::size_t t : wanted[piece]) std::copy_n(rows.data() + (static_cast<std::size_t>(ids[t]) - first) * hidden, hidden, x.data() + t * hidden);
   }
-  if (auto r = finish_embedding(source, 0, seqlen == 0 ? ids.size() : seqlen, x); !r) return forward_error(r);
+  return x;
+}
+
+}  // namespace
+
+result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen) {
+  auto x = embedding_rows(source, ids);
+  if (!x) return x;
+  if (auto r = finish_embedding(source, 0, seqlen == 0 ? ids.size() : seqlen, *x); !r) return forward_error(r);
+  return x;
+}
+
+result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids, std::span<const std::size_t> lengths) {
+  const auto hidden = static_cast<std::size_t>(source.spec().hidden_size);
+  auto x = embedding_rows(source, ids);
+  std::span<float> rest = x ? std::span(*x) : std::span<float>();
+  for (std::size_t i = 0; x && i < lengths.size(); ++i) {
+    if (auto r = finish_embedding(source, 0, lengths[i], rest.first(lengths[i] * hidden)); !r) return forward_error(r);
+    rest = rest.subspan(lengths[i] * hidden);
+  }
   return x;
 }
 

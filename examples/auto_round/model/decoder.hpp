@@ -65,6 +65,8 @@ result<block_weights> read_block(const weight_source& source, std::int64_t layer
 /// Input of the first block: rows of the embedding, [ids.size() x hidden], for sequences of `seqlen` ids (0: one sequence). error_kind::input if an id is
 /// not in the vocabulary, error_kind::usage if a model of learned positions has too few of them.
 result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids, std::size_t seqlen = 0);
+/// The same for one sequence after the other, of `lengths` ids, ids.size() in all.
+result<std::vector<float>> embed(const weight_source& source, std::span<const std::int32_t> ids, std::span<const std::size_t> lengths);
 
 /// Float logits [ids.size() x vocab] of one sequence. Memory holds one block.
 result<std::vector<float>> logits(const weight_source& source, std::span<const std::int32_t> ids, weight_form form = weight_form::stored);

@@ -131,6 +131,7 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
   const std::int64_t all = static_cast<std::int64_t>(passes.size()) * spec.num_layers;
   for (const pass& p : passes) {
     std::vector<std::int32_t> ids;
+    std::vector<std::size_t> lengths;
     std::vector<target> targets;
     for (const batch& b : p.batches) {
       for (const std::size_t h : b.hosts) {
@@ -141,9 +142,10 @@ result<std::vector<likelihood>> log_likelihoods(const weight_source& source, std
         }
         ids.insert(ids.end(), input.begin(), input.end());
         ids.insert(ids.end(), b.length - input.size(), input.back());
+        lengths.push_back(b.length);
       }
     }
-    auto x = embed(source, ids);
+    auto x = embed(source, ids, lengths);
     if (!x) return forward_error(x);
     const auto hidden = static_cast<std::size_t>(spec.hidden_size);
     std::optional<block_runner> runner(std::in_place, spec, linalg::precision::f32);
