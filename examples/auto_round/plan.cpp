@@ -233,6 +233,17 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
     auto scheme = resolve_scheme(wanted.scheme, wanted.overrides, wanted.formats);
     if (!scheme) return forward_error(scheme);
     plan.scheme = *scheme;
+  }
+  const model::model_spec& spec = wanted.weights != nullptr ? wanted.weights->spec() : source.spec();
+  std::vector<layer_decision> layers = candidate_layers(spec, plan.scheme);
+  auto rules = apply_layer_rules(wanted.rules, plan.scheme, wanted.scheme, wanted.formats, outline_of(source.spec(), *dir, layers), layers);
+  if (!rules) return forward_error(rules);
+  if (exporting::find(lead)->own_scheme(lead) == nullptr) {
+    if (!ar::quantizes(plan.scheme)) {  // BF16: rules say what is quantized
+      const auto common = commonest_scheme(layers);
+      if (!common) return fail(error_kind::usage, fmt::format("no layer would be quantized: scheme {} quantizes nothing by itself, and no rule names a layer", wanted.scheme));
+      plan.scheme = *common;
+    }
     auto formats = formats_that_hold(plan.scheme, wanted.formats, plan.warnings);
     if (!formats) return forward_error(formats);
     wanted.formats = std::move(*formats);
@@ -244,7 +255,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
 
   job base;
   base.source = dir;
-  base.spec = wanted.weights != nullptr ? &wanted.weights->spec() : &source.spec();
+  base.spec = &spec;
   base.weights = wanted.weights;
   base.rotation = wanted.rotation;
   base.attention = wanted.attention;
@@ -261,9 +272,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.enable_quanted_input = wanted.enable_quanted_input;
   base.scale_dtype = wanted.scale_dtype.empty() ? "float16" : wanted.scale_dtype;
   base.max_shard_bytes = wanted.max_shard_bytes;
-  base.layers = candidate_layers(*base.spec, plan.scheme);
-  auto rules = apply_layer_rules(wanted.rules, plan.scheme, wanted.scheme, wanted.formats, outline_of(source.spec(), *dir, base.layers), base.layers);
-  if (!rules) return forward_error(rules);
+  base.layers = std::move(layers);
   base.ignore_patterns = std::move(rules->ignore_patterns);
   plan.warnings.insert(plan.warnings.end(), rules->warnings.begin(), rules->warnings.end());
   apply_layer_schemes(wanted, base.layers);

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,9 @@ result<run_plan> make_plan(const request& wanted, const exporting::stored_model&
 std::vector<exporting::layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme);
 /// The last component of the folder's path: job::model_name.
 std::string model_name_of(const std::string& folder);
+
+/// Which of `layers` were quantized, for the last lines of a run: "Summary: quantized 2/15 in the model; kept: lm_head (head: stays in 16 bits), ..."
+std::string summary(std::size_t quantized, std::span<const exporting::layer_decision> layers);
 
 /// The plan for people: one line per group of equal tensors, sums, files, peak memory and what it is made of.
 std::string describe(const run_plan& plan);

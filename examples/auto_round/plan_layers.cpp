@@ -494,6 +494,18 @@ result<resolved_rules> apply_layer_rules(const layer_rules& rules, const ar::sch
   return resolver(rules, scheme, formats, model, layers).run(preset);
 }
 
+std::optional<ar::scheme_fields> commonest_scheme(std::span<const layer_decision> layers) {
+  std::vector<std::pair<ar::scheme_fields, int>> counts;
+  for (const layer_decision& l : layers) {
+    if (!l.quantize) continue;
+    const auto known = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return ar::same_scheme(c.first, l.scheme); });
+    if (known != counts.end()) ++known->second;
+    else counts.emplace_back(l.scheme, 1);
+  }
+  const auto most = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == counts.end() ? std::optional<ar::scheme_fields>() : most->first;
+}
+
 std::vector<std::string> predefined_ignore_patterns(const io::json& config, std::span<const layer_decision> layers) {
   std::string classes;
   for (const io::json& c : config.at("architectures").items()) classes += c.as_string() + " ";

@@ -2,6 +2,7 @@
 // Source: auto-round 0.16.1, layer_config_resolver.py (facts checked with golden/layer-config).
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -63,6 +64,10 @@ struct resolved_rules {
 /// error_kind::usage for unknown keys and presets, broken patterns and rules that match nothing (near names are listed).
 result<resolved_rules> apply_layer_rules(const layer_rules& rules, const ar::scheme_fields& scheme, std::string_view preset, const std::vector<std::string>& formats,
                                          const model_outline& model, std::vector<exporting::layer_decision>& layers);
+
+/// The scheme that most of the quantized layers have, the first of several; nothing if none is quantized. Where the model's own scheme quantizes nothing
+/// (BF16 with rules), it is what a checkpoint says of the model.
+std::optional<ar::scheme_fields> commonest_scheme(std::span<const exporting::layer_decision> layers);
 
 /// Names among `layers` that no scheme may touch, by what config.json says of the model: routers of mixtures of experts, layers that engines read in
 /// float. The text is a name or a part of one, as for --ignore_layers.

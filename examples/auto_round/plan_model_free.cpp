@@ -298,17 +298,7 @@ class planner {
 
   /// Of BF16 with rules, the scheme that most layers have stands for the model.
   void choose_model_scheme() {
-    if (!ar::quantizes(plan_.scheme)) {
-      std::vector<std::pair<ar::scheme_fields, int>> counts;
-      for (const layer_decision& l : plan_.layers) {
-        if (!l.quantize) continue;
-        const auto known = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return ar::same_scheme(c.first, l.scheme); });
-        if (known != counts.end()) ++known->second;
-        else counts.emplace_back(l.scheme, 1);
-      }
-      const auto most = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-      if (most != counts.end()) plan_.scheme = most->first;
-    }
+    if (!ar::quantizes(plan_.scheme)) plan_.scheme = commonest_scheme(plan_.layers).value_or(plan_.scheme);
     const std::string_view name = ar::preset_name(plan_.scheme);
     plan_.scheme_name = name.empty() ? exporting::describe_int_scheme(plan_.scheme) : std::string(name);
   }

@@ -71,6 +71,19 @@ std::vector<std::string> compress_names(std::vector<std::string> names) {
   return names;
 }
 
+std::string summary(std::size_t quantized, std::span<const exporting::layer_decision> layers) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> kept;  // by reason, in the order in which reasons appear
+  for (const exporting::layer_decision& l : layers) {
+    if (l.quantize) continue;
+    const auto known = std::find_if(kept.begin(), kept.end(), [&](const auto& k) { return k.first == l.reason; });
+    if (known != kept.end()) known->second.push_back(l.name);
+    else kept.push_back({l.reason, {l.name}});
+  }
+  std::string text = fmt::format("Summary: quantized {}/{} in the model", quantized, layers.size());
+  for (std::size_t i = 0; i < kept.size(); ++i) text += fmt::format("{}{} ({})", i == 0 ? "; unquantized layers: " : ", ", fmt::join(compress_names(kept[i].second), ", "), kept[i].first);
+  return text;
+}
+
 std::string describe(const run_plan& plan) {
   std::string out;
   for (std::size_t i = 0; i < plan.jobs.size(); ++i) {

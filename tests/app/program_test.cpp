@@ -477,6 +477,73 @@ TEST_F(Program, RulesForSingleLayersAreWritten) {
   expect_refused(run(quantize({"--to_quant_block_names", "decoder"})), usage, {"decoder", "model.layers.0"});
 }
 
+// The original's BF16: what no rule names stays as it is. Every format of packed layers says it in its own words.
+TEST_F(Program, ASchemeOf16BitsQuantizesWhatRulesName) {
+  tiny_model().write(model_);
+  const auto with = [&](const std::string& format, const std::string& rule) {
+    return std::vector<std::string>{"--scheme", "BF16", "--format", format, "--layer_config", rule};
+  };
+  for (const char* format : {"auto_round", "auto_gptq", "auto_awq", "llm_compressor", "mlx", "fake"}) {
+    const outcome o = run(quantize(with(format, "{down_proj: W4A16G32}")));
+    ASSERT_EQ(o.status, 0) << format << ": " << o.err;
+    EXPECT_NE(o.err.find("quantized 2/15"), std::string::npos) << o.err;
+    EXPECT_NE(o.err.find("lm_head (head: stays in 16 bits)"), std::string::npos) << "what is kept, and why: " << o.err;
+    EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0) << format;
+    fs::remove_all(out_);
+  }
+  ASSERT_EQ(run(quantize(with("auto_round", "{down_proj: MXFP4}"))).status, 0);
+  const auto config = golden::read_json(out_ + "/quantization_config.json");
+  EXPECT_EQ(config["data_type"], "mx_fp") << "the scheme that most quantized layers have stands for the model, as loaders want one";
+  EXPECT_EQ(config["extra_config"]["model.layers.0.mlp.up_proj"]["bits"], 16);
+  fs::remove_all(out_);
+  expect_refused(run(quantize(with("auto_awq", "{down_proj: W2A16G32}"))), unsupported, {"auto_awq", "not 2"});
+  expect_refused(run(quantize({"--scheme", "BF16"})), usage, {"BF16", "no layer would be quantized"});
+}
+
+// What the original reads without a word, or what belongs to something that this run does not do.
+TEST_F(Program, OptionsWithoutEffectAreNamed) {
+  tiny_model().write(model_);
+  calibration();
+  const auto notes = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> a = more;
+    a.emplace_back("--dry_run");
+    const outcome o = run(quantize(a));
+    EXPECT_EQ(o.status, 0) << o.err;
+    return o.err;
+  };
+  EXPECT_EQ(notes({}), "");
+  EXPECT_EQ(notes({"--lr", "0.1", "--bs", "4", "--nsamples", "3"}),
+            "note: --batch_size, --lr: without effect, for nothing is tuned (--iters 0)\nnote: --nsamples: without effect, for this run reads no calibration text\n");
+  EXPECT_EQ(notes({"--limit", "3"}), "note: --limit: without effect, for no task is asked (--tasks)\n");
+  EXPECT_NE(notes({"--static_kv_granularity", "head"}).find("--static_kv_dtype"), std::string::npos);
+  EXPECT_NE(notes({"--model_free", "--report", dir_ / "report"}).find("--report: without effect"), std::string::npos);
+  const std::vector<std::string> tuned = {"--iters", "2", "--lr", "0.1", "--dataset", dir_ / "calib.jsonl", "--seqlen", "16"};
+  EXPECT_NE(notes(tuned).find("--iters, --lr: without effect, for tuning by gram"), std::string::npos);
+  std::vector<std::string> by_block = tuned;
+  by_block.insert(by_block.end(), {"--tuning", "block"});
+  EXPECT_EQ(notes(by_block).find("without effect"), std::string::npos);
+}
+
+// The original's eval has them; a flag must not take the model's name for its value.
+TEST_F(Program, OptionsOfTheOriginalsEvalAreNamedOneByOne) {
+  tiny_model().write(model_);
+  tiny_model::put(dir_ / "text.jsonl", tiny_model::calibration(64));
+  const outcome o = run({"eval", "--disable_trust_remote_code", model_, "--ppl", dir_ / "text.jsonl", "--seqlen", "16", "--seed", "4", "--mllm", "--eval_backend", "hf", "--limit", "2"});
+  ASSERT_EQ(o.status, 0) << o.err;
+  for (const char* word : {"note: --disable_trust_remote_code:", "note: --seed:", "note: --mllm:", "note: --limit: without effect"})
+    EXPECT_NE(o.err.find(word), std::string::npos) << word << ": " << o.err;
+  EXPECT_EQ(o.err.find("eval_model_dtype"), std::string::npos) << o.err;
+  support::expect_error_line(run({"eval", model_, "--eval_backend", "vllm"}), unsupported, {"vllm"});
+}
+
+// Behind the last position of a model there is nothing that it could say.
+TEST_F(Program, TextsThatAreLongerThanTheModelKnowsAreNamed) {
+  tiny_model().write(model_);
+  std::string words = "a";
+  for (int i = 0; i < 5000; ++i) words += " a";
+  support::expect_error_line(run({"generate", model_, "--prompt", words}), usage, {"positions", "--prompt"});
+}
+
 TEST_F(Program, TheHeadIsTunedToo) {
   tiny_model().write(model_);
   calibration();

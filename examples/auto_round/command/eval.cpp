@@ -7,6 +7,8 @@
 #include "command/command.hpp"
 #include "command/eval_tasks.hpp"
 #include "command/eval_text.hpp"
+#include "command/foreign_options.hpp"
+#include "command/unused_options.hpp"
 #include "export/export_format.hpp"
 #include "model/evaluate_windows.hpp"
 #include "model/forward_pieces.hpp"
@@ -23,6 +25,9 @@ class eval final : public command {
   std::string_view summary() const override { return "perplexity and task scores of a checkpoint, and how far it is from a reference"; }
 
   void declare(option_set& o) override {
+    o.watch([this](const option& given, const std::string&) {
+      if (!given.names.empty()) written_.push_back(given.names.front());
+    });
     o.positional("MODEL", positional_model_, "model folder or GGUF file");
     o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized by this program) or GGUF file");
     o.text("ppl", "FILE", text_, ".txt: the whole file; .jsonl: the texts of all lines, each with begin and end token");
@@ -33,14 +38,12 @@ class eval final : public command {
     o.flag("float_activations", float_activations_, true, "layers read float rows, even if the checkpoint says that engines quantize them");
     o.bytes("max_memory", max_memory_, "most memory to take: N with B, KB, MB or GB; texts run in smaller parts, or the command is refused before a model is read (no limit)");
     o.flag("json", json_, true, "print one JSON object on stdout");
-    o.notice("device_map,device,devices", true, "this program runs on the CPU");
     o.group("Tasks");
     tasks_.declare(o);
-    o.notice("eval_bs,bs,batch_size", true, "batches are formed by the length of texts");
-    o.notice("eval_model_dtype,disable_trust_remote_code,seed", true, "has no effect: tasks are computed in float32, by this program's own code and without sampling");
-    o.notice("eval_task_by_task", false, "has no effect: all tasks run together, in bounded memory");
-    for (const char* name : {"eval_gen_kwargs", "eval_backend", "vllm_args"}) o.refuse(name, true, "tasks are answered by this program itself, and none of them generates text");
-    for (const char* name : {"mllm", "fewshot_as_multiturn", "apply_chat_template"}) o.refuse(name, false, "only text models and plain prompts are evaluated");
+    declare_foreign_evaluation(o);
+    o.notice("bs,batch_size", true, "batches are formed by the length of texts");
+    o.notice("seed", true, "nothing is drawn by chance");
+    o.refuse("apply_chat_template", false, "tasks are asked with plain prompts");
   }
 
   result<void> run() override {
@@ -49,6 +52,7 @@ class eval final : public command {
     if (text_.empty() && !tasks_.tasks) return fail(error_kind::usage, "nothing to evaluate; write --ppl FILE (.txt or .jsonl) or --tasks NAMES");
     if (max_tokens_ < 0) return fail(error_kind::usage, "--max_tokens must not be negative");
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
+    if (const std::string line = unused_task_options(written_); !tasks_.tasks && !line.empty()) fmt::print(stderr, "note: {}\n", line);
     const report::stopwatch clock;
     if (!tasks_.tasks) linalg::keep_buffers();
     auto model = exporting::open_model(model_);
@@ -87,6 +91,8 @@ class eval final : public command {
     if (static_cast<std::int64_t>(ids->size()) < seqlen_) {
       return fail(error_kind::input, fmt::format("the text has {} tokens, less than one window of {}; choose a smaller --seqlen", ids->size(), seqlen_), text_);
     }
+    if (const std::int64_t positions = model.spec().max_position_embeddings; positions > 0 && seqlen_ > positions)
+      fmt::print(stderr, "warning: the model knows {} positions, and windows have {} tokens: it was not made for that; --seqlen {} fits\n", positions, seqlen_, positions);
     const auto window = static_cast<std::size_t>(seqlen_);
     plan::evaluation_facts f{.models = {{&model.spec(), plan::sizes_of(model)}}, .tokens = ids->size() / window * window, .seqlen = window, .threads = omp_get_max_threads()};
     if (reference != nullptr) f.models.push_back({&reference->spec(), plan::sizes_of(*reference)});
@@ -105,6 +111,7 @@ class eval final : public command {
   }
 
   std::string model_, positional_model_, text_, reference_, tokenizer_;
+  std::vector<std::string> written_;  // canonical names of the options that were given
   std::int64_t seqlen_ = 512, max_tokens_ = 0;
   std::uint64_t max_memory_ = 0;
   task_options tasks_;

@@ -65,6 +65,8 @@ class generate final : public command {
     options_.eos_id = ignore_eos_ ? -1 : tok->eos_id();
     const auto tokens = static_cast<std::uint64_t>(prompt->size()) + static_cast<std::uint64_t>(options_.max_tokens);
     const std::int64_t positions = (*model)->spec().max_position_embeddings;
+    if (positions > 0 && prompt->size() > static_cast<std::size_t>(positions))
+      return fail(error_kind::usage, fmt::format("the prompt has {} tokens, and the model knows {} positions; write a shorter --prompt", prompt->size(), positions), model_);
     const plan::memory_estimate estimate = plan::estimate_generation({&(*model)->spec(), plan::sizes_of(**model)}, prompt->size(),
                                                                      positions > 0 ? std::min(tokens, static_cast<std::uint64_t>(positions)) : tokens, omp_get_max_threads());
     if (auto r = plan::check_memory(estimate, max_memory_, 0); !r) return r;

@@ -16,6 +16,7 @@
 #include "ar/numeric/small_float.hpp"
 #include "command/model_free_journal.hpp"
 #include "command/plan_output.hpp"
+#include "command/unused_options.hpp"
 #include "export/export_checksums.hpp"
 #include "export/export_folder.hpp"
 #include "export/export_int_layout.hpp"
@@ -79,6 +80,7 @@ class run {
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
+    for (const std::string& line : unused_options(o_, {.shard_wise = true})) bar_.message("note: " + line);
     // Fewer tensors at a time give the same bytes.
     for (memory_ = plan_.memory(threads_); o_.max_memory != 0 && memory_.bytes() > o_.max_memory && threads_ > 1;) memory_ = plan_.memory(--threads_);
     if (auto r = plan::check_memory(memory_, o_.max_memory, plan_.bytes()); !r) return r;
@@ -401,11 +403,9 @@ class run {
     std::uint64_t before = 0;
     for (const io::tensor_ref& t : source_->tensors()) before += t.bytes.size();
     io::json::array kept, formats;
-    std::vector<std::string> names;
     for (const layer_decision& l : plan_.layers) {
       if (l.quantize) continue;
       kept.emplace_back(l.name + " (" + l.reason + ")");
-      names.push_back(l.name);
     }
     io::json one = io::json::object{};
     formats.push_back(one.set("format", plan_.format).set("path", path).set("bytes", number(plan_.bytes())));
@@ -418,8 +418,7 @@ class run {
     if (o_.json) fmt::print("{}\n", io::dump(out));
     bar_.message(fmt::format("time: {} ({} of CPU); peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
                              report::human_bytes(report::peak_memory_bytes())));
-    bar_.message(fmt::format("Summary: quantized {}/{} in the model{}", plan_.quantized(), plan_.layers.size(),
-                             names.empty() ? "" : fmt::format(", unquantized layers: {}", fmt::join(plan::compress_names(names), ", "))));
+    bar_.message(plan::summary(plan_.quantized(), plan_.layers));
     bar_.message(fmt::format("written: {} ({}), {} -> {}", path, plan_.format, report::human_bytes(before), report::human_bytes(plan_.bytes())));
   }
 

@@ -9,6 +9,7 @@
 
 #include "command/awq_request.hpp"
 #include "command/command.hpp"
+#include "command/foreign_options.hpp"
 #include "command/model_free_run.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
@@ -30,6 +31,7 @@ class quantize final : public command {
   void declare(option_set& o) override {
     o.watch([this](const option& given, const std::string& value) {
       if (given.names.empty()) return;  // the model, whose files are looked at
+      run_.written.push_back(given.names.front());
       if (matters_for_results(given.names.front())) run_.given.emplace_back(given.names.front(), value);
     });
     o.positional("MODEL", positional_model_, "model folder");
@@ -239,32 +241,21 @@ class quantize final : public command {
 
   /// What the original has and this version has not. Nothing is ignored silently.
   static void declare_what_is_not_here(option_set& o) {
-    o.notice("device_map,device,devices", true, "this program runs on the CPU");
     o.notice("platform", true, "models are read from local folders");
     o.notice("low_gpu_mem_usage", false, "there is no GPU memory to save; one block is in memory at a time");
     o.notice("low_cpu_mem_usage", false, "weights are mapped and one block is in memory at a time, always");
     o.notice("enable_torch_compile", false, "nothing needs to be compiled at run time");
     o.notice("disable_torch_compile", false, "nothing needs to be compiled at run time");
     o.exclude("enable_torch_compile,disable_torch_compile");
-    o.notice("disable_trust_remote_code", false, "code of a model is never run");
     o.notice("enable_deterministic_algorithms", false, "results are always reproducible");
     o.notice("disable_low_cpu_mem_usage", false, "weights are mapped files; the system keeps them in memory while there is room");
     o.notice("disable_eval", false, "nothing is evaluated unless --tasks asks for it");
     o.notice("low_cpu_mem_mode", true, "one block is in memory at a time, always");
     o.notice("use_standalone_format", false, "there is one format of each name");
-    o.notice("mllm", false, "the kind of model is read from its configuration");
     o.notice("enable_neuqi", false, "searches of asymmetric integers are NeUQI's already (--enable_opt_rtn)");
     o.notice("no_enable_lfq,no_quant_nontext_module", false, "is the default");
-    o.notice("eval_task_by_task", false, "tasks are always evaluated one after the other");
-    o.add({.names = {"eval_backend"}, .value_name = "NAME", .help = "hf: evaluation is by this program (hf)", .choices = {"hf", "vllm"}, .set = [](const std::string& v) -> result<void> {
-             if (v == "hf") return {};
-             return fail(error_kind::unsupported, "--eval_backend vllm: evaluation is by this program; vLLM's own tools read its checkpoints");
-           }});
+    declare_foreign_evaluation(o);
     o.refuse("enable_lfq", false, "is not supported");
-    for (const char* name : {"eval_gen_kwargs", "vllm_args"}) o.refuse(name, true, "tasks are answered by this program itself, and none of them generates text");
-    o.refuse("fewshot_as_multiturn", false, "tasks are asked with plain prompts");
-    o.notice("eval_bs", true, "batches are formed by the length of texts");
-    o.notice("eval_model_dtype", true, "tasks are computed in float32");
     o.refuse("quant_nontext_module", false, "only text models are supported");
     for (const char* name : {"template", "extra_data_dir", "prompt", "prompt_file", "metrics", "image_save_dir", "guidance_scale", "num_inference_steps",
                              "calib_num_inference_steps", "generator_seed", "diffusion_tuning_cache_size"}) {

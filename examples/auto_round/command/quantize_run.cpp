@@ -16,6 +16,7 @@
 #include "command/fingerprint.hpp"
 #include "command/plan_output.hpp"
 #include "command/run_report.hpp"
+#include "command/unused_options.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
 #include "export/export_packed_model.hpp"
@@ -239,6 +240,8 @@ class quantization {
     plan_ = std::move(*plan);
     if (o_.autoscheme.wanted()) plan_.scheme_name = fmt::format("AutoScheme of {}", o_.autoscheme.schemes);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
+    const run_kind kind = {.tuned = tuned(), .reads_text = reads_text() || o_.autoscheme.wanted(), .how = how()};
+    for (const std::string& line : unused_options(o_, kind)) bar_.message("note: " + line);
     if (request_.seqlen != o_.request.seqlen && reads_text()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
     return {};
   }
@@ -841,13 +844,7 @@ class quantization {
     }
     bar_.message(fmt::format("time: {} in all ({} of CPU): {}; peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
                              times_.describe(), report::human_bytes(report::peak_memory_bytes())));
-    std::vector<std::string> unquantized;
-    for (const layer_decision& l : plan_.layers()) {
-      if (!l.quantize && l.block >= 0) unquantized.push_back(l.name);
-    }
-    const std::size_t in_all = plan_.layers().size();
-    bar_.message(fmt::format("Summary: quantized {}/{} in the model{}", layers_done_, in_all,
-                             unquantized.empty() ? "" : fmt::format(", unquantized layers: {}", fmt::join(plan::compress_names(unquantized), ", "))));
+    bar_.message(plan::summary(layers_done_, plan_.layers()));
     bar_.message(fmt::format("weights: {} -> {} ({:.2f} bits per weight)", report::human_bytes(before), report::human_bytes(p.weight_bytes()), p.bits_per_weight()));
     for (std::size_t i = 0; i < plan_.jobs.size(); ++i) bar_.message(fmt::format("written and verified: {} ({})", folder_of(path, i), plan_.jobs[i].format));
     return result_json;

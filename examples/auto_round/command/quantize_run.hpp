@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ar/detail/tune_types.hpp"
 #include "command/autoscheme_run.hpp"
@@ -47,7 +48,8 @@ struct run_options {
   bool regular_route = false;
   bool model_free = false;            ///< shard by shard, without a model class (model_free_run.hpp)
   std::optional<bool> amp;  ///< empty: where the CPU is faster with it
-  given_options given;   ///< the options as they were written
+  given_options given;   ///< the options as they were written, those that matter for the result
+  std::vector<std::string> written;  ///< canonical names of all of them
   std::uint64_t max_memory = 0;  ///< 0: no limit
   bool restart = false;  ///< do not go on with what an interrupted run has done
   bool overwrite = false;  ///< replace an output folder that this program made
