@@ -183,6 +183,13 @@ std::vector<layer_decision> candidate_layers(const model::model_spec& spec, cons
 
 std::string model_name_of(const std::string& folder) {
   const std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
+  // In the cache of the hub a folder is called after its revision: models--ORG--NAME/snapshots/REVISION.
+  constexpr std::string_view kind = "models--";
+  const std::string cached = path.parent_path().parent_path().filename().string();
+  if (path.parent_path().filename() == "snapshots" && cached.starts_with(kind)) {
+    const std::size_t organization = cached.find("--", kind.size());
+    return cached.substr(organization == std::string::npos ? kind.size() : organization + 2);
+  }
   return path.filename().empty() ? path.parent_path().filename().string() : path.filename().string();
 }
 

@@ -565,6 +565,41 @@ TEST_F(Program, TheHeadIsTunedToo) {
   EXPECT_NE(tied.err.find("tied to the embedding"), std::string::npos) << tied.err;
 }
 
+// Files in the cache are links to blobs.
+TEST_F(Program, NamesOfTheHubMeanItsLocalCache) {
+  tiny_model().write(model_);
+  const fs::path cached = dir_.path() / "hub/models--some-org--Tiny-1.0";
+  fs::create_directories(cached / "blobs");
+  fs::create_directories(cached / "refs");
+  fs::create_directories(cached / "snapshots/0123abcd");
+  for (const auto& e : fs::directory_iterator(model_)) {
+    fs::copy(e.path(), cached / "blobs" / e.path().filename());
+    fs::create_symlink("../../blobs" / e.path().filename(), cached / "snapshots/0123abcd" / e.path().filename());
+  }
+  tiny_model::put(cached / "refs/main", "0123abcd\n");
+  const std::string cache = "HF_HUB_CACHE=" + (dir_ / "hub");
+  const outcome o = run(quantize({"--model", "some-org/Tiny-1.0/", "--format", "gguf:q8_0"}), cache);
+  ASSERT_EQ(o.status, 0) << o.err;
+  const auto named = std::count_if(fs::directory_iterator(out_), fs::directory_iterator(), [](const auto& e) { return e.path().filename().string().starts_with("Tiny-1.0-"); });
+  EXPECT_EQ(named, 1) << "after the model, not after its revision";
+  EXPECT_EQ(run({"verify", out_, "--source", "some-org/Tiny-1.0"}, cache).status, 0);
+  EXPECT_EQ(run({"inspect", "some-org/Tiny-1.0"}, "HF_HUB_CACHE= HF_HOME=" + dir_.path().string()).status, 0);
+  fs::remove_all(out_);
+  expect_refused(run(quantize({"--model", "some-org/Tiny-2.0"}), cache), bad_input, {"hf download some-org/Tiny-2.0", dir_ / "hub"});
+  tiny_model::put(cached / "refs/main", "../../../model");
+  expect_refused(run(quantize({"--model", "some-org/Tiny-1.0"}), cache), bad_input, {"hf download"});
+}
+
+// One that would change what the original writes must not pass in silence; the value that asks for what is done anyway may.
+TEST_F(Program, VariablesThatWouldChangeTheResultAreRefused) {
+  tiny_model().write(model_);
+  expect_refused(run(quantize(), "AR_NVFP4_FUSED_LAYER_GLOBAL_SCALE=0"), unsupported, {"AR_NVFP4_FUSED_LAYER_GLOBAL_SCALE=0", "unset it"});
+  expect_refused(run(quantize(), "AR_SEARCH_SCALE_RATIO=0.5"), unsupported, {"AR_SEARCH_SCALE_RATIO=0.5"});
+  const outcome o = run(quantize({"--dry_run"}), "AR_NVFP4_FUSED_LAYER_GLOBAL_SCALE=True AR_ACT_SCALE=1.0 AR_MOE_ANYTHING=1");
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_EQ(o.err, "note: environment variable AR_MOE_*: experts are always taken one by one\n");
+}
+
 TEST_F(Program, OptionsComeFromFilesAndTheEnvironmentToo) {
   tiny_model().write(model_);
   tiny_model::put(dir_ / "config.json", R"({"scheme": "W2A16G32", "iters": 0, "disable-opt-rtn": true, "quant_lm_head": false, "ignore_layers": "v_proj"})");

@@ -1,10 +1,12 @@
 #include "command/argument_reader.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <string_view>
 
 #include "io/json.hpp"
 #include "plan_scheme.hpp"
@@ -130,6 +132,28 @@ const option* find_option(const option_set& set, const std::string& name) {
   return nullptr;
 }
 
+/// The value of a variable, or of the first one whose name begins as `v` says; empty if there is none.
+std::string value_of(const environment_variable& v) {
+  const std::string_view name = v.name;
+  if (!name.ends_with('*')) {
+    const char* value = std::getenv(v.name);
+    return value == nullptr ? "" : value;
+  }
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    const std::size_t equal = text.find('=');
+    if (equal != std::string_view::npos && text.starts_with(name.substr(0, name.size() - 1))) return std::string(text.substr(equal + 1));
+  }
+  return {};
+}
+
+/// "1" and "1.0" are one value; so are "0" and "false".
+bool same_value(const std::string& a, const std::string& b) {
+  const auto number = [](const std::string& s) { return s == "true" || s == "True" ? "1" : s == "false" || s == "False" ? "0" : s; };
+  const auto x = parse_real("", number(a)), y = parse_real("", number(b));
+  return x && y ? *x == *y : a == b;
+}
+
 /// A JSON value as it would be typed.
 std::string typed(const io::json& v) {
   if (v.is_string()) return v.as_string();
@@ -189,21 +213,31 @@ const std::vector<environment_variable>& environment_variables() {
       {"AR_DISK_STREAM_MODEL", nullptr, "weights are always mapped", effect::notice},
       {"AR_DISABLE_META_LOAD", nullptr, "weights are always mapped", effect::notice},
       {"AR_DYNAMO_CACHE_SIZE_LIMIT", nullptr, "nothing needs to be compiled at run time", effect::notice},
+      {"AR_DISABLE_COPY_MTP_WEIGHTS", nullptr, "tensors that no layer of the model owns are always carried over", effect::notice},
+      {"AR_DISABLE_GGUF_MTP_EXPORT", nullptr, "gguf files never hold next-token heads", effect::notice},
+      {"AR_NGRAM_DEVICE", nullptr, "this program runs on the CPU", effect::notice},
+      {"AR_MOE_*", nullptr, "experts are always taken one by one", effect::notice},
+      {"AR_NVFP4_FUSED_LAYER_GLOBAL_SCALE", nullptr, "q, k, v and gate, up always share the global scale of NVFP4, as engines fuse them", effect::refused, "1"},
+      {"AR_ENABLE_UNIFY_MOE_INPUT_SCALE", nullptr, "every expert has an input scale of its own", effect::refused, "0"},
+      {"AR_ACT_SCALE", nullptr, "ranges of activations are not scaled", effect::refused, "1"},
+      {"AR_ENABLE_ACT_MINMAX_TUNING", nullptr, "ranges of dynamic activations are not tuned", effect::refused, "0"},
+      {"AR_SEARCH_SCALE_RATIO", nullptr, "the search for scales has its own steps", effect::refused, "0.75"},
       {"LLAMA_CPP_ROOT", nullptr, "gguf files are written without llama.cpp", effect::notice},
       {"AUTO_ROUND_GGUF_AUTO_UPDATE", nullptr, "gguf files are written without llama.cpp", effect::notice},
   };
   return all;
 }
 
-std::vector<given_option> read_environment(const option_set& set, std::vector<std::string>& notes) {
+result<std::vector<given_option>> read_environment(const option_set& set, std::vector<std::string>& notes) {
   std::vector<given_option> given;
   for (const environment_variable& v : environment_variables()) {
-    const char* value = std::getenv(v.name);
-    if (value == nullptr || *value == '\0') continue;
+    const std::string text = value_of(v);
+    if (text.empty()) continue;
     if (v.what == effect::notice) notes.push_back(fmt::format("environment variable {}: {}", v.name, v.text));
+    if (v.what == effect::refused && !same_value(text, v.harmless))
+      return fail(error_kind::unsupported, fmt::format("environment variable {}={}: {}; unset it", v.name, text, v.text));
     const option* o = v.option == nullptr ? nullptr : find_option(set, v.option);
     if (o == nullptr) continue;
-    const std::string text = value;
     if (o->count == values::none && text != "ERROR" && text != "CRITICAL") continue;
     given.push_back({o, o->count == values::none ? std::string() : text, v.name});
   }

@@ -31,15 +31,17 @@ result<given_arguments> read_arguments(const option_set& set, const std::vector<
 /// Options from a JSON object, "scheme": "W4A16": any spelling of names; true sets a flag, false leaves it out; lists are several values.
 result<std::vector<given_option>> read_config_file(const option_set& set, const std::string& file);
 
-/// Options that environment variables stand for; `notes` receives a line for each variable that is known but means nothing here.
-std::vector<given_option> read_environment(const option_set& set, std::vector<std::string>& notes);
+/// Options that environment variables stand for; `notes` receives a line for each variable that is known but means nothing here. error_kind::unsupported
+/// for one that would change the result of the original, and here does not.
+result<std::vector<given_option>> read_environment(const option_set& set, std::vector<std::string>& notes);
 
 /// One variable of the original and what becomes of it.
 struct environment_variable {
-  const char* name;
+  const char* name;    ///< ending in '*': all that begin so
   const char* option;  ///< the option that it sets, or null
   const char* text;    ///< what it does, or why nothing
   effect what;
+  const char* harmless = "";  ///< if it is refused: the value that asks for what is done anyway
 };
 const std::vector<environment_variable>& environment_variables();
 

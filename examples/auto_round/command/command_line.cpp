@@ -55,7 +55,11 @@ result<bool> set_options(declared_command& d, const std::string& program, const 
   }
   std::vector<std::string> notes;
   std::vector<given_option> all;
-  if (d.it->name() == "quantize") all = read_environment(set, notes);
+  if (d.it->name() == "quantize") {
+    auto environment = read_environment(set, notes);
+    if (!environment) return forward_error(environment);
+    all = std::move(*environment);
+  }
   for (const given_option& g : given->options) {
     if (g.which->names.front() != "config") continue;
     auto config = read_config_file(set, g.value);

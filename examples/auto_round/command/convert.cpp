@@ -7,6 +7,7 @@
 
 #include "command/command.hpp"
 #include "command/convert_run.hpp"
+#include "command/model_path.hpp"
 #include "plan.hpp"
 
 namespace auto_round::command {
@@ -36,7 +37,7 @@ class convert final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) run_.model = positional_model_;
     if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
-    while (run_.model.size() > 1 && run_.model.ends_with('/')) run_.model.pop_back();
+    if (auto r = find_local_model(run_.model); !r) return r;
     if (formats_.empty()) return fail(error_kind::usage, "no format given; write --format NAME (`auto-round list formats` prints all)");
     auto formats = plan::parse_formats(formats_);
     if (!formats) return forward_error(formats);

@@ -8,6 +8,7 @@
 #include "command/eval_tasks.hpp"
 #include "command/eval_text.hpp"
 #include "command/foreign_options.hpp"
+#include "command/model_path.hpp"
 #include "command/unused_options.hpp"
 #include "export/export_format.hpp"
 #include "model/evaluate_windows.hpp"
@@ -49,6 +50,7 @@ class eval final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    if (auto r = find_local_model(model_); !r) return r;
     if (text_.empty() && !tasks_.tasks) return fail(error_kind::usage, "nothing to evaluate; write --ppl FILE (.txt or .jsonl) or --tasks NAMES");
     if (max_tokens_ < 0) return fail(error_kind::usage, "--max_tokens must not be negative");
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
@@ -60,6 +62,7 @@ class eval final : public command {
     if (float_activations_) (*model)->read_float_inputs();
     std::unique_ptr<exporting::stored_model> reference;
     if (!reference_.empty()) {
+      if (auto r = find_local_model(reference_); !r) return r;
       auto opened = exporting::open_model(reference_);
       if (!opened) return forward_error(opened);
       reference = std::move(*opened);

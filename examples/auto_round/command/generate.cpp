@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "command/command.hpp"
+#include "command/model_path.hpp"
 #include "export/export_format.hpp"
 #include "model/decoder.hpp"
 #include "model/linalg.hpp"
@@ -45,6 +46,7 @@ class generate final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    if (auto r = find_local_model(model_); !r) return r;
     if (options_.max_tokens < 1) return fail(error_kind::usage, "--max_tokens must be at least 1");
     options_.temperature = temperature_.value_or(0);
     if (options_.temperature < 0) return fail(error_kind::usage, "--temperature must not be negative");

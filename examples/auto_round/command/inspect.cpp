@@ -5,6 +5,7 @@
 #include <map>
 
 #include "command/command.hpp"
+#include "command/model_path.hpp"
 #include "export/export_format.hpp"
 #include "export/export_inventory.hpp"
 #include "plan.hpp"
@@ -28,6 +29,7 @@ class inspect final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    if (auto r = find_local_model(model_); !r) return r;
     auto opened = exporting::open_model(model_);
     if (!opened) return forward_error(opened);
     const exporting::stored_model& m = **opened;

@@ -223,7 +223,10 @@ std::string manual_page(std::span<const described_command> commands) {
     }
   }
   s += ".SH ENVIRONMENT\n";
-  for (const environment_variable& v : environment_variables()) s += fmt::format(".TP\n.B {}\n{}\n", v.name, roff(v.text));
+  for (const environment_variable& v : environment_variables()) {
+    const std::string refused = v.what == effect::refused ? fmt::format(" (any value but {} is refused)", v.harmless) : std::string();
+    s += fmt::format(".TP\n.B {}\n{}{}\n", v.name, roff(v.text), roff(refused));
+  }
   s += ".SH EXIT STATUS\n0 done; 1 our own fault, or out of memory; 2 wrong option, value or combination; 3 an input file is missing or damaged; 4 the output could not be "
        "written; 5 a correct input that this version cannot handle; 6 what was written does not match; 130 interrupted.\n";
   return s;

@@ -11,6 +11,7 @@
 #include "command/command.hpp"
 #include "command/foreign_options.hpp"
 #include "command/model_free_run.hpp"
+#include "command/model_path.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
 #include "command/static_scales_request.hpp"
@@ -52,7 +53,7 @@ class quantize final : public command {
     run_.given.emplace_back("recipe", defaults_.name);
     run_.model = positional_model_.empty() ? model_ : positional_model_;
     if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model DIR");
-    while (run_.model.size() > 1 && run_.model.ends_with('/')) run_.model.pop_back();
+    if (auto r = find_local_model(run_.model); !r) return r;
     if (auto r = complete(); !r) return r;
     if (auto r = complete_route(); !r) return r;
     if (auto r = check_tasks(run_.tasks); !r) return r;

@@ -6,6 +6,7 @@
 
 #include "command/command.hpp"
 #include "command/eval_text.hpp"
+#include "command/model_path.hpp"
 #include "export/export_format.hpp"
 #include "io/json.hpp"
 #include "model/decoder.hpp"
@@ -57,6 +58,7 @@ class report_command final : public command {
     if (runs_.empty()) return fail(error_kind::usage, "no runs given; write --runs A.json,B.json (what `quantize --json` printed)");
     if (reference_.empty() || text_.empty()) return fail(error_kind::usage, "write --ref DIR (the float model) and --ppl FILE (the text to score)");
     if (seqlen_ < 2 || new_tokens_ < 1) return fail(error_kind::usage, "--seqlen must be at least 2 and --max_new_tokens at least 1");
+    if (auto r = find_local_model(reference_); !r) return r;
     auto reference = exporting::open_model(reference_);
     if (!reference) return forward_error(reference);
     auto ids = read_eval_tokens((*reference)->tokenizer_directory(), text_, max_tokens_, (*reference)->spec().vocab_size);

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "command/command.hpp"
+#include "command/model_path.hpp"
 #include "text/tokenize_lines.hpp"
 #include "text/tokenizer.hpp"
 
@@ -22,6 +23,7 @@ class tokenize final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty() || file_.empty()) return fail(error_kind::usage, "write --model DIR and --file FILE");
+    if (auto r = find_local_model(model_); !r) return r;
     auto tok = text::tokenizer::open(model_);
     if (!tok) return forward_error(tok);
     return text::tokenize_lines(*tok, file_, [](const std::string& line) {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "command/command.hpp"
+#include "command/model_path.hpp"
 #include "export/export_checksums.hpp"
 #include "export/export_format.hpp"
 #include "export/export_inventory.hpp"
@@ -40,6 +41,7 @@ class verify final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    if (auto r = find_local_model(model_); !r) return r;
     auto opened = exporting::open_model(model_);
     if (!opened) return forward_error(opened);
     const exporting::stored_model& m = **opened;
@@ -53,6 +55,7 @@ class verify final : public command {
     std::size_t tensors = 0, quantized = 0;
     std::vector<distortion> distances;
     if (!source_.empty()) {
+      if (auto r = find_local_model(source_); !r) return r;
       auto source = exporting::open_model(source_);
       if (!source) return forward_error(source);
       if (auto r = compare_rotated(m, **source, distances); !r) return r;
