@@ -287,8 +287,7 @@ class planner {
         if (answer && *answer == exporting::holding::packed) others += (others.empty() ? "" : ", ") + name;
       }
     }
-    const char* anew = source_.directory() == nullptr ? "another scheme needs another quantization, of what `convert --format fake` writes" : "with another scheme the model is quantized anew (quantize --model)";
-    e.message += fmt::format("; formats for layers of this kind: {}; {}", others, anew);
+    e.message += fmt::format("; formats for layers of this kind: {}; with another scheme the model is quantized anew (quantize --model)", others);
     return tl::unexpected<error>(std::move(e));
   }
 

@@ -105,6 +105,17 @@ TEST_F(EvalTasks, BehindAQuantizationTheOutputOfTheLastFormatAnswers) {
   EXPECT_EQ(golden::parse_json(alone.out)["results"], facts["evaluation"]["results"]);
 }
 
+// Thirteen by eval, eleven behind a quantization; with the subjects of mmlu that makes 69 and 67 files, of which four are named.
+TEST_F(EvalTasks, WithoutNamesAreThoseOfTheOriginal) {
+  fs::create_directory(dir_ / "empty");
+  const auto asked = eval({"--tasks", "--task_dir", dir_ / "empty"});
+  EXPECT_EQ(asked.status, 3);
+  EXPECT_THAT(asked.err, HasSubstr("and 65 more into"));
+  const auto behind = run({"quantize", "--model", (topic_ / "tiny").string(), "--iters", "0", "--output_dir", dir_ / "out", "--tasks", "--task_dir", dir_ / "empty"});
+  EXPECT_EQ(behind.status, 3);
+  EXPECT_THAT(behind.err, HasSubstr("and 63 more into"));
+}
+
 TEST_F(EvalTasks, AreListed) {
   const auto out = run({"list", "tasks"});
   ASSERT_EQ(0, out.status) << out.err;

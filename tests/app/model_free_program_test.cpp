@@ -210,6 +210,8 @@ TEST_F(ModelFree, WhatItCannotDoIsRefusedBeforeAnyWork) {
     EXPECT_FALSE(fs::exists(dir_ / "out"));
   }
   EXPECT_EQ(run(arguments("model", "out", {"--algorithm", "quarot"})).status, 2);
+  // Scales of a KV cache would have been left out in silence.
+  support::expect_error_line(run(arguments("model", "out", {"--static_kv_dtype", "fp8"})), 2, {"KV cache"});
   EXPECT_EQ(run(arguments("model", "out", {"--layer_config", "{down_porj:{bits:8}}"})).status, 2);
   // A dry run shows the sizes that are written.
   const outcome dry = run(arguments("model", "out", {"--dry_run", "--json"}));

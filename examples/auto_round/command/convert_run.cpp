@@ -193,8 +193,8 @@ class converter {
       if (plan().jobs[i].format == "fake" || a.lossy.empty()) continue;
       const auto worst = std::max_element(a.lossy.begin(), a.lossy.end(), [](const lossy_tensor& x, const lossy_tensor& y) { return x.largest < y.largest; });
       return fail(error_kind::unsupported,
-                  fmt::format("{} of {} tensors would be others in format {}: {}, by {:.3g} at most; --allow_loss writes them all the same", a.lossy.size(),
-                              a.lossy.size() + a.packed + a.kept, plan().jobs[i].format, worst->why, worst->largest),
+                  fmt::format("{} of {} tensors would be others in format {}: {}{}; --allow_loss writes them all the same", a.lossy.size(), a.lossy.size() + a.packed + a.kept,
+                              plan().jobs[i].format, worst->why, worst->largest == 0 ? std::string() : fmt::format(", by {:.3g} at most", worst->largest)),
                   o_.model, worst->name);
     }
     return {};

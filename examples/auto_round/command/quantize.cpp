@@ -56,6 +56,9 @@ class quantize final : public command {
     if (auto r = find_local_model(run_.model); !r) return r;
     if (auto r = complete(); !r) return r;
     if (auto r = complete_route(); !r) return r;
+    // Behind a quantization the original asks two tasks less than its eval.
+    if (run_.tasks.tasks && run_.tasks.tasks->empty())
+      run_.tasks.tasks = "lambada_openai,hellaswag,winogrande,piqa,mmlu,wikitext,truthfulqa_mc1,openbookqa,boolq,arc_easy,arc_challenge";
     if (auto r = check_tasks(run_.tasks); !r) return r;
     return run_.model_free ? run_model_free(run_) : run_quantize(run_);
   }
@@ -375,9 +378,11 @@ class quantize final : public command {
 
   /// Rounding needs no model class: where this version does not know the model, or it holds FP8 weights, it goes shard by shard.
   result<void> complete_route() {
-    const bool changed = run_.awq || run_.rotation || run_.autoscheme.wanted() || !run_.save_imatrix.empty();
+    const bool changed = run_.awq || run_.rotation || run_.request.attention.wanted() || run_.autoscheme.wanted() || !run_.save_imatrix.empty();
     if (run_.model_free && run_.model_dtype) return fail(error_kind::usage, "--model_free takes weights as they are stored; --model_dtype is for runs that know the model");
     if (run_.model_free && run_.first_blocks) return fail(error_kind::usage, "--model_free knows no blocks: --num_hidden_layers needs a model class");
+    if (run_.model_free && run_.request.attention.wanted())
+      return fail(error_kind::usage, "--model_free only rounds weights: scales of a KV cache or of queries need a model that runs");
     if (run_.model_free && changed) return fail(error_kind::usage, "--model_free only rounds: AWQ, rotations, AutoScheme and importance need a model that runs");
     if (run_.model_free) return {};
     if (!changed && !run_.first_blocks && !run_.model_dtype && !run_.regular_route && run_.request.how == exporting::method::rtn) {
