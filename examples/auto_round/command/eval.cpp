@@ -30,7 +30,7 @@ class eval final : public command {
       if (!given.names.empty()) written_.push_back(given.names.front());
     });
     o.positional("MODEL", positional_model_, "model folder or GGUF file");
-    o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized by this program) or GGUF file");
+    o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized, by this program or others) or GGUF file");
     o.text("ppl", "FILE", text_, ".txt: the whole file; .jsonl: the texts of all lines, each with begin and end token");
     o.text("ref", "PATH", reference_, "compare with this model: adds KL divergence and top-1 agreement, and differences of task scores");
     o.text("tokenizer", "DIR", tokenizer_, "folder of tokenizer.json (that of the reference, or of the model)");

@@ -31,7 +31,7 @@ class generate final : public command {
 
   void declare(option_set& o) override {
     o.positional("MODEL", positional_model_, "model folder or GGUF file");
-    o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized by this program) or GGUF file");
+    o.text("model,model_name,model_name_or_path", "PATH", model_, "model folder (float or quantized, by this program or others) or GGUF file");
     o.text("prompt", "TEXT", prompt_, "the beginning of the text");
     o.integer("max_tokens", options_.max_tokens, "at most so many new tokens (64)");
     o.real("temperature", temperature_, "0: always the most likely token (0)");
