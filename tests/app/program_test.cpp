@@ -610,6 +610,11 @@ TEST_F(Program, OptionsComeFromFilesAndTheEnvironmentToo) {
   EXPECT_EQ(config["bits"], 4) << "the command line has the last word";
   EXPECT_EQ(config["extra_config"]["model.layers.0.self_attn.v_proj"]["bits"], 16);
   fs::remove_all(out_);
+  tiny_model::put(dir_ / "lists.json", R"({"scheme": "W4A16G32", "iters": 0, "format": ["auto_round", "fake"], "ignore_layers": ["v_proj", "q_proj"]})");
+  const outcome lists = run({"--config", dir_ / "lists.json", "--model", model_, "--output_dir", out_});
+  EXPECT_EQ(lists.status, 0) << "lists stand for commas: " << lists.err;
+  EXPECT_TRUE(fs::exists(out_ + "/auto-round/config.json") && fs::exists(out_ + "/fake/config.json"));
+  fs::remove_all(out_);
   const outcome printed = run({"--config", dir_ / "config.json", "--model", model_, "--scheme", "W4A16G32", "--print_config"});
   EXPECT_EQ(printed.status, 0);
   const auto options = golden::parse_json(printed.out);

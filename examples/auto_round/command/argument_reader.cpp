@@ -154,14 +154,14 @@ bool same_value(const std::string& a, const std::string& b) {
   return x && y ? *x == *y : a == b;
 }
 
-/// A JSON value as it would be typed.
-std::string typed(const io::json& v) {
+/// A JSON value as it would be typed, a list with `between` its items.
+std::string typed(const io::json& v, char between) {
   if (v.is_string()) return v.as_string();
   if (v.is_bool()) return v.as_bool() ? "true" : "false";
   if (v.is_object()) return io::dump(v, {.indent = -2, .ensure_ascii = false});
   if (!v.is_array()) return v.number_text();
   std::string text;
-  for (const io::json& item : v.items()) text += (text.empty() ? "" : " ") + typed(item);
+  for (const io::json& item : v.items()) text += (text.empty() ? std::string() : std::string(1, between)) + typed(item, between);
   return text;
 }
 
@@ -183,7 +183,7 @@ result<std::vector<given_option>> read_config_file(const option_set& set, const 
       if (value.as_bool()) given.push_back({o, {}, file});
       continue;
     }
-    std::string text = typed(value);
+    std::string text = typed(value, o->count == values::some ? ' ' : ',');
     if (auto r = check_choice(key, text, o->choices); !r) return fail(r.error().kind, r.error().message, file);
     if (text.find('\0') != std::string::npos) return fail(error_kind::usage, fmt::format("option \"{}\" holds a zero byte", key), file);
     given.push_back({o, std::move(text), file});

@@ -28,7 +28,8 @@ struct given_arguments {
 /// each other.
 result<given_arguments> read_arguments(const option_set& set, const std::vector<std::string>& arguments);
 
-/// Options from a JSON object, "scheme": "W4A16": any spelling of names; true sets a flag, false leaves it out; lists are several values.
+/// Options from a JSON object, "scheme": "W4A16": any spelling of names; true sets a flag, false leaves it out; lists are several values,
+/// separated by commas where an option takes one text.
 result<std::vector<given_option>> read_config_file(const option_set& set, const std::string& file);
 
 /// Options that environment variables stand for; `notes` receives a line for each variable that is known but means nothing here. error_kind::unsupported
