@@ -30,6 +30,8 @@ using support::checkpoint;
 using support::run;
 using support::tiny_tensor;
 
+constexpr int unsupported = 5;
+
 std::vector<float> logits_of(const std::string& path) {
   auto opened = exporting::open_model(path);
   EXPECT_TRUE(opened) << describe(opened.error());
@@ -83,6 +85,16 @@ TEST_P(ArchitectureProgram, RoundsKeepsAllTensorsAndReadsBack) {
   if (arch::gguf_of(source.source.spec()).name.empty()) {
     EXPECT_EQ(gguf.status, 5);
     EXPECT_THAT(gguf.err, testing::HasSubstr("GGUF"));
+  }
+}
+
+/// Said by the plan already, before any text is read.
+TEST_P(ArchitectureProgram, ATunerThatTheBlocksDoNotFitIsRefused) {
+  const bool fits = checkpoint(model_).source.spec().plain();
+  for (const char* tuning : {"gram", "hybrid"}) {
+    const auto o = run({"--model", model_, "--output_dir", dir_ / "out", "--bits", "4", "--group_size", "16", "--tuning", tuning, "--dry_run"});
+    if (fits) EXPECT_EQ(o.status, 0) << o.err;
+    else support::expect_error_line(o, unsupported, {"is not laid out as LLaMA", "--tuning block"});
   }
 }
 

@@ -56,7 +56,6 @@ class eval final : public command {
     if (seqlen_ < 2) return fail(error_kind::usage, "--seqlen must be at least 2: the first token of a window is not scored");
     if (const std::string line = unused_task_options(written_); !tasks_.tasks && !line.empty()) fmt::print(stderr, "note: {}\n", line);
     const report::stopwatch clock;
-    if (!tasks_.tasks) linalg::keep_buffers();
     auto model = exporting::open_model(model_);
     if (!model) return forward_error(model);
     if (float_activations_) (*model)->read_float_inputs();
@@ -103,7 +102,11 @@ class eval final : public command {
     if (!estimate) return forward_error(estimate);
     fmt::print(stderr, "perplexity: about {} of memory ({})\n", report::human_bytes(estimate->bytes()), estimate->explain());
     out.set("planned_memory_bytes", static_cast<std::int64_t>(estimate->bytes()));
-    auto e = model::evaluate_windows(model, *ids, seqlen_, reference, static_cast<std::size_t>(f.tokens) / window);
+    // Behind the first block, which has made what the backend keeps of each product: that must not lie between buffers that come and go.
+    const auto on_block = [&](std::int64_t done, std::int64_t) {
+      if (done == 1 && !tasks_.tasks) linalg::keep_buffers();
+    };
+    auto e = model::evaluate_windows(model, *ids, seqlen_, reference, static_cast<std::size_t>(f.tokens) / window, on_block);
     if (!e) return forward_error(e);
     out.set("ppl", e->perplexity).set("nll", e->nll).set("tokens", e->tokens);
     if (e->has_reference) out.set("kl", e->kl).set("top1", e->top1);

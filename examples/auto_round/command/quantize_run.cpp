@@ -208,6 +208,9 @@ class quantization {
       source_ = std::move(*retyped);
       request_.weights = source_.get();
     }
+    if (tuned() && (o_.how_tuned == tuning::gram || o_.how_tuned == tuning::hybrid)) {
+      if (auto r = tune::check_gram(source_->spec()); !r) return r;
+    }
     const std::int64_t most = source_->spec().max_position_embeddings;
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
     if (auto r = rotate(); !r) return r;

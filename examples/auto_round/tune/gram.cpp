@@ -870,6 +870,11 @@ bool prefer_gram(const model::model_spec& spec, std::int64_t tokens, std::int64_
   return iters < 50 || tokens < 32 * widest_input(spec);
 }
 
+result<void> check_gram(const model::model_spec& spec) {
+  if (spec.plain()) return {};
+  return fail(error_kind::unsupported, "a " + spec.model_class + " is not laid out as LLaMA; it is tuned by the block loop only (--tuning block)");
+}
+
 namespace {
 
 result<tuning_result> run(method how, const model::weight_source& source, const text::calibration_set& calibration, const layer_choices& choices,
@@ -881,7 +886,7 @@ result<tuning_result> run(method how, const model::weight_source& source, const 
     return fail(error_kind::usage, "enable_alg_ext, enable_adam and enable_norm_bias_tuning belong to tuning by blocks");
   for (const auto& [name, choice] : choices)
     if (!groups_lie_in_rows(choice.scheme)) return fail(error_kind::unsupported, "layers whose groups span rows are not tuned", {}, name);
-  if (!source.spec().plain()) return fail(error_kind::unsupported, "a " + source.spec().model_class + " is not laid out as LLaMA; it is tuned by the block loop only");
+  if (auto r = check_gram(source.spec()); !r) return forward_error(r);
   const std::string& head = source.spec().head_name;
   if (choices.count(head.substr(0, head.rfind('.'))) != 0) return fail(error_kind::usage, "the head is tuned by the block loop only");
   try {

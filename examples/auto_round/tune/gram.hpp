@@ -18,6 +18,9 @@ namespace auto_round::tune {
 /// more than the model, so it is run_gram for fewer than 32 tokens an input or fewer than 50 iterations.
 bool prefer_gram(const model::model_spec& spec, std::int64_t tokens, std::int64_t iters, int bits);
 
+/// error_kind::unsupported if blocks are not laid out as LLaMA's, which run_gram and run_hybrid ask for.
+result<void> check_gram(const model::model_spec& spec);
+
 /// As run_signround. Of the options, batch_size and seed have no meaning here; nblocks, gradient_accumulate_steps, momentum and dynamic_max_gap must have
 /// their defaults (error_kind::usage). `iters` and the learning rates only mean something without descent_sweeps, and for layers whose numbers are not evenly
 /// spaced because their zero points are fractions (Q4_1 and Q5_1 with `compat`), which have no sweeps. In block_result,
