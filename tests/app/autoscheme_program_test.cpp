@@ -248,6 +248,41 @@ TEST_F(AutoScheme, ScoresAreThereForARunThatGoesOn) {
   EXPECT_EQ(left, std::vector<std::string>{"mine.txt"});
 }
 
+/// Files of a folder whose names begin so.
+long files_like(const fs::path& folder, const std::string& name) {
+  if (!fs::exists(folder)) return 0;
+  return std::ranges::count_if(fs::directory_iterator(folder), [&](const auto& f) { return f.path().filename().string().starts_with(name); });
+}
+
+TEST_F(AutoScheme, APassThatWasCutShortGoesOn) {
+  const std::string folder = out_ + ".scores";
+  std::vector<std::string> weighted = choose("GGUF:Q2_K_S,GGUF:Q4_K_S", "4", {"--format", "gguf:q2_k_s", "--nsamples", "8", "--seqlen", "32"});
+  weighted.erase(std::find(weighted.begin(), weighted.end(), "--disable_opt_rtn"));
+  for (const std::vector<std::string>& arguments : {choose("W2A16G32,W4A16G32,W8A16G32", "4.0"), weighted}) {
+    if (arguments == weighted) {
+      fs::remove_all(model_);
+      tiny_model(1, false, false, 256, 256).write(model_);  // rows of whole blocks
+    }
+    const ordered_json whole = chosen(arguments);
+    EXPECT_FALSE(fs::exists(folder));
+    long cut = 0;
+    for (long n = 1; files_like(folder, "scores_") == 0; n += support::fault_stride()) {
+      fs::remove_all(out_);
+      fs::remove_all(folder);
+      ASSERT_EQ(support::run_with_fault(arguments, "kill:" + std::to_string(n)).status, 137);
+      if (files_like(folder, "pass_") == 0 || files_like(folder, "scores_") != 0) continue;
+      const auto again = run(arguments);
+      ASSERT_EQ(again.status, 0) << again.err;
+      cut += again.err.find("going on with a pass that was cut short: ") != std::string::npos;
+      EXPECT_EQ(ordered_json::parse(again.out)["autoscheme"]["layers"], whole["autoscheme"]["layers"]);
+      EXPECT_FALSE(fs::exists(folder)) << "killed at call " << n;
+    }
+    EXPECT_GT(cut, 12 / support::fault_stride());
+    fs::remove_all(out_);
+    fs::remove_all(folder);
+  }
+}
+
 /// The scores of an option in all layers, by its number.
 std::vector<double> scores_of(const ordered_json& result, std::size_t option) {
   std::vector<double> all;

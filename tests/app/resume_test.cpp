@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/faults.hpp"
@@ -148,6 +149,62 @@ TEST_F(Resume, APassThatIsDoneIsNotDoneAgain) {
     }
     fs::remove_all(out_);
   }
+}
+
+/// A pass for importance or for static scales whose state lies beside the output, without a journal yet.
+const std::vector<std::pair<std::vector<std::string>, std::string>> passes_in_progress = {
+    {{"--iters", "0", "--enable_opt_rtn", "--format", "gguf:q4_k_s", "--progress", "lines"}, "importance collected"},
+    {{"--iters", "0", "--scheme", "FP8_STATIC", "--static_kv_dtype", "fp8", "--format", "llm_compressor", "--progress", "lines"}, "static scales collected"},
+};
+
+TEST_F(Resume, APassThatWasCutShortGoesOnBehindItsLastBlock) {
+  const std::string pass = dir_ / "out.pass";
+  for (const auto& [options, line] : passes_in_progress) {
+    SCOPED_TRACE(line);
+    const auto expected = undisturbed(options);
+    for (long n = 1; !fs::exists(pass); ++n) {
+      fs::remove_all(out_);
+      ASSERT_EQ(disturbed("kill:" + std::to_string(n), options).status, 137);
+      ASSERT_FALSE(fs::exists(journal_)) << "no state of the pass was left behind";
+    }
+    const std::string state = bytes_of(pass);
+    const auto again = run(arguments(out_, options));
+    ASSERT_EQ(again.status, 0) << again.err;
+    EXPECT_NE(again.err.find("going on with a pass that was cut short: 1 blocks are in " + pass), std::string::npos) << again.err;
+    EXPECT_EQ(again.err.find(line), again.err.rfind(line)) << "the first block is known\n" << again.err;
+    EXPECT_EQ(files_in(out_), expected);
+    EXPECT_FALSE(fs::exists(pass));
+    // Another run is not gone on with; --restart begins anew.
+    fs::remove_all(out_);
+    tiny_model::put(pass, state);
+    std::vector<std::string> other = options;
+    other.insert(other.end(), {"--seed", "7"});
+    const auto refused = run(arguments(out_, other));
+    EXPECT_EQ(refused.status, 4) << refused.err;
+    EXPECT_NE(refused.err.find("differs from this one in: options"), std::string::npos) << refused.err;
+    EXPECT_NE(refused.err.find(pass), std::string::npos) << refused.err;
+    EXPECT_EQ(bytes_of(pass), state);
+    other = options;
+    other.push_back("--restart");
+    const auto anew = run(arguments(out_, other));
+    EXPECT_EQ(anew.status, 0) << anew.err;
+    EXPECT_EQ(anew.err.find("going on"), std::string::npos) << anew.err;
+    EXPECT_FALSE(fs::exists(pass));
+    fs::remove_all(out_);
+  }
+}
+
+TEST_F(Resume, APassIsKilledAtAnyCallThatChangesTheDisk) {
+  long resumed = 0;
+  const std::vector<std::string>& options = passes_in_progress.front().first;
+  support::kill_everywhere({arguments(out_, options), out_, undisturbed(options), {journal_, out_ + ".partial", out_ + ".pass", out_ + ".pass.new"}}, [] {},
+                           [&](const support::outcome& again) { resumed += again.err.find("going on with") != std::string::npos; });
+  EXPECT_GT(resumed, 20 / fault_stride());
+}
+
+TEST_F(Resume, APassFindsTheDiskFullAtAnyCall) {
+  const std::vector<std::string>& options = passes_in_progress.front().first;
+  support::fill_the_disk_everywhere({arguments(out_, options), out_, undisturbed(options), {journal_, out_ + ".partial", out_ + ".pass", out_ + ".pass.new"}});
 }
 
 TEST_F(Resume, ACutOrDamagedJournalCostsBlocksButNoRightByte) {

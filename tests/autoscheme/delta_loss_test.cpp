@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <filesystem>
+#include <vector>
 
 #include "autoscheme/fake_quantizer.hpp"
 #include "model/block.hpp"
@@ -64,6 +65,54 @@ TEST(DeltaLoss, OnePassScoresAllOptionsAsIfEachWereAlone) {
     EXPECT_GT(all.scores[1][l], 0) << layers[l].name;
     EXPECT_EQ(all.scores[3][l], 0) << layers[l].name;  // 16 bits cost nothing
   }
+}
+
+TEST(DeltaLoss, APassThatIsCutShortAnywhereGoesOnWithTheSameScores) {
+  const tied_model m;
+  const std::vector<layer> layers = m.layers();
+  std::vector<std::vector<ar::scheme_fields>> table;
+  for (const char* name : {"W2A16G64", "BF16", "MXFP4"}) table.emplace_back(layers.size(), preset(name));
+  text::calibration_set set = support::calibration();
+  set.batch_rows = {4, 2};
+  for (const bool at_quantized : {false, true})
+    for (const bool spilled : {false, true}) {
+      const support::temp_dir dir;
+      score_options options{.gradient_at_quantized = at_quantized, .scratch_folder = spilled ? dir / "" : std::string()};
+      std::int64_t all = 0;
+      const auto whole = delta_loss(m, set, layers, table, options, [&](std::int64_t, std::int64_t steps) -> result<void> {
+        all = steps;
+        return {};
+      });
+      ASSERT_TRUE(whole);
+      EXPECT_EQ(all, at_quantized ? 16 : 8);  // forward and back through two blocks, for each batch
+      for (std::int64_t cut = 1; cut <= all; ++cut) {
+        SCOPED_TRACE(cut);
+        const auto pass = [&](std::int64_t end, std::vector<std::int64_t>& steps) {
+          auto file = tune::pass_file::open(dir / "pass", io::json(io::json::object{}));
+          EXPECT_TRUE(file);
+          options.kept = &*file;
+          auto scores = delta_loss(m, set, layers, table, options, [&](std::int64_t done, std::int64_t) -> result<void> {
+            steps.push_back(done);
+            if (done == end) return fail(error_kind::interrupted, "enough");
+            return {};
+          });
+          if (scores) file->remove();
+          return scores;
+        };
+        std::vector<std::int64_t> before, behind;
+        ASSERT_FALSE(pass(cut, before));
+        const auto rest = pass(0, behind);
+        ASSERT_TRUE(rest);
+        EXPECT_EQ(rest->scores, whole->scores);
+        EXPECT_EQ(rest->losses, whole->losses);
+        // Again: the forward half of the batch, and no block that was scored. (What was scored last is not kept by itself: the pass is done.)
+        std::vector<std::int64_t> expected;
+        const std::int64_t batch = cut == all ? all - 4 : cut / 4 * 4, scored = cut == all ? 1 : std::max<std::int64_t>(0, cut % 4 - 2);
+        for (std::int64_t s = batch + 1; s <= batch + 2; ++s) expected.push_back(s);
+        for (std::int64_t s = batch + 3 + scored; s <= all; ++s) expected.push_back(s);
+        EXPECT_EQ(behind, expected);
+      }
+    }
 }
 
 struct last_gradient {

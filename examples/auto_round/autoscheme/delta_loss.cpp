@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
 
 #include "autoscheme/fake_quantizer.hpp"
+#include "io/record_fields.hpp"
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "model/linalg.hpp"
@@ -48,15 +51,12 @@ class scoring {
       if (std::any_of(scored_.begin(), scored_.end(), [&](std::size_t l) { return quantized(o, l); })) active.push_back(o);
     const std::int64_t passes = options_.gradient_at_quantized ? static_cast<std::int64_t>(active.size()) : active.empty() ? 0 : 1;
     steps_ = passes * static_cast<std::int64_t>(batches_.size()) * 2 * spec_.num_layers;
-    if (options_.gradient_at_quantized) {
-      table_.losses.resize(schemes_.size());
-      for (const std::size_t o : active) {
-        at_ = o;
-        if (auto r = run_batches({o}, table_.losses[o]); !r) return forward_error(r);
-      }
-    } else if (!active.empty()) {
-      table_.losses.resize(1);
-      if (auto r = run_batches(active, table_.losses[0]); !r) return forward_error(r);
+    table_.losses.resize(options_.gradient_at_quantized ? schemes_.size() : active.empty() ? 0 : 1);
+    load(static_cast<std::size_t>(passes));
+    done_ = static_cast<std::int64_t>(from_.pass * batches_.size() + from_.batch) * 2 * spec_.num_layers;
+    for (std::size_t p = from_.pass; p < static_cast<std::size_t>(passes); ++p) {
+      if (options_.gradient_at_quantized) at_ = active[p];
+      if (auto r = run_batches(p, options_.gradient_at_quantized ? std::vector{at_} : active); !r) return forward_error(r);
     }
     return std::move(table_);
   }
@@ -66,6 +66,11 @@ class scoring {
 
   struct batch {
     std::size_t first = 0, rows = 0;
+  };
+  /// Behind what a pass has come to its end: batches, and blocks of the backward half of one.
+  struct position {
+    std::uint64_t pass = 0, batch = 0, left = 0;  // blocks of the batch that are not scored; all of them: it has not begun
+    double loss = 0;                              // of a batch that has
   };
 
   void find_layers() {
@@ -113,26 +118,72 @@ class scoring {
     return on_step_ ? on_step_(done_, steps_) : result<void>{};
   }
 
-  result<void> run_batches(const std::vector<std::size_t>& options, std::vector<double>& losses) {
-    for (const batch& b : batches_) {
-      auto loss = run_batch(options, b);
-      if (!loss) return forward_error(loss);
-      losses.push_back(*loss);
+  std::size_t blocks() const { return static_cast<std::size_t>(spec_.num_layers); }
+  std::size_t stream_size(const batch& b) const { return b.rows * static_cast<std::size_t>(set_.seqlen * spec_.hidden_size); }
+
+  /// f(field) for the numbers of a state: one list for both directions.
+  template <class F>
+  static void each_number(position& at, const F& f) {
+    f(at.pass), f(at.batch), f(at.left), f(at.loss);
+  }
+
+  /// Scores so far, and the gradient `d` from which the batch's next block goes on.
+  void save(position at, const std::vector<float>& d) {
+    if (at.left == 0) at = at.batch + 1 < batches_.size() ? position{at.pass, at.batch + 1, blocks()} : position{at.pass + 1, 0, blocks()};
+    const auto bytes = std::as_bytes(at.left < blocks() ? std::span(d) : std::span<const float>());
+    if (!options_.kept->is_due(bytes.size())) return;
+    io::record_writer numbers;
+    each_number(at, [&](const auto& x) { numbers.put(x); });
+    for (const auto* lists : {&table_.scores, &table_.losses})
+      for (const std::vector<double>& list : *lists) numbers.put_all(list);
+    // Without a file the scores are as good, only an interruption is dear.
+    static_cast<void>(options_.kept->save(numbers.take(), bytes.size(), [&](std::uint64_t first, std::span<std::byte> piece) {
+      std::ranges::copy(bytes.subspan(static_cast<std::size_t>(first), piece.size()), piece.begin());
+    }));
+  }
+
+  /// Where an earlier pass was cut short; nothing is changed if there is none, or something else.
+  void load(std::size_t passes) {
+    from_.left = blocks();
+    const auto numbers = options_.kept == nullptr ? std::nullopt : options_.kept->numbers();
+    if (!numbers) return;
+    io::record_reader in(*numbers);
+    position at;
+    score_table table = table_;
+    each_number(at, [&](auto& x) { in.get(x); });
+    for (auto* lists : {&table.scores, &table.losses})
+      for (std::vector<double>& list : *lists) in.get_all(list);
+    if (!in.done() || at.pass >= passes || at.batch >= batches_.size() || at.left == 0 || at.left > blocks()) return;
+    if (!std::ranges::all_of(table.scores, [&](const auto& list) { return list.size() == layers_.size(); })) return;
+    std::vector<float> d(at.left < blocks() ? stream_size(batches_[static_cast<std::size_t>(at.batch)]) : 0);
+    const auto bytes = std::as_writable_bytes(std::span(d));
+    if (!options_.kept->stream(bytes.size(), [&](std::uint64_t first, std::span<const std::byte> piece) {
+          std::ranges::copy(piece, bytes.begin() + static_cast<std::ptrdiff_t>(first));
+        }))
+      return;
+    from_ = at;
+    from_gradient_ = std::move(d);
+    table_ = std::move(table);
+  }
+
+  result<void> run_batches(std::size_t pass, const std::vector<std::size_t>& options) {
+    for (std::size_t b = pass == from_.pass ? static_cast<std::size_t>(from_.batch) : 0; b < batches_.size(); ++b) {
+      if (auto r = run_batch({pass, b, blocks()}, options); !r) return r;
     }
     return {};
   }
 
   /// Forward with the inputs of all blocks kept, then backward block by block.
-  result<double> run_batch(const std::vector<std::size_t>& options, const batch& b) {
+  result<void> run_batch(position at, const std::vector<std::size_t>& options) {
+    const batch& b = batches_[static_cast<std::size_t>(at.batch)];
     const auto seqlen = static_cast<std::size_t>(set_.seqlen), hidden = static_cast<std::size_t>(spec_.hidden_size), tokens = b.rows * seqlen;
     const std::span<const std::int32_t> ids(set_.ids.data() + b.first * seqlen, tokens);
     std::span<const std::uint8_t> valid;
     if (!set_.valid.empty()) valid = {set_.valid.data() + b.first * seqlen, tokens};
     auto x = model::embed(source_, ids, seqlen);
     if (!x) return forward_error(x);
-    const auto blocks = static_cast<std::size_t>(spec_.num_layers);
-    if (auto r = inputs_.reset(blocks, tokens * hidden, false); !r) return forward_error(r);
-    for (std::size_t l = 0; l < blocks; ++l) {
+    if (auto r = inputs_.reset(blocks(), tokens * hidden, false); !r) return forward_error(r);
+    for (std::size_t l = 0; l < blocks(); ++l) {
       auto w = read_rounded(l, nullptr);
       if (!w) return forward_error(w);
       filter_inputs(l);
@@ -143,18 +194,30 @@ class scoring {
       source_.done_with_block(static_cast<std::int64_t>(l));
       if (auto r = step(); !r) return forward_error(r);
     }
-    std::vector<float> d(tokens * hidden);
-    auto loss = score_head(options, x->data(), ids, valid, seqlen, d.data());
-    if (!loss) return loss;
+    std::vector<float> d;
+    if (!from_gradient_.empty()) {
+      at = from_;
+      d = std::exchange(from_gradient_, {});
+      done_ += static_cast<std::int64_t>(blocks() - at.left);
+    } else {
+      d.resize(tokens * hidden);
+      auto loss = score_head(options, x->data(), ids, valid, seqlen, d.data());
+      if (!loss) return forward_error(loss);
+      at.loss = *loss;
+    }
+    std::vector<double>& losses = table_.losses[options_.gradient_at_quantized ? at_ : 0];
     if (options_.scratch_folder.empty()) *x = {};  // inputs in memory are read where they lie
-    for (std::size_t l = blocks; l-- > 0;) {
+    while (at.left > 0) {
+      const auto l = static_cast<std::size_t>(--at.left);
       const float* const input = inputs_.row(l, 0, tokens * hidden, x->data());
       if (auto r = inputs_.state(); !r) return forward_error(r);
       if (auto r = score_block(options, l, input, b.rows, seqlen, d.data()); !r) return forward_error(r);
       source_.done_with_block(static_cast<std::int64_t>(l));
+      if (l == 0) losses.push_back(at.loss);
+      if (options_.kept != nullptr && done_ + 1 < steps_) save(at, d);
       if (auto r = step(); !r) return forward_error(r);
     }
-    return loss;
+    return {};
   }
 
   /// The block with the weights of the point at which gradients are taken; `original` receives the float weights of the layers that are rounded.
@@ -299,6 +362,8 @@ class scoring {
   result<void> filtered_;
   score_table table_;
   std::int64_t done_ = 0, steps_ = 0;
+  position from_;                     // of the pass that goes on
+  std::vector<float> from_gradient_;  // of its batch, if that has begun
 };
 
 }  // namespace

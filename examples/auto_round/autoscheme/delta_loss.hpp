@@ -12,6 +12,7 @@
 #include "model/decoder.hpp"
 #include "text/calibration.hpp"
 #include "tune/importance.hpp"
+#include "tune/pass_file.hpp"
 
 namespace auto_round::autoscheme {
 
@@ -27,6 +28,7 @@ struct score_options {
   ar::real scale_type = ar::real::f16;                   ///< of scales that are searched, as they are stored
   const tune::importance_matrix* importance = nullptr;   ///< what searches are weighted with; layers that are missing, or that no token reached, have none
   std::string scratch_folder = {};                       ///< the inputs of blocks lie in a file there; empty: in memory. The scores are the same
+  tune::pass_file* kept = nullptr;                       ///< where the pass lies, and from where one that was cut short goes on; null: nowhere
 };
 
 struct score_table {
@@ -39,7 +41,8 @@ struct score_table {
 /// schemes of 16 bits stay in float.
 ///
 /// Memory: one block with gradients, and the inputs of all blocks for one batch, or of one block and a file. Float arithmetic, scores in double; they do not depend on the number
-/// of threads. `on_step(done, all)` is called after each block; its error ends the run. error_kind::input for texts without a position to score.
+/// of threads. `on_step(done, all)` is called after each block; its error ends the run. A pass that goes on begins with the forward half of the batch
+/// in which it was cut short. error_kind::input for texts without a position to score.
 result<score_table> delta_loss(const model::weight_source& source, const text::calibration_set& set, std::span<const layer> layers,
                                std::span<const std::vector<ar::scheme_fields>> schemes, const score_options& options,
                                const std::function<result<void>(std::int64_t, std::int64_t)>& on_step = {});

@@ -247,6 +247,14 @@ class choosing {
     }
     bar_.message(fmt::format("AutoScheme: scoring {} of {} options on {} samples of {} tokens, gradients of {}", missing.size(), what_.options.size(), set->rows(),
                              set->seqlen, at_quantized() ? "each quantized model" : "the float model, one pass for all"));
+    io::json::array of_pass;
+    for (const std::vector<ar::scheme_fields>& own : schemes) of_pass.push_back(option_config(run, own));
+    auto kept = cache_.pass(io::json(io::json::object{}).set("scores", std::move(of_pass)));
+    if (!kept) return forward_error(kept);
+    if (*kept) {
+      scoring.kept = &**kept;
+      if ((*kept)->any()) bar_.message("going on with a pass that was cut short: " + (*kept)->path());
+    }
     const io::interrupt_watch watch;
     const report::stopwatch clock;
     bar_.start("step", 1);
@@ -255,7 +263,10 @@ class choosing {
       bar_.step(done, all, fmt::format("{} of {}", done, all));
       return {};
     });
-    if (!table) return forward_error(table);
+    if (!table) {
+      if (*kept && (*kept)->any()) table.error().message += fmt::format("; what is scored is kept in {}: the same command goes on from there", (*kept)->path());
+      return forward_error(table);
+    }
     scoring_seconds_ = clock.seconds();
     bar_.finish_unit(fmt::format("scored in {}", report::human_seconds(scoring_seconds_)));
     bar_.finish();
@@ -264,6 +275,7 @@ class choosing {
       if (what_.moe) autoscheme::fill_inactive_experts(names, what_.scores[missing[i]], what_.blocks);
       if (auto r = cache_.keep(option_config(run, schemes[i]), names, what_.scores[missing[i]]); !r) return r;
     }
+    if (*kept) (*kept)->remove();
     return {};
   }
 
@@ -287,13 +299,7 @@ class choosing {
     c.set("text", hash_of(set.ids)).set("valid", hash_of(set.valid));
     c.set("seqlen", set.seqlen).set("batch_rows", std::move(batches));
     c.set("gradient", at_quantized() ? "quantized" : "float").set("activations", !compat_);
-    if (&weights_ != &source_) {
-      auto block = model::read_block(weights_, 0);
-      if (!block) return forward_error(block);
-      std::string digests;
-      for (const std::vector<float>& w : block->linears) digests += hash_of(w);
-      c.set("transformed", hash_of(digests));
-    }
+    if (auto r = add_transformed(c, source_, weights_); !r) return forward_error(r);
     return c;
   }
 

@@ -22,6 +22,9 @@ io::json files_of(const io::checkpoint_dir& source);
 /// SHA-256 of the model's config.json, whatever the order of its keys.
 std::string config_hash(const exporting::stored_model& source);
 
+/// Sets "transformed" to a hash of the first block of `weights`, where they are not those of `source` itself.
+result<void> add_transformed(io::json& key, const exporting::stored_model& source, const model::weight_source& weights);
+
 /// All fields of a scheme on one line.
 std::string describe(const ar::scheme_fields& scheme);
 

@@ -11,11 +11,13 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "command/calibration_text.hpp"
 #include "command/fingerprint.hpp"
 #include "command/plan_output.hpp"
 #include "command/run_report.hpp"
+#include "command/score_cache.hpp"
 #include "command/unused_options.hpp"
 #include "export/export_imatrix.hpp"
 #include "export/export_inventory.hpp"
@@ -29,6 +31,7 @@
 #include "text/calibration.hpp"
 #include "tune/gram.hpp"
 #include "tune/importance.hpp"
+#include "tune/pass_file.hpp"
 #include "tune/quantizer.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/signround.hpp"
@@ -223,6 +226,7 @@ class quantization {
         how.cache = o_.output_dir + ".scores";  // for the run that goes on after an interruption
         scores_folder_ = how.cache;
       }
+      scores_cache_ = how.cache;
       auto chosen = choose_schemes(how, request_, *source_, *weights_, {.dataset = o_.dataset, .dataset_dir = o_.dataset_dir}, search_to_score(), o_.seed, o_.compat,
                                    [this](plan::run_plan&& first, const plan::scoring_facts& facts) { return check_scoring(std::move(first), facts); }, bar_);
       if (!chosen) return forward_error(chosen);
@@ -383,9 +387,14 @@ class quantization {
       auto set = text_of_importance();
       if (!set) return forward_error(set);
       const io::interrupt_watch watch;
-      auto collected = collect(**set, true, nullptr);
+      auto key = key_of_pass(**set);
+      if (!key) return forward_error(key);
+      auto kept = score_cache(scores_cache_).pass(*key);
+      if (!kept) return forward_error(kept);
+      auto collected = collect(**set, true, nullptr, *kept ? &**kept : nullptr);
       bar_.finish();
       if (!collected) return forward_error(collected);
+      if (*kept) (*kept)->remove();
       scored_with_ = std::move(*collected);
       if (!o_.compat) scored_weights_ = weights_;
       return &scored_with_;
@@ -489,6 +498,7 @@ class quantization {
       events.start = transform::training_of_record(**known);
       if (!events.start) return journal_.not_ours();
     }
+    events.start_file = journal_.path();
     events.on_state = [&](const transform::rotation_training& state) { record(run_journal::part::rotation, transform::to_record(state)); };
     events.on_step = [&](std::int64_t step, double loss) {
       bar_.finish_unit(fmt::format("rotation: loss {:.4e}", loss));
@@ -579,8 +589,18 @@ class quantization {
     return {};
   }
 
-  /// A pass of the float model over `set`.
-  result<tune::importance_matrix> collect(const text::calibration_set& set, bool sums, tune::maxima_collector* maxima) {
+  /// What a pass of the float model over `set` depends on.
+  result<io::json> key_of_pass(const text::calibration_set& set) const {
+    io::json key = key_of_run(o_.given, *source_, set);
+    std::string names;
+    for (const std::string& layer : layers_to_calibrate()) names += layer + "\n";
+    key.set("static layers", hash_of(names));
+    if (auto r = add_transformed(key, *source_, *weights_); !r) return forward_error(r);
+    return key;
+  }
+
+  /// A pass of the float model over `set`, which lies in `kept`, if that is not null, should it be cut short.
+  result<tune::importance_matrix> collect(const text::calibration_set& set, bool sums, tune::maxima_collector* maxima, tune::pass_file* kept) {
     tune::importance_options c;
     c.sums = sums;
     c.maxima = maxima;
@@ -590,8 +610,15 @@ class quantization {
     c.bf16_activations = c.rounded || amp();
     c.spill_folder = spill_folder_;
     bar_.start("block", source_->spec().num_layers);
+    c.kept = kept;
+    c.on_known = [&](std::int64_t blocks) {
+      bar_.message(fmt::format("going on with a pass that was cut short: {} blocks are in {}", blocks, kept->path()));
+      while (blocks-- > 0) bar_.finish_unit("known from before the interruption");
+    };
+    bool warned = false;
     c.on_block = [&](std::int64_t) {
       bar_.finish_unit(sums ? "importance collected" : "static scales collected");
+      if (kept != nullptr && kept->lost() && !std::exchange(warned, true)) bar_.message("warning: the pass cannot be kept; an interruption would lose its work");
       return !io::interrupt_watch::requested();
     };
     return tune::collect_importance(*weights_, set, c);
@@ -605,16 +632,24 @@ class quantization {
     } else if (sums || maxima) {
       auto known = journal_.next(run_journal::part::importance);
       if (!known) return forward_error(known);
+      auto key = key_of_pass(calibration_);
+      if (!key) return forward_error(key);
+      auto kept = tune::pass_file::open(o_.output_dir + ".pass", std::move(*key), o_.restart);
+      if (!kept) return forward_error(kept);
       if (*known) {
         if (!tune::from_record(**known, importance_, maxima_)) return journal_.not_ours();
       } else {
         tune::maxima_collector collector(source_->spec(), layers_to_calibrate(), request_.attention);
-        auto collected = collect(calibration_, sums, maxima ? &collector : nullptr);
-        if (!collected) return forward_error(collected);
+        auto collected = collect(calibration_, sums, maxima ? &collector : nullptr, &*kept);
+        if (!collected) {
+          if (kept->any()) collected.error().message += fmt::format("; its finished blocks are kept in {}: the same command goes on from there", kept->path());
+          return forward_error(collected);
+        }
         if (sums) importance_ = std::move(*collected);
         maxima_ = collector.maxima();
         record(run_journal::part::importance, tune::to_record(sums ? importance_ : tune::importance_matrix(), maxima_));
       }
+      kept->remove();
       tune::fill_unseen_experts(source_->spec(), maxima_);
       times_.add(sums ? "importance" : "static scales", since_last_part());
     }
@@ -866,7 +901,7 @@ class quantization {
   plan::run_plan plan_;
   text::calibration_set calibration_;
   autoscheme_result autoscheme_;
-  std::string scores_folder_;
+  std::string scores_cache_, scores_folder_;  // where they are kept; the same, if nobody asked for that
   tune::importance_matrix importance_, scored_with_;
   const model::weight_source* scored_weights_ = nullptr;  // of which `scored_with_` is the run's own importance
   text::calibration_set compat_text_;

@@ -30,16 +30,21 @@ bool matters_for_results(const std::string& option) {
   return std::ranges::find(free, option) == std::end(free);
 }
 
+io::json key_of_run(const given_options& options, const exporting::stored_model& source, const text::calibration_set& calibration) {
+  io::json key = io::json::object{};
+  io::json::array given;
+  for (const auto& [name, value] : options) given.push_back(io::json::array{io::json(name), io::json(value)});
+  key.set("version", AR_VERSION_STRING).set("arithmetic", linalg::description()).set("options", std::move(given));
+  if (source.directory() != nullptr) key.set("model files", files_of(*source.directory())).set("config.json", config_hash(source));
+  key.set("calibration text", fmt::format("{} samples of {}: {} {}", calibration.rows(), calibration.seqlen, hash_of(calibration.ids), hash_of(calibration.valid)));
+  return key;
+}
+
 result<void> run_journal::open(const std::string& output, bool restart, const given_options& options, const exporting::stored_model& source,
                                const text::calibration_set& calibration, const tune::layer_choices& choices) {
   path_ = output + ".journal";
-  key_ = io::json::object{};
-  io::json::array given;
-  for (const auto& [name, value] : options) given.push_back(io::json::array{io::json(name), io::json(value)});
-  key_.set("version", AR_VERSION_STRING).set("arithmetic", linalg::description()).set("options", std::move(given));
-  if (source.directory() != nullptr) key_.set("model files", files_of(*source.directory())).set("config.json", config_hash(source));
+  key_ = key_of_run(options, source, calibration);
   key_.set("schemes of layers", hash_of(lines_of(choices)));
-  key_.set("calibration text", fmt::format("{} samples of {}: {} {}", calibration.rows(), calibration.seqlen, hash_of(calibration.ids), hash_of(calibration.valid)));
   std::error_code ec;
   if (!std::filesystem::exists(std::filesystem::symlink_status(path_, ec))) return {};
   auto opened = tune::journal::open(path_, key_, restart);

@@ -22,6 +22,9 @@ using given_options = std::vector<std::pair<std::string, std::string>>;
 /// False for options that change where and how a run reports and where it writes, but not what.
 bool matters_for_results(const std::string& option);
 
+/// What the results of a run depend on but the schemes of its layers: program, arithmetic, options, model and text.
+io::json key_of_run(const given_options& options, const exporting::stored_model& source, const text::calibration_set& calibration);
+
 class run_journal {
  public:
   using part = tune::journal::part;

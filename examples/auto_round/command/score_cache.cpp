@@ -16,9 +16,25 @@ std::string text_of(const io::json& config) { return io::dump(config, {.indent =
 
 }  // namespace
 
-std::string score_cache::path_of(const io::json& config) const {
+std::string score_cache::name_of(const io::json& config) const {
   const std::string text = text_of(config);
-  return folder_ + "/scores_" + exporting::sha256_hex(std::as_bytes(std::span(text))).substr(0, 16) + ".json";
+  return exporting::sha256_hex(std::as_bytes(std::span(text))).substr(0, 16);
+}
+
+std::string score_cache::path_of(const io::json& config) const { return folder_ + "/scores_" + name_of(config) + ".json"; }
+
+result<void> score_cache::make_folder() const {
+  std::error_code ec;
+  if (std::filesystem::is_directory(folder_, ec)) return {};
+  return io::create_folder(folder_);
+}
+
+result<std::optional<tune::pass_file>> score_cache::pass(const io::json& config) const {
+  if (folder_.empty()) return std::optional<tune::pass_file>();
+  if (auto r = make_folder(); !r) return forward_error(r);
+  auto file = tune::pass_file::open(folder_ + "/pass_" + name_of(config) + ".log", config);
+  if (!file) return forward_error(file);
+  return std::optional(std::move(*file));
 }
 
 std::optional<std::vector<double>> score_cache::find(const io::json& config, const std::vector<std::string>& names) const {
@@ -46,11 +62,9 @@ result<void> score_cache::keep(const io::json& config, const std::vector<std::st
   for (std::size_t i = 0; i < names.size(); ++i) layers.members().emplace_back(names[i], scores[i]);
   io::json file = io::json::object{};
   file.set("version", version).set("score_granularity", "per_op").set("cache_config", config).set("layer_scores", std::move(layers));
-  std::error_code ec;
-  if (!std::filesystem::is_directory(folder_, ec)) {
-    if (auto r = io::create_folder(folder_); !r) return r;
-  }
+  if (auto r = make_folder(); !r) return r;
   const std::string path = path_of(config);
+  std::error_code ec;
   std::filesystem::remove(path, ec);
   return io::write_text(path, io::dump(file) + "\n");
 }

@@ -7,6 +7,7 @@
 
 #include "error.hpp"
 #include "io/json.hpp"
+#include "tune/pass_file.hpp"
 
 namespace auto_round::command {
 
@@ -22,10 +23,16 @@ class score_cache {
   /// Writes them. The folder is made if need be (one level); a file of the same name is replaced.
   result<void> keep(const io::json& config, const std::vector<std::string>& names, const std::vector<double>& scores) const;
 
+  /// Where a pass lies that makes scores, or what they are weighted with, under everything that `config` describes; the folder is made if need be. Nothing
+  /// where nothing is kept.
+  result<std::optional<tune::pass_file>> pass(const io::json& config) const;
+
   /// The file of these scores, there or not.
   std::string path_of(const io::json& config) const;
 
  private:
+  std::string name_of(const io::json& config) const;
+  result<void> make_folder() const;
   std::string folder_;
 };
 

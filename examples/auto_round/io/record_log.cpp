@@ -125,7 +125,7 @@ result<std::vector<std::byte>> record_log::read(std::size_t i) const {
   return read_frame(records_[i]);
 }
 
-result<void> record_log::append(std::span<const std::byte> record) {
+result<void> record_log::append(std::span<const std::byte> record, durable when) {
   if (fd_ < 0 || record.size() > most_bytes) return fail(error_kind::internal, "the record cannot be appended", path_);
   const std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)> context(ZSTD_createCCtx(), ZSTD_freeCCtx);
   if (context == nullptr) return fail(error_kind::output, "out of memory", path_);
@@ -142,7 +142,7 @@ result<void> record_log::append(std::span<const std::byte> record) {
   std::span<const std::byte> rest(out.data(), head + n);
   std::uint64_t at = end_;
   if (code == 0) code = write_at(fd_, rest, at);
-  if (code == 0 && ::fsync(fd_) != 0) code = errno;
+  if (code == 0 && when == durable::now && ::fsync(fd_) != 0) code = errno;
   if (code != 0) {
     [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(end_));
     return fail_at(path_, std::to_string(head + n) + " bytes at byte " + std::to_string(end_) + " of the file cannot be written", code);
@@ -157,6 +157,15 @@ result<void> record_log::clear() {
   if (::ftruncate(fd_, magic.size()) != 0 || ::fsync(fd_) != 0) return fail_at(path_, "the file cannot be written", errno);
   records_.clear();
   end_ = magic.size();
+  return {};
+}
+
+result<void> record_log::replace(const std::string& path) {
+  if (fd_ < 0) return fail(error_kind::internal, "the log is closed", path_);
+  if (::rename(path_.c_str(), path.c_str()) != 0) return fail_at(path, "the file cannot be replaced", errno);
+  const std::string folder = std::filesystem::absolute(path).parent_path().string();
+  if (const int code = sync_path(folder, true); code != 0) return fail_at(path, "the folder cannot be brought to the disk", code);
+  path_ = path;
   return {};
 }
 

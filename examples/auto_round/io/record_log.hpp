@@ -27,10 +27,13 @@ class record_log {
   std::uint64_t bytes(std::size_t i) const { return records_[i].bytes; }  ///< of record `i` < size(), as its frame claims
   /// Record `i` < size(). error_kind::output if it can no longer be read.
   result<std::vector<std::byte>> read(std::size_t i) const;
-  /// Appends a record of at most 2^40 bytes and waits until it is on the disk. After an error the log is as before.
-  result<void> append(std::span<const std::byte> record);
+  enum class durable : bool { later, now };
+  /// Appends a record of at most 2^40 bytes and waits until it, and what was left for later, is on the disk. After an error the log is as before.
+  result<void> append(std::span<const std::byte> record, durable when = durable::now);
   /// Forgets all records.
   result<void> clear();
+  /// The file takes the place of the one at `path`, of the same folder, at once; a power cut leaves one or the other.
+  result<void> replace(const std::string& path);
   /// Deletes the file. The log can no longer be used.
   result<void> remove();
 

@@ -163,7 +163,7 @@ class trainer {
       state = *events.start;
       const auto fits = [](const matrix& m, const matrix& momentum, const matrix& own) { return m.size() == own.size() && (momentum.empty() || momentum.size() == own.size()); };
       if (state.steps > o_.iters || !fits(state.r1, state.momentum1, r1_) || !fits(state.r2, state.momentum2, r2_))
-        return fail(error_kind::output, "the record of the trained rotation holds something else; --restart begins anew");
+        return fail(error_kind::output, "the record of the trained rotation is of another training; --restart begins anew", events.start_file);
       r1_ = state.r1, r2_ = state.r2;
     } else {
       auto before = mean_loss(batch);

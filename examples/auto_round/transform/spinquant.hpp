@@ -55,6 +55,7 @@ struct rotation_events {
   /// After each tenth of the steps and the last. May be empty.
   std::function<void(const rotation_training& state)> on_state;
   std::optional<rotation_training> start;  ///< what on_state got in an earlier run with the same inputs and options: training goes on from there
+  std::string start_file = {};             ///< where `start` lies, for errors
 };
 
 /// Trains what `places` holds for the residual stream and for values, from the matrices that are there; both are replaced by the trained ones. All

@@ -24,6 +24,7 @@ void for_chunks(std::size_t count, const F& f) {
 }  // namespace
 
 result<void> activations::reset(std::size_t samples, std::size_t size, bool bf16) {
+  samples_ = samples;
   size_ = size;
   bf16_ = bf16;
   base_ = nullptr;
@@ -98,6 +99,18 @@ void activations::store(std::size_t first, std::size_t n, const float* in) {
     });
   }
   if (file_) note(file_->write_at(begin * sizeof(std::uint16_t), std::as_bytes(std::span(room))));
+}
+
+void activations::read_bytes(std::uint64_t offset, std::span<std::byte> to) const {
+  const auto held = bf16_ ? std::as_bytes(std::span(halves_)) : std::as_bytes(std::span(floats_));
+  if (!file_) std::ranges::copy(held.subspan(static_cast<std::size_t>(offset), to.size()), to.begin());
+  else note(file_->read_at(offset, to));
+}
+
+void activations::write_bytes(std::uint64_t offset, std::span<const std::byte> from) {
+  const auto held = bf16_ ? std::as_writable_bytes(std::span(halves_)) : std::as_writable_bytes(std::span(floats_));
+  if (!file_) std::ranges::copy(from, held.begin() + static_cast<std::ptrdiff_t>(offset));
+  else note(file_->write_at(offset, from));
 }
 
 const float* activations::row(std::size_t sample, std::size_t offset, std::size_t n, float* scratch) const {

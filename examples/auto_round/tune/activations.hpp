@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,13 @@ class activations {
   /// `n` numbers of a sample from `offset` on: in place where they are floats in memory, else brought into `scratch`, which has room for them.
   const float* row(std::size_t sample, std::size_t offset, std::size_t n, float* scratch) const;
 
+  /// The numbers as they are kept: all bytes, and those from `offset` on; for a file from which a later run goes on. Not of relative ones.
+  /// @{
+  std::uint64_t bytes() const { return std::uint64_t{samples_} * size_ * width(); }
+  void read_bytes(std::uint64_t offset, std::span<std::byte> to) const;
+  void write_bytes(std::uint64_t offset, std::span<const std::byte> from);
+  /// @}
+
   /// The first error of the scratch file: after it numbers are zeros, and whoever reads them asks here once in a while. Not while other threads read.
   result<void> state() const;
 
@@ -41,7 +49,7 @@ class activations {
   void note(result<void> outcome) const;
 
   std::string folder_;
-  std::size_t size_ = 0;
+  std::size_t samples_ = 0, size_ = 0;
   bool bf16_ = false;
   const activations* base_ = nullptr;
   std::vector<float> floats_;

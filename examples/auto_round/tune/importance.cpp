@@ -5,10 +5,13 @@
 
 #include "ar/calibrate.hpp"
 #include "ar/dispatch.hpp"
+#include "io/record_fields.hpp"
 #include "model/block.hpp"
 #include "model/head.hpp"
 #include "model/rounded_block.hpp"
 #include "tune/activations.hpp"
+#include "tune/journal.hpp"
+#include "tune/pass_file.hpp"
 #include "tune/pieces.hpp"
 #include "tune/run_parts.hpp"
 #include "tune/static_scales.hpp"
@@ -24,6 +27,32 @@ ar::errc add_columns(const float* x, std::size_t tokens, std::size_t cols, bool 
   });
 }
 
+/// The pass behind its first `blocks` blocks.
+void save_pass(const importance_options& o, std::int64_t blocks, const importance_matrix& all, const activations& chain) {
+  io::record_writer numbers;
+  numbers.put(blocks);
+  numbers.put_all(to_record(all, o.maxima != nullptr ? o.maxima->maxima() : static_maxima()));
+  // Without a file the pass is as good, only an interruption is dear.
+  static_cast<void>(o.kept->save(numbers.take(), chain.bytes(), [&](std::uint64_t at, std::span<std::byte> piece) { chain.read_bytes(at, piece); }));
+}
+
+/// The blocks behind which the pass goes on, 0 where nothing is known; `chain` has its room.
+std::int64_t load_pass(const importance_options& o, std::int64_t most, importance_matrix& all, activations& chain) {
+  const auto numbers = o.kept == nullptr ? std::nullopt : o.kept->numbers();
+  if (!numbers) return 0;
+  io::record_reader in(*numbers);
+  std::int64_t blocks = 0;
+  std::vector<std::byte> statistics;
+  importance_matrix sums;
+  static_maxima maxima;
+  in.get(blocks), in.get_all(statistics);
+  if (!in.done() || blocks < 1 || blocks >= most || !from_record(statistics, sums, maxima)) return 0;
+  if (!o.kept->stream(chain.bytes(), [&](std::uint64_t at, std::span<const std::byte> piece) { chain.write_bytes(at, piece); })) return 0;
+  if (o.maxima != nullptr && !o.maxima->restore(std::move(maxima))) return 0;
+  all = std::move(sums);
+  return blocks;
+}
+
 /// `runner`: model::block_runner or what has its forward pass.
 template <class Runner>
 result<importance_matrix> collect(const model::weight_source& source, const text::calibration_set& set, const importance_options& o, Runner runner) {
@@ -31,10 +60,16 @@ result<importance_matrix> collect(const model::weight_source& source, const text
   const auto samples = static_cast<std::size_t>(set.rows()), seqlen = static_cast<std::size_t>(set.seqlen);
   const std::size_t size = seqlen * static_cast<std::size_t>(spec.hidden_size), batch = std::min(samples, static_cast<std::size_t>(std::max<std::int64_t>(1, o.batch_size)));
   activations chain(o.spill_folder);
-  if (auto r = embed_calibration(source, set, o.bf16_activations, chain); !r) return forward_error(r);
+  if (auto r = chain.reset(samples, size, o.bf16_activations); !r) return forward_error(r);
   importance_matrix all;
+  const std::int64_t known = load_pass(o, spec.num_layers, all, chain);
+  if (known == 0) {
+    if (auto r = embed_calibration(source, set, o.bf16_activations, chain); !r) return forward_error(r);
+  } else if (o.on_known) {
+    o.on_known(known);
+  }
   std::vector<float> x(batch * size);
-  for (std::int64_t b = 0; b < spec.num_layers; ++b) {
+  for (std::int64_t b = known; b < spec.num_layers; ++b) {
     auto weights = model::read_block(source, b);
     if (!weights) return forward_error(weights);
     if (o.maxima != nullptr) runner.set_attention_filter(o.maxima->begin_block(b));
@@ -76,7 +111,9 @@ result<importance_matrix> collect(const model::weight_source& source, const text
     }
     source.done_with_block(b);
     if (auto r = chain.state(); !r) return forward_error(r);
-    if (o.on_block && !o.on_block(b)) return fail(error_kind::interrupted, "interrupted while collecting importance");
+    const bool stop = o.on_block && !o.on_block(b);
+    if (o.kept != nullptr && b + 1 < spec.num_layers && (stop || o.kept->is_due(chain.bytes()))) save_pass(o, b + 1, all, chain);
+    if (stop) return fail(error_kind::interrupted, "interrupted while collecting importance");
   }
   const std::string head = spec.head_name.substr(0, spec.head_name.rfind('.'));
   if (o.maxima != nullptr && o.maxima->wants(head)) {

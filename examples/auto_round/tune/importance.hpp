@@ -33,6 +33,7 @@ using importance_matrix = std::map<std::string, column_importance>;  ///< by che
 std::vector<float> importance_of(const importance_matrix& matrix, const std::string& layer);
 
 class maxima_collector;
+class pass_file;
 
 struct importance_options {
   std::int64_t batch_size = 8;                           ///< sequences at a time; only memory and the order of sums depend on it
@@ -43,6 +44,8 @@ struct importance_options {
   std::string spill_folder = {};                         ///< they lie in a scratch file there; empty: in memory
   bool sums = true;                                      ///< false: the pass is made for `maxima` alone, the matrix stays empty
   maxima_collector* maxima = nullptr;                    ///< watches the same pass; null: nobody does
+  pass_file* kept = nullptr;                             ///< where the pass lies between blocks, and from where one that was cut short goes on; null: nowhere
+  std::function<void(std::int64_t blocks)> on_known = {};  ///< a pass goes on behind so many blocks. May be empty
   /// After each block, with its number; false ends the pass with error_kind::interrupted. May be empty.
   std::function<bool(std::int64_t block)> on_block = {};
 };

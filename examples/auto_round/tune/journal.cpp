@@ -19,21 +19,15 @@ void each_list(Layer& l, const F& f) {
 
 }  // namespace
 
-result<journal> journal::open(const std::string& path, const io::json& key, bool restart) {
-  auto log = io::record_log::open(path);
-  if (!log) return forward_error(log);
-  journal j(std::move(*log));
-  if (restart) {
-    if (auto r = j.log_.clear(); !r) return forward_error(r);
-  }
-  if (j.log_.size() == 0) {
+result<void> begin_or_check(io::record_log& log, const io::json& key) {
+  const std::string& path = log.path();
+  if (log.size() == 0) {
     const std::string text = io::dump(key);
-    if (auto r = j.log_.append(std::as_bytes(std::span(text))); !r) return forward_error(r);
-    return j;
+    return log.append(std::as_bytes(std::span(text)));
   }
   constexpr std::uint64_t longest_key = std::uint64_t{16} << 20;  // options and names of files
-  if (j.log_.bytes(0) > longest_key) return fail(error_kind::output, "the journal does not begin with the run that it is of; --restart begins anew", path);
-  auto record = j.log_.read(0);
+  if (log.bytes(0) > longest_key) return fail(error_kind::output, "the journal does not begin with the run that it is of; --restart begins anew", path);
+  auto record = log.read(0);
   if (!record) return forward_error(record);
   auto known = io::parse_json(std::string(reinterpret_cast<const char*>(record->data()), record->size()), path);
   if (!known) return forward_error(known);
@@ -43,10 +37,20 @@ result<journal> journal::open(const std::string& path, const io::json& key, bool
     if (io::dump(value) != io::dump(known->at(name))) add(name);
   for (const auto& [name, value] : known->members())
     if (key.find(name) == nullptr) add(name);
-  if (differing.empty()) return j;
+  if (differing.empty()) return {};
   return fail(error_kind::output,
               "the journal of an interrupted run differs from this one in: " + differing + "; run the old command again to go on with it, or add --restart to begin anew",
               path);
+}
+
+result<journal> journal::open(const std::string& path, const io::json& key, bool restart) {
+  auto log = io::record_log::open(path);
+  if (!log) return forward_error(log);
+  if (restart) {
+    if (auto r = log->clear(); !r) return forward_error(r);
+  }
+  if (auto r = begin_or_check(*log, key); !r) return forward_error(r);
+  return journal(std::move(*log));
 }
 
 result<journal::record> journal::read(std::size_t i) const {

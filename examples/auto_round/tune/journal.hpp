@@ -19,6 +19,10 @@
 
 namespace auto_round::tune {
 
+/// Makes `key`, which names everything that results depend on, one member each, the first record of an empty log. A log that begins with another key is
+/// refused (error_kind::output) with the names of the members that differ.
+result<void> begin_or_check(io::record_log& log, const io::json& key);
+
 class journal {
  public:
   /// What a record holds, in the order in which a run makes them.
@@ -28,8 +32,8 @@ class journal {
     std::vector<std::byte> bytes;
   };
 
-  /// Opens the journal at `path` or begins one. `key` names everything that results depend on, one member each. A journal of another key is refused
-  /// (error_kind::output) with the names of the members that differ; with `restart` the parts of any earlier run are forgotten instead.
+  /// Opens the journal at `path` or begins one. One of another key is refused as begin_or_check() does; with `restart` the parts of any earlier run are
+  /// forgotten instead.
   static result<journal> open(const std::string& path, const io::json& key, bool restart = false);
 
   std::size_t parts() const { return log_.size() == 0 ? 0 : log_.size() - 1; }  ///< that were recorded, those of add() included

@@ -55,6 +55,14 @@ void maxima_collector::input(const std::string& layer, const float* x, std::size
   if (at != all_.inputs.end()) at->second = std::max(at->second, largest_magnitude(x, n));
 }
 
+bool maxima_collector::restore(static_maxima seen) {
+  const auto alike = [](const attention_maxima& a, const attention_maxima& b) { return a.q.size() == b.q.size() && a.k.size() == b.k.size() && a.v.size() == b.v.size(); };
+  if (!std::ranges::equal(seen.inputs, all_.inputs, {}, [](const auto& x) { return x.first; }, [](const auto& x) { return x.first; })) return false;
+  if (!std::ranges::equal(seen.attention, all_.attention, alike)) return false;
+  all_ = std::move(seen);
+  return true;
+}
+
 void maxima_collector::watch_attention(std::span<const model::block_runner::attention_rows> rows) {
   attention_maxima& m = all_.attention[static_cast<std::size_t>(block_)];
   const auto head_dim = static_cast<std::size_t>(spec_.head_dim), shared = static_cast<std::size_t>(spec_.num_heads / spec_.num_kv_heads);

@@ -55,6 +55,8 @@ class maxima_collector {
   bool wants_attention() const { return attention_.wanted(); }
 
   const static_maxima& maxima() const { return all_; }
+  /// What an earlier pass saw goes on to grow; false, with nothing changed, if it watched something else.
+  bool restore(static_maxima seen);
 
  private:
   void watch_attention(std::span<const model::block_runner::attention_rows> rows);
