@@ -206,6 +206,19 @@ TEST_F(CompressedTensors, ColumnsInTheOrderOfActivations) {
   EXPECT_EQ(r.error().kind, error_kind::input);
 }
 
+TEST_F(CompressedTensors, AnOrderThatWasLeftBehindWhenWeightsWereStoredNeedsNothing) {
+  const std::vector<float> w = pack_integers(4, 32);
+  for (const ordered_json& order : {ordered_json("weight"), ordered_json("static"), ordered_json(nullptr)}) {
+    ordered_json args = weights(4, "int", "group", 32);
+    args["actorder"] = order;
+    configure(args, "pack-quantized");
+    expect_weight(w, "W4 g32 sym");
+  }
+  // What compressed-tensors makes for columns in an order before it is known.
+  m_.tensors[layer + ".weight_g_idx"] = tensor("I32", {cols}, std::vector<std::int32_t>(cols, -1));
+  expect_weight(w, "W4 g32 sym");
+}
+
 TEST_F(CompressedTensors, BytesOfIntegers) {
   const std::vector<int> c = codes(8);
   const std::vector<float> s = scales(rows);

@@ -563,7 +563,19 @@ TEST_F(Convert, ColumnsInAnOrderOfTheirOwnGoWhereGroupsOfColumnsAreStored) {
     EXPECT_EQ(said["quantization_config"]["config_groups"].size(), 2u);
     for (const auto& [name, group] : said["quantization_config"]["config_groups"].items())
       EXPECT_EQ(group["weights"].value("actorder", ""), group["targets"].size() == 1 ? "" : "group") << name;
-    ASSERT_EQ(convert((ct / "llm-compressor").string(), "auto_gptq", back.string()).status, 0);
+    // Every command reads them.
+    const std::string folder = ct / "llm-compressor";
+    EXPECT_EQ(run({"verify", "--model", folder}).status, 0);
+    EXPECT_EQ(run({"inspect", "--model", folder}).status, 0);
+    tiny_model::put(dir_ / "calib.jsonl", tiny_model::calibration(8));
+    const outcome same_numbers = run({"eval", "--model", folder, "--ref", ct / "fake", "--ppl", dir_ / "calib.jsonl", "--seqlen", "32", "--max_tokens", "256", "--json"});
+    ASSERT_EQ(same_numbers.status, 0) << same_numbers.err;
+    EXPECT_NEAR(golden::parse_json(same_numbers.out)["kl"].get<double>(), 0, 1e-7) << "panels multiply in another order than floats";
+    const auto told = [&](const std::string& model) { return run({"generate", "--model", model, "--prompt", "abc", "--max_tokens", "8", "--temperature", "0"}); };
+    const outcome words_of = told(folder);
+    EXPECT_EQ(words_of.status, 0) << words_of.err;
+    EXPECT_EQ(words_of.out, told(ct / "fake").out);
+    ASSERT_EQ(convert(folder, "auto_gptq", back.string()).status, 0);
     EXPECT_TRUE(same(tensors_of(back), all));
     EXPECT_EQ(golden::read_json(back / "config.json")["quantization_config"]["desc_act"], true);
     EXPECT_EQ(run({"verify", "--model", back.string()}).status, 0);

@@ -69,6 +69,24 @@ std::vector<one_case> journal_cases() {
   }, tunes(), {"@/out.journal"});
   before("journal: a link to nothing", [](const fs::path& d) { fs::create_symlink("/nonexistent/x", d / "out.journal"); }, tunes(), {"@/out.journal"});
   before("journal: a link to itself", [](const fs::path& d) { fs::create_symlink("out.journal", d / "out.journal"); }, tunes(), {"@/out.journal"});
+  // A pass in progress: another program's file is refused, what is cut or of another kind is no state.
+  const std::vector<std::string> searches = tunes({"--iters", "0", "--enable_opt_rtn"});
+  const auto pass = [&](std::string name, std::string content, std::vector<std::string> says, int status = bad_output) {
+    if (status != accepted) says.push_back("@/out.pass");
+    before("pass: " + std::move(name), [content = std::move(content)](const fs::path& d) { put(d / "out.pass", content); }, searches, std::move(says), status);
+  };
+  pass("of another program", "my diary", {"not made by this program"});
+  pass("of another run", magic + raw(R"({"version":"0.0.1","options":[]})"), {"differs"});
+  pass("a key that is no JSON", magic + raw("hello"), {"not valid JSON"}, bad_input);
+  pass("empty", "", {}, accepted);
+  pass("magic alone", magic, {}, accepted);
+  pass("a record of 2^64-1 bytes", magic + bytes_of(UINT64_MAX) + "x", {}, accepted);
+  before("pass: a link to a file of somebody", [](const fs::path& d) {
+    put(d / "precious", "keep me");
+    fs::create_symlink(d / "precious", d / "out.pass");
+  }, searches, {"@/out.pass"});
+  before("pass: a folder", [](const fs::path& d) { fs::create_directory(d / "out.pass"); }, searches, {"@/out.pass"});
+  before("pass: a folder where the next state goes", [](const fs::path& d) { fs::create_directory(d / "out.pass.new"); }, searches, {"warning: the pass cannot be kept"}, accepted);
   before("output: a folder that holds something", [](const fs::path& d) { put(d / "out" / "precious", "keep me"); }, rounds(), {"@/out"});
   before("output: a file", [](const fs::path& d) { put(d / "out", "keep me"); }, rounds(), {"@/out"});
   before("output: a link to nothing", [](const fs::path& d) { fs::create_symlink("/nonexistent/x", d / "out"); }, rounds(), {"@/out"});
