@@ -13,6 +13,7 @@
 #include "export/export_format.hpp"
 #include "io/file.hpp"
 #include "io/gguf.hpp"
+#include "model/block.hpp"
 #include "model/decoder.hpp"
 #include "support/distance.hpp"
 #include "support/golden.hpp"
@@ -228,6 +229,53 @@ TEST(MixtureGguf, ExpertsOfABlockShareATensor) {
     EXPECT_FALSE(fs::exists(dir / "other"));
     ASSERT_EQ(with("mixed", {"--format", "gguf:q2_k_mixed"}).status, 0);
     EXPECT_EQ(run({"verify", "--model", dir / "mixed"}).status, 0);
+  }
+}
+
+/// MXFP4 as gpt-oss has it: the experts of a block in one tensor of four-bit floats. The values are those that `fake` says.
+TEST(MixtureGguf, ExpertsInFourBitFloatsReadAsTheyWereRounded) {
+  for (const std::string architecture : {"mixtral", "qwen3_moe"}) {
+    SCOPED_TRACE(architecture);
+    const support::temp_dir dir;
+    const std::string model = dir / "model", out = dir / "out", back = dir / "back", text = dir / "text.jsonl";
+    write_for_gguf(architecture, model);
+    support::tiny_model::put(text, support::tiny_model::calibration(8));
+    const auto done = run({"--model", model, "--output_dir", out, "--format", "gguf:mxfp4,fake", "--iters", "0", "--disable_opt_rtn"});
+    ASSERT_EQ(done.status, 0) << done.err;
+    const std::string file = out + "/gguf-mxfp4", fake = out + "/fake";
+    std::string path;
+    for (const auto& e : fs::directory_iterator(file))
+      if (e.path().extension() == ".gguf") path = e.path().string();
+    const auto mapped = io::mapped_file::open(path).value();
+    const auto contents = io::parse_gguf(mapped.bytes(), path).value();
+    int experts = 0;
+    for (const auto& t : contents.tensors) {
+      if (t.name.find("_exps.") == std::string::npos) continue;
+      ++experts;
+      EXPECT_EQ(t.type, io::gguf_type::mxfp4) << t.name;
+      EXPECT_EQ(t.ne, (std::vector<std::uint64_t>{32, 32, 4})) << t.name;
+    }
+    EXPECT_EQ(experts, 6);
+    EXPECT_EQ(run({"verify", "--model", file, "--source", model}).status, 0);
+    const auto eval = [&](const std::string& what, const std::string& reference) {
+      const auto o = run({"eval", "--model", what, "--ref", reference, "--ppl", text, "--seqlen", "16", "--max_tokens", "128", "--float_activations", "--json"});
+      EXPECT_EQ(o.status, 0) << o.err;
+      return o.status == 0 ? golden::parse_json(o.out)["kl"].get<double>() : -1.0;
+    };
+    const auto packed = exporting::open_model(file).value(), floats = exporting::open_model(fake).value();
+    for (std::int64_t b = 0; b < packed->spec().num_layers; ++b) {
+      const auto read = model::read_block(*packed, b), rounded = model::read_block(*floats, b);
+      ASSERT_TRUE(read && rounded);
+      EXPECT_EQ(read->linears, rounded->linears) << b;
+    }
+    const double head_alone = eval(file, fake), all = eval(file, model);
+    EXPECT_GT(all, 0);
+    EXPECT_LT(head_alone, all / 10) << "embedding and head of the file are Q8_0, everything else is alike";
+    EXPECT_EQ(run({"generate", "--model", file, "--prompt", "abc", "--max_tokens", "4", "--temperature", "0"}).status, 0);
+    // A folder of the same numbers.
+    const auto folder = run({"convert", "--model", file, "--output_dir", back, "--format", "llm_compressor"});
+    ASSERT_EQ(folder.status, 0) << folder.err;
+    EXPECT_NEAR(eval(back, file), 0, 1e-6);
   }
 }
 
