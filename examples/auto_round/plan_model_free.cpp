@@ -85,6 +85,9 @@ io::json without_quantization(const io::json& value) {
 }
 
 bool is_mx(const ar::scheme_fields& s) { return s.data_type == "mx_fp"; }
+/// NVFP4 with E5M3 scales, which need no scale of the whole tensor.
+bool is_e5m3(const ar::scheme_fields& s) { return s.data_type == "nvfp4_v2"; }
+bool is_floating(const ar::scheme_fields& s) { return is_mx(s) || is_e5m3(s); }
 
 class planner {
  public:
@@ -139,8 +142,10 @@ class planner {
   static result<void> check_one(const ar::scheme_fields& s, const std::string& format) {
     const bool integer = s.data_type == "int" && s.act_bits.value_or(16) >= 16 && !s.super_bits && (s.bits == 2 || s.bits == 4 || s.bits == 8) && s.group_size != 0;
     const bool mx = is_mx(s) && (s.bits == 4 || s.bits == 8) && s.group_size == 32;
-    if (!integer && !mx) return fail(error_kind::unsupported, "model-free mode knows integers of 2, 4 and 8 bits, MXFP4 and MXFP8; use --disable_model_free");
-    const bool fits = format == "auto_round" || (integer && (format == "fake" || (format == "auto_round:auto_gptq" && s.sym))) || (mx && format == "llm_compressor");
+    const bool e5m3 = is_e5m3(s) && s.bits == 4 && s.group_size == 16;
+    if (!integer && !mx && !e5m3) return fail(error_kind::unsupported, "model-free mode knows integers of 2, 4 and 8 bits, MXFP4, MXFP8 and NVFP4_E5M3; use --disable_model_free");
+    const bool fits = format == "auto_round" || (format == "fake" && (integer || e5m3)) || (integer && format == "auto_round:auto_gptq" && s.sym) ||
+                      (format == "llm_compressor" && (mx || e5m3));
     if (!fits) return fail(error_kind::unsupported, fmt::format("model-free mode does not write this scheme to format {}; use --disable_model_free", format));
     return {};
   }
@@ -266,23 +271,23 @@ class planner {
     auto rules = apply_layer_rules(wanted_.rules, plan_.scheme, wanted_.scheme, wanted_.formats, outline_, plan_.layers);
     if (!rules) return forward_error(rules);
     plan_.warnings.insert(plan_.warnings.end(), rules->warnings.begin(), rules->warnings.end());
-    bool mx = false, integers = false;
+    std::set<std::string_view> families;
     std::vector<std::string> odd;
     for (layer_decision& l : plan_.layers) {
       if (!l.quantize) continue;
-      if (is_mx(l.scheme) && l.cols % 32 != 0) {
+      if (is_floating(l.scheme) && l.cols % static_cast<std::uint64_t>(std::max(1, l.scheme.group_size)) != 0) {
         l.quantize = false;
-        l.reason = fmt::format("{} columns are no multiple of 32", l.cols);
+        l.reason = fmt::format("{} columns are no multiple of {}", l.cols, l.scheme.group_size);
         l.kept_type = "fp";
         continue;
       }
       if (auto r = check_one(l.scheme, plan_.format); !r) return fail(r.error().kind, r.error().message, {}, l.name);
-      (is_mx(l.scheme) ? mx : integers) = true;
-      if (!is_mx(l.scheme) && (l.rows % 32 != 0 || l.cols % 32 != 0)) odd.push_back(l.name);
-      if (!is_mx(l.scheme) && l.scheme.sym != plan_.scheme.sym && ar::quantizes(plan_.scheme))
+      families.insert(l.scheme.data_type);
+      if (!is_floating(l.scheme) && (l.rows % 32 != 0 || l.cols % 32 != 0)) odd.push_back(l.name);
+      if (!is_floating(l.scheme) && l.scheme.sym != plan_.scheme.sym && ar::quantizes(plan_.scheme))
         return fail(error_kind::unsupported, "symmetric and asymmetric integers store zero points in two ways, which model-free mode cannot mix", {}, l.name);
     }
-    if (mx && integers) return fail(error_kind::unsupported, "model-free mode cannot mix integers and MX types in one checkpoint");
+    if (families.size() > 1) return fail(error_kind::unsupported, "model-free mode cannot mix integers, MX types and NVFP4_E5M3 in one checkpoint");
     if (!odd.empty()) {
       plan_.warnings.push_back(fmt::format("rows or columns of {} are no multiple of 32, which most engines cannot load; --ignore_layers keeps such layers in float",
                                            fmt::join(compress_names(odd), ", ")));
@@ -315,7 +320,7 @@ class planner {
   io::json kept_keys() const {
     io::json e = io::json::object{};
     e.set("bits", 16).set("data_type", "float");
-    if (is_mx(plan_.scheme)) e.set("act_bits", 16).set("act_data_type", "float");
+    if (is_floating(plan_.scheme)) e.set("act_bits", 16).set("act_data_type", "float");
     return e;
   }
 
@@ -389,9 +394,14 @@ class planner {
   io::json auto_round_object() const {
     const ar::scheme_fields& s = plan_.scheme;
     io::json q = io::json::object{};
-    q.set("quant_method", "auto-round").set("packing_format", is_mx(s) ? "auto_round:llm_compressor" : s.sym ? "auto_round:auto_gptq" : "auto_round");
+    q.set("quant_method", "auto-round").set("packing_format", is_e5m3(s) ? "auto_round:llm_compressor_nvfp4_e5m3" : is_mx(s) ? "auto_round:llm_compressor" : s.sym ? "auto_round:auto_gptq" : "auto_round");
     q.set("bits", s.bits).set("group_size", s.group_size).set("sym", s.sym).set("data_type", s.data_type).set("iters", 0).set("model_free", true);
     q.set("autoround_version", exporting::autoround_version);
+    // The original's order of keys, which is another for each family.
+    if (is_e5m3(s)) {
+      q.set("act_bits", s.act_bits.value_or(16)).set("act_data_type", s.act_data_type.value_or("float")).set("act_group_size", s.act_group_size.value_or(s.group_size));
+      q.set("act_sym", s.act_sym.value_or(s.sym)).set("act_dynamic", s.act_dynamic.value_or(true));
+    }
     if (is_mx(s)) q.set("enable_quanted_input", false);
     q.set("block_name_to_quantize", block_names());
     if (is_mx(s)) {
@@ -401,6 +411,23 @@ class planner {
     io::json extra = extra_config();
     if (!extra.members().empty()) q.set("extra_config", std::move(extra));
     return q;
+  }
+
+  /// NVFP4_E5M3, of which a checkpoint has one group, as the regular flow writes it.
+  io::json e5m3_object() const {
+    const auto arguments = [](io::json dynamic) {
+      io::json a = io::json::object{};
+      a.set("actorder", nullptr).set("block_structure", nullptr).set("dynamic", std::move(dynamic)).set("group_size", 16).set("num_bits", 4).set("observer", "minmax");
+      return a.set("observer_kwargs", io::json::object{}).set("strategy", "tensor_group").set("symmetric", true).set("type", "float");
+    };
+    io::json group = io::json::object{}, groups = io::json::object{}, q = io::json::object{};
+    const bool inputs = plan_.scheme.act_bits.value_or(16) < 16;
+    group.set("input_activations", inputs ? arguments("local") : io::json(nullptr)).set("output_activations", nullptr).set("targets", io::json::array{"Linear"});
+    groups.set("group_0", group.set("weights", arguments(false)));
+    io::json::array ignore;
+    for (const std::string& name : kept_layers(true)) ignore.emplace_back(name);
+    q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", nullptr).set("format", "nvfp4-e5m3-pack-quantized");
+    return q.set("quantization_status", "compressed").set("global_compression_ratio", nullptr).set("ignore", std::move(ignore)).set("provider", "auto-round");
   }
 
   /// MX types as compressed-tensors writes them: groups of layers with another width first, the widest ahead, the model's own last.
@@ -435,7 +462,7 @@ class planner {
   void write_config() {
     io::json config = without_quantization(source_.config());
     if (plan_.format != "fake") {
-      const io::json q = plan_.format == "llm_compressor" ? compressed_tensors_object() : auto_round_object();
+      const io::json q = plan_.format != "llm_compressor" ? auto_round_object() : is_e5m3(plan_.scheme) ? e5m3_object() : compressed_tensors_object();
       plan_.quantization_text = io::dump(q);
       config.set("quantization_config", q);
     }
@@ -490,8 +517,8 @@ std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& s, cons
   const std::string name = stem(p.name);
   const std::uint64_t rows = p.shape[0], cols = p.shape[1];
   if (format == "fake") return {{p.name, p.plain_type(), p.shape}};
-  if (is_mx(s)) {
-    const io::tensor_decl scale{name + ".weight_scale", io::dtype::u8, {rows, cols / 32}};
+  if (is_floating(s)) {
+    const io::tensor_decl scale{name + ".weight_scale", io::dtype::u8, {rows, cols / static_cast<std::uint64_t>(s.group_size)}};
     if (s.bits == 8) return {{p.name, io::dtype::f8_e4m3, p.shape}, scale};
     return {{name + ".weight_packed", io::dtype::u8, {rows, cols / 2}}, scale};
   }
@@ -511,7 +538,7 @@ bool model_free_applies(const request& wanted, const std::string& folder) {
 std::string describe(const model_free_plan& plan, const memory_estimate& memory) {
   std::map<std::string, std::vector<std::string>> quantized, kept;
   for (const layer_decision& l : plan.layers) {
-    if (l.quantize) quantized[is_mx(l.scheme) ? fmt::format("MXFP{}", l.scheme.bits) : exporting::describe_int_scheme(l.scheme)].push_back(l.name);
+    if (l.quantize) quantized[is_e5m3(l.scheme) ? "NVFP4_E5M3" : is_mx(l.scheme) ? fmt::format("MXFP{}", l.scheme.bits) : exporting::describe_int_scheme(l.scheme)].push_back(l.name);
     else kept[l.reason].push_back(l.name);
   }
   std::string out = fmt::format("Format {}, scheme {}, shard by shard\n", plan.format, plan.scheme_name);

@@ -80,6 +80,58 @@ TEST_F(ModelFree, GivesTheBitsOfTheOtherRouteForAnyNumberOfThreads) {
   EXPECT_EQ(run({"verify", "--model", dir_ / "freeW4A16G321", "--source", dir_ / "model"}).status, 0) << "it is a checkpoint like any other";
 }
 
+/// Tensors and configuration are those of the route that knows the model, where that stands in for the original's shard-wise one. That route alone has a
+/// search of scales for this type.
+TEST_F(ModelFree, FourBitFloatsWithScalesOfTheirOwn) {
+  tiny_model(3).write(dir_ / "model");
+  const auto written = [&](const std::string& out, const std::string& format, const std::vector<std::string>& more) {
+    std::vector<std::string> a = {"--model", dir_ / "model", "--output_dir", dir_ / out, "--scheme", "NVFP4_E5M3", "--iters", "0", "--format", format};
+    a.insert(a.end(), more.begin(), more.end());
+    const outcome o = run(a);
+    EXPECT_EQ(o.status, 0) << o.err;
+    return golden::read_json(fs::path(dir_ / out) / "config.json");
+  };
+  const auto free = written("free", "auto_round", {"--disable_opt_rtn", "--model_free"});
+  const auto by_itself = written("own", "auto_round", {"--disable_opt_rtn"});
+  expect_same_tensors("own", "free");
+  EXPECT_EQ(free.dump(), by_itself.dump());
+  const auto packed = written("packed", "llm_compressor", {"--disable_opt_rtn", "--model_free"}), legacy = written("legacy", "llm_compressor", {"--disable_opt_rtn", "--disable_model_free"});
+  expect_same_tensors("free", "packed");
+  EXPECT_EQ(packed["quantization_config"]["format"], "nvfp4-e5m3-pack-quantized");
+  EXPECT_EQ(packed["quantization_config"]["config_groups"], legacy["quantization_config"]["config_groups"]);
+  EXPECT_EQ(run({"verify", "--model", dir_ / "packed", "--source", dir_ / "model"}).status, 0);
+  written("fake", "fake", {"--disable_opt_rtn", "--model_free"});
+  written("rounded", "fake", {"--disable_opt_rtn", "--disable_model_free", "--compat"});
+  expect_same_tensors("fake", "rounded");
+
+  written("searched", "fake", {"--enable_opt_rtn", "--model_free"});
+  const golden::file source(fs::path(dir_ / "model") / "model.safetensors");
+  const auto error_of = [&](const std::string& folder) {
+    const golden::file rounded(fs::path(dir_ / folder) / "model.safetensors");
+    double sum = 0;
+    for (const auto& [name, t] : rounded.tensors()) {
+      const auto x = t.as<std::uint16_t>(), y = source[name].as<std::uint16_t>();
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const double d = static_cast<double>(ar::f32_from_bf16(x[i])) - static_cast<double>(ar::f32_from_bf16(y[i]));
+        sum += d * d;
+      }
+    }
+    return sum;
+  };
+  const double plain = error_of("fake"), searched = error_of("searched");
+  EXPECT_GT(searched, 0);
+  EXPECT_LT(searched, 0.98 * plain);
+  // A group is 16 columns wide.
+  tiny_model(3, false, false, 64, 88).write(dir_ / "odd");
+  const outcome odd = run(arguments("odd", "out", {"--scheme", "NVFP4_E5M3", "--json"}));
+  ASSERT_EQ(odd.status, 0) << odd.err;
+  EXPECT_EQ(golden::parse_json(odd.out)["quantized_layers"], 12) << odd.err;
+  EXPECT_NE(odd.out.find("88 columns are no multiple of 16"), std::string::npos) << odd.out;
+  const outcome mixed = run(arguments("model", "mixed", {"--scheme", "NVFP4_E5M3", "--layer_config", "{q_proj:{bits:4,group_size:32,data_type:mx_fp}}"}));
+  EXPECT_EQ(mixed.status, 5) << mixed.err;
+  EXPECT_FALSE(fs::exists(dir_ / "mixed"));
+}
+
 TEST_F(ModelFree, ReadsAnyArchitecture) {
   tiny_model model;
   model.config["architectures"] = {"NobodyKnowsForCausalLM"};

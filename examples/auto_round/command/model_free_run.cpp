@@ -280,7 +280,7 @@ class run {
     auto layer = how.codes_only ? in_bands(p, scheme, full_rows, full_cols, how) : at_once(p, scheme, full_rows, full_cols, how);
     if (!layer) return forward_error(layer);
     if (fake) return std::vector<std::vector<std::byte>>{exporting::to_bytes(layer->weight, p.plain_type())};
-    return mx ? mx_bytes(*layer) : words(*layer, rows, cols);
+    return mx ? float_bytes(*layer) : words(*layer, rows, cols);
   }
 
   result<tune::quantized_layer> at_once(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
@@ -321,13 +321,14 @@ class run {
     return all;
   }
 
-  static result<std::vector<std::vector<std::byte>>> mx_bytes(const tune::quantized_layer& l) {
-    const ar::codec_kernels& codec = *ar::kernels().codec(l.scheme.bits == 4 ? "mxfp4_nibbles" : "mxfp8_bytes");
+  static result<std::vector<std::vector<std::byte>>> float_bytes(const tune::quantized_layer& l) {
+    const bool mx = l.scheme.data_type == "mx_fp";
+    const ar::codec_kernels& codec = *ar::kernels().codec(!mx ? "nvfp4_nibbles" : l.scheme.bits == 4 ? "mxfp4_nibbles" : "mxfp8_bytes");
     const ar::matrix_shape shape = codec.packed_shape(l.scheme.bits, l.rows, l.cols);
     std::vector<std::uint8_t> codes(shape.rows * shape.cols), scales(l.scale.size());
     const ar::errc e = codec.pack_bytes(l.scheme.bits, {l.code.data(), l.rows, l.cols}, {codes.data(), shape.rows, shape.cols});
     if (e != ar::errc::ok) return fail(error_kind::internal, std::string("the layer cannot be packed: ") + ar::message(e), {}, l.name);
-    std::transform(l.scale.begin(), l.scale.end(), scales.begin(), [](float s) { return ar::e8m0_from_f32(s); });
+    std::transform(l.scale.begin(), l.scale.end(), scales.begin(), [&](float s) { return mx ? ar::e8m0_from_f32(s) : ar::small_from_f32<ar::ue5m3>(s); });
     return std::vector<std::vector<std::byte>>{bytes_of(codes), bytes_of(scales)};
   }
 
