@@ -17,6 +17,7 @@
 #include "io/checkpoint_dir.hpp"
 #include "io/file.hpp"
 #include "io/gguf.hpp"
+#include "support/golden.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
@@ -580,6 +581,57 @@ TEST_F(Convert, ColumnsInAnOrderOfTheirOwnGoWhereGroupsOfColumnsAreStored) {
     EXPECT_EQ(golden::read_json(back / "config.json")["quantization_config"]["desc_act"], true);
     EXPECT_EQ(run({"verify", "--model", back.string()}).status, 0);
   }
+}
+
+/// Layers that compressed-tensors 0.13 wrote with actorder "group", through every command.
+TEST_F(Convert, ColumnsInTheOrderOfTheirActivationsAreReadByEveryCommand) {
+  const golden::file file(fs::path(AR_TEST_DATA) / "actorder" / "layers.safetensors");
+  const std::tuple<const char*, const char*, const char*, int, int> places[] = {
+      {"int4", "model.layers.0.self_attn.q_proj", "pack-quantized", 4, 16},
+      {"int4_asym", "model.layers.0.self_attn.o_proj", "pack-quantized", 4, 32},
+      {"int8", "model.layers.1.self_attn.q_proj", "int-quantized", 8, 32},
+      {"fp8", "model.layers.1.self_attn.o_proj", "float-quantized", 8, 16},
+  };
+  tiny_model packed, plain;
+  ordered_json groups;
+  for (const auto& [name, layer, format, bits, size] : places) {
+    packed.tensors.erase(layer + std::string(".weight"));
+    for (const auto& [tensor, t] : file.tensors()) {
+      if (!tensor.starts_with(name + std::string("."))) continue;
+      const std::string part = tensor.substr(tensor.find('.') + 1);
+      (part == "expected" ? plain : packed).tensors[layer + ("." + (part == "expected" ? "weight" : part))] = {t.dtype, {t.shape.begin(), t.shape.end()},
+                                                                                                                    std::string(reinterpret_cast<const char*>(t.data), t.bytes)};
+    }
+    const ordered_json args = {{"num_bits", bits}, {"type", std::string(name) == "fp8" ? "float" : "int"}, {"symmetric", std::string(name) != "int4_asym"},
+                               {"group_size", size}, {"strategy", "group"}, {"actorder", "group"}};
+    groups[name] = {{"targets", {layer}}, {"weights", args}, {"format", format}};
+  }
+  packed.config["quantization_config"] = {{"config_groups", groups}, {"quant_method", "compressed-tensors"}, {"format", "mixed-precision"}, {"ignore", {"lm_head"}}};
+  const std::string source = dir_ / "ct", floats = dir_ / "plain", text = dir_ / "text.jsonl";
+  packed.write(source);
+  plain.write(floats);
+  tiny_model::put(text, tiny_model::calibration(4));
+
+  EXPECT_TRUE(weights(source) == weights(floats));
+  const outcome seen = run({"inspect", "--model", source});
+  for (const char* type : {"W4 g16 sym act-order", "W4 g32 asym act-order", "INT8 g32 act-order", "FP8 g16 act-order"}) EXPECT_NE(seen.out.find(type), std::string::npos) << seen.out << seen.err;
+  EXPECT_EQ(run({"verify", "--model", source}).status, 0);
+  const outcome scored = run({"eval", "--model", source, "--ref", floats, "--ppl", text, "--seqlen", "16", "--max_tokens", "64", "--json"});
+  ASSERT_EQ(scored.status, 0) << scored.err;
+  EXPECT_LT(std::abs(golden::parse_json(scored.out)["kl"].get<double>()), 1e-9) << scored.out;  // sums in another order
+  const auto continued = [&](const std::string& model) { return run({"generate", "--model", model, "--prompt", "once", "--max_tokens", "8", "--temperature", "0"}); };
+  const outcome words = continued(source);
+  EXPECT_EQ(words.status, 0) << words.err;
+  EXPECT_EQ(words.out, continued(floats).out);
+
+  const outcome converted = convert(source, "llm_compressor", out_);
+  ASSERT_EQ(converted.status, 0) << converted.err;
+  EXPECT_TRUE(weights(out_) == weights(floats));
+  const auto all = tensors_of(out_);
+  for (const auto& [name, layer, format, bits, size] : places) EXPECT_EQ(all.at(layer + std::string(".weight_g_idx")).bytes, packed.tensors.at(layer + std::string(".weight_g_idx")).bytes) << name;
+  const outcome again = run({"quantize", "--model", source, "--output_dir", dir_ / "again", "--format", "fake", "--iters", "0", "--disable_opt_rtn", "--scheme", "W8A16G32"});
+  EXPECT_EQ(again.status, 0) << again.err;
+  EXPECT_FALSE(tensors_of(dir_ / "again").contains("model.layers.0.self_attn.q_proj.weight_g_idx"));
 }
 
 /// Weights are the same wherever a format has no word for quantized inputs; that they are not quantized any more is told.

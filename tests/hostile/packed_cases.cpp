@@ -197,6 +197,9 @@ std::vector<one_case> others() {
   group("group_size 64", [](json& w) { w["group_size"] = 64; }, {"weight_scale", weights});
   group("an unknown type", [](json& w) { w["type"] = "complex"; }, {"complex"});
   group("an unknown strategy", [](json& w) { w["strategy"] = "vibes"; }, {"vibes", config_file}, unsupported);
+  group("columns in an order that is not stored", [](json& w) { w["actorder"] = "group"; }, {"actorder", "weight_g_idx"});
+  group("an unknown order of columns", [](json& w) { w["actorder"] = "sideways"; }, {"actorder"});
+  group("an order of columns that is a list", [](json& w) { w["actorder"] = json::array({"group"}); }, {"actorder"});
   group("weights is a text", [](json& w) { w = "int4"; }, {"weights"});
   ct.key("format", "marlin-24", {"marlin-24"}, unsupported);
   ct.key("format", 3, {"format"});

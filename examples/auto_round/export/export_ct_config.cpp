@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -287,6 +288,8 @@ class ct_reader final : public packing {
     } else if (g.strategy != "channel" && g.strategy != "tensor") {
       return wrong(fmt::format("weights with strategy \"{}\"", g.strategy), error_kind::unsupported);
     }
+    if (auto order = ordered(w.at("actorder"))) g.layout.order = *order && g.strategy == "group";
+    else return wrong("actorder must be \"group\" (\"dynamic\", true), \"weight\" (\"static\") or false");
     const bool symmetric = w.at("symmetric").as_bool(true);
     std::string format = group.at("format").as_string();
     if (format.empty()) format = whole_format.as_string();
@@ -296,6 +299,16 @@ class ct_reader final : public packing {
     formats_.push_back(format);
     groups_.push_back(std::move(g));
     return {};
+  }
+
+  /// Whether columns lie in the order of their activations; "weight" is an order of work, of which no file knows. Nothing for other words.
+  static std::optional<bool> ordered(const io::json& actorder) {
+    if (actorder.is_null() || actorder.is_bool()) return actorder.as_bool(false);
+    std::string word = actorder.as_string();
+    std::ranges::transform(word, word.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (word == "group" || word == "dynamic") return true;
+    if (word == "weight" || word == "static") return false;
+    return std::nullopt;
   }
 
   /// What this says in the words of schemes. Inputs whose description is not understood have `act_bits` and nothing else: no format takes them.

@@ -183,10 +183,7 @@ class layout_layer final : public packed_layer {
     if (l_.shape_tensor && find("weight_shape") != nullptr) {
       if (auto r = check_shape_tensor(); !r) return r;
     }
-    if (const io::tensor_ref* order = find("weight_g_idx"); order != nullptr && l_.codes == element::integer) {
-      if (auto r = require("weight_g_idx", {io::dtype::i32, io::dtype::i64}, {{l_.cols}}); !r) return r;
-      order_ = parts_.back();
-    }
+    if (auto r = find_order(); !r) return r;
     if (l_.global_scale) {
       if (auto r = require("weight_global_scale", {io::dtype::f32}, {{1}, {}}); !r) return r;
       global_ = parts_.back();
@@ -212,7 +209,7 @@ class layout_layer final : public packed_layer {
     return {};
   }
 
-  std::string type() const override { return describe(l_, zeros_ == nullptr); }
+  std::string type() const override { return describe(l_, zeros_ == nullptr) + (group_.empty() ? "" : " act-order"); }
   const std::vector<const io::tensor_ref*>& parts() const override { return parts_; }
 
   result<void> read(std::span<float> weight) const override {
@@ -289,9 +286,7 @@ class layout_layer final : public packed_layer {
       n.zero.assign(n.scale.size(), 1 << (l_.bits - 1));
       if (auto r = read_zero_points(n.zero); !r) return forward_error(r);
     }
-    if (order_ != nullptr) {
-      if (auto r = read_order(n.group); !r) return forward_error(r);
-    }
+    n.group = group_;
     if (global_ != nullptr) {
       auto g = io::read_f32(*global_);
       if (!g) return forward_error(g);
@@ -372,16 +367,29 @@ class layout_layer final : public packed_layer {
     return all;
   }
 
-  /// Groups of columns in the order of activations (actorder): the group of each column, -1 throughout meaning that they lie in order.
-  result<void> read_order(std::vector<std::int32_t>& group) const {
-    const std::vector<std::int64_t> order = integers(*order_);
-    if (std::all_of(order.begin(), order.end(), [](std::int64_t g) { return g == -1; })) return {};
-    for (const std::int64_t g : order) {
-      if (g < 0 || g >= static_cast<std::int64_t>(l_.scale_cols())) {
-        return fail(error_kind::input, fmt::format("a column belongs to group {}, but there are {}", g, l_.scale_cols()), file_of(*order_), order_->name);
-      }
-      group.push_back(static_cast<std::int32_t>(g));
+  /// Columns in the order of their activations (actorder "group"): the group of each, as compressed-tensors 0.13 reads them (later versions refuse them).
+  /// A group of -1 means that nobody ordered the layer; whether the configuration names an order does not matter where groups are stored.
+  result<void> find_order() {
+    const io::tensor_ref* const t = find("weight_g_idx");
+    if (t == nullptr) {
+      if (!l_.order) return {};
+      return fail(error_kind::input, "the configuration says that columns lie in an order of their own (actorder \"group\"), but the group of each column is missing", dir_.path(),
+                  name_ + ".weight_g_idx");
     }
+    if (auto r = require("weight_g_idx", {io::dtype::i32, io::dtype::i64}, {{l_.cols}}); !r) return r;
+    const std::vector<std::int64_t> order = integers(*t);
+    dir_.release(*t);
+    const bool grouped = l_.block_rows == 1 && l_.block_cols < l_.cols;
+    if (!grouped || std::ranges::find(order, -1) != order.end()) return {};
+    std::vector<std::int32_t> group;
+    for (std::size_t c = 0; c < order.size(); ++c) {
+      if (order[c] < 0 || order[c] >= static_cast<std::int64_t>(l_.scale_cols()))
+        return fail(error_kind::input, fmt::format("column {} is assigned to group {}, but there are {}", c, order[c], l_.scale_cols()), file_of(*t), t->name);
+      group.push_back(static_cast<std::int32_t>(order[c]));
+    }
+    if (ar::gptq_int32::is_plain_g_idx(static_cast<int>(l_.block_cols), group)) return {};
+    if (l_.scales != scale_form::number) return fail(error_kind::unsupported, fmt::format("columns of {} in an order of their own cannot be read", describe(l_)), file_of(*t), t->name);
+    group_ = std::move(group);
     return {};
   }
 
@@ -391,7 +399,8 @@ class layout_layer final : public packed_layer {
   const io::checkpoint_dir& dir_;
   std::string name_;
   std::vector<const io::tensor_ref*> parts_;
-  const io::tensor_ref *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr, *global_ = nullptr, *order_ = nullptr, *input_ = nullptr;
+  const io::tensor_ref *codes_ = nullptr, *scales_ = nullptr, *zeros_ = nullptr, *global_ = nullptr, *input_ = nullptr;
+  std::vector<std::int32_t> group_;  // of each column; empty: they lie in order
 };
 
 }  // namespace
@@ -447,6 +456,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
       if (ct && !fixed_inputs) l.scale_type = io::dtype::f32;
     }
     if (context.scale_type) l.scale_type = number_type(*context.scale_type);
+    l.order = ct && context.any_order;
     if (fixed_inputs) {
       l.input_name = "input_scale";
       l.input_type = l.scale_type;
@@ -486,7 +496,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
 }
 
 std::string describe(const layer_layout& l, bool symmetric) {
-  if (l.codes == element::integer && l.codec == ar::int8_bytes::name) return "INT8 per row";
+  if (l.codes == element::integer && l.codec == ar::int8_bytes::name) return l.block_cols == l.cols ? "INT8 per row" : fmt::format("INT8 g{}", l.block_cols);
   if (l.codes == element::integer) {
     const std::string group = l.one_scale ? "per tensor" : l.block_cols == l.cols ? "per row" : fmt::format("g{}", l.block_cols);
     return fmt::format("W{} {} {}", l.bits, group, symmetric ? "sym" : "asym");

@@ -42,7 +42,7 @@ struct layer_layout {
   bool zero_points = false;                     ///< weight_zero_point, packed along the rows
   bool shape_tensor = false;                    ///< weight_shape: rows and columns
   bool global_scale = false;                    ///< weight_global_scale, which scales are divided by
-  bool order = false;                           ///< weight_g_idx: the group of each column
+  bool order = false;                           ///< weight_g_idx: the group of each column; where it is found, it is read anyway
   std::string_view input_name{};                ///< static scale of the inputs: "input_scale", "input_global_scale"; empty: none
   io::dtype input_type = io::dtype::f32;
   bool negative_zeros = true;                   ///< codes of -0 are kept
