@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "export/export_auto_round_config.hpp"
+#include "export/export_ct_config.hpp"
 #include "export/export_packed_model.hpp"
 #include "io/safetensors.hpp"
 #include "plan_scheme.hpp"
@@ -413,21 +414,11 @@ class planner {
     return q;
   }
 
-  /// NVFP4_E5M3, of which a checkpoint has one group, as the regular flow writes it.
+  /// NVFP4_E5M3, of which a checkpoint has one group, in the original's order of keys.
   io::json e5m3_object() const {
-    const auto arguments = [](io::json dynamic) {
-      io::json a = io::json::object{};
-      a.set("actorder", nullptr).set("block_structure", nullptr).set("dynamic", std::move(dynamic)).set("group_size", 16).set("num_bits", 4).set("observer", "minmax");
-      return a.set("observer_kwargs", io::json::object{}).set("strategy", "tensor_group").set("symmetric", true).set("type", "float");
-    };
-    io::json group = io::json::object{}, groups = io::json::object{}, q = io::json::object{};
-    const bool inputs = plan_.scheme.act_bits.value_or(16) < 16;
-    group.set("input_activations", inputs ? arguments("local") : io::json(nullptr)).set("output_activations", nullptr).set("targets", io::json::array{"Linear"});
-    groups.set("group_0", group.set("weights", arguments(false)));
     io::json::array ignore;
     for (const std::string& name : kept_layers(true)) ignore.emplace_back(name);
-    q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", nullptr).set("format", "nvfp4-e5m3-pack-quantized");
-    return q.set("quantization_status", "compressed").set("global_compression_ratio", nullptr).set("ignore", std::move(ignore)).set("provider", "auto-round");
+    return exporting::four_bit_config("nvfp4-e5m3-pack-quantized", plan_.scheme.act_bits.value_or(16) <= 8, std::move(ignore), nullptr);
   }
 
   /// MX types as compressed-tensors writes them: groups of layers with another width first, the widest ahead, the model's own last.

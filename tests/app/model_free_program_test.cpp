@@ -132,6 +132,60 @@ TEST_F(ModelFree, FourBitFloatsWithScalesOfTheirOwn) {
   EXPECT_FALSE(fs::exists(dir_ / "mixed"));
 }
 
+/// NVFP4_E5M3 against auto-round 0.16.1's own export, and its formats against each other.
+TEST_F(ModelFree, FourBitFloatsUnderUnsignedScales) {
+  const fs::path formats = golden::root() / "formats";
+  const auto round = [&](const std::string& name, const std::string& format, const std::string& search, const std::string& threads) {
+    const outcome o = run({"--model", formats / "models" / "llama64", "--output_dir", dir_ / name, "--model_free", "--scheme", "NVFP4_E5M3", "--format", format, search, "--threads", threads});
+    ASSERT_EQ(o.status, 0) << o.err;
+  };
+  round("plain", "auto_round", "--disable_opt_rtn", "3");
+  const golden::file expected(formats / "exports" / "nvfp4e5m3_ar_modelfree" / "model.safetensors"), ours(fs::path(dir_ / "plain") / "model.safetensors");
+  std::size_t packed = 0;
+  for (const auto& [name, t] : expected.tensors()) {  // plain copies are left out there
+    SCOPED_TRACE(name);
+    ASSERT_EQ(ours[name].shape, t.shape);
+    auto a = t.as<std::uint8_t>(), b = ours[name].as<std::uint8_t>();
+    if (name.ends_with(".weight_packed")) {
+      ++packed;
+      const auto scale = ours[name.substr(0, name.size() - 6) + "scale"].as<std::uint8_t>();
+      for (std::size_t i = 0; i < a.size(); ++i)
+        if (scale[i / 8] == 0) a[i] = 0;  // under scales of 0 the original has codes of 6; they are 0 here
+    }
+    EXPECT_TRUE(a == b);
+  }
+  EXPECT_EQ(packed, 14u);
+  for (const char* file : {"config.json", "quantization_config.json"})
+    EXPECT_EQ(golden::read_json(fs::path(dir_ / "plain") / file).dump(), golden::read_json(formats / "exports" / "nvfp4e5m3_ar_modelfree" / file).dump()) << file;
+
+  for (const std::string search : {"--disable_opt_rtn", "--enable_opt_rtn"}) {
+    SCOPED_TRACE(search);
+    for (const std::string format : {"auto_round", "llm_compressor", "fake"}) round(format + search, format, search, "1");
+    if (search == "--disable_opt_rtn") expect_same_tensors("plain", "auto_round" + search);
+    expect_same_tensors("auto_round" + search, "llm_compressor" + search);
+    // Two bits times four are eight: fake holds the weights as they are packed.
+    ASSERT_EQ(run({"convert", "--model", dir_ / ("auto_round" + search), "--format", "fake", "--allow_loss", "--output_dir", dir_ / ("unpacked" + search)}).status, 0);
+    expect_same_tensors("unpacked" + search, "fake" + search);
+    EXPECT_EQ(run({"verify", "--model", dir_ / ("llm_compressor" + search)}).status, 0);
+    EXPECT_FALSE(golden::read_json(fs::path(dir_ / ("fake" + search)) / "config.json").contains("quantization_config"));
+  }
+  EXPECT_NE(golden::read_bytes(fs::path(dir_ / "fake--enable_opt_rtn") / "model.safetensors"), golden::read_bytes(fs::path(dir_ / "fake--disable_opt_rtn") / "model.safetensors"));
+  const auto compressed = golden::read_json(fs::path(dir_ / "llm_compressor--enable_opt_rtn") / "quantization_config.json");
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : compressed.items()) keys.push_back(key);
+  EXPECT_EQ(keys, (std::vector<std::string>{"config_groups", "format", "global_compression_ratio", "ignore", "kv_cache_scheme", "quant_method", "quantization_status", "provider"}));
+  EXPECT_EQ(compressed["format"], "nvfp4-e5m3-pack-quantized");
+  EXPECT_EQ(compressed["ignore"].size(), 2u) << "head and embedding: " << compressed["ignore"];
+  // Another group is another type, and types are not mixed.
+  tiny_model().write(dir_ / "model");
+  for (const std::vector<std::string>& more : {std::vector<std::string>{"--group_size", "32"}, {"--format", "auto_round:auto_gptq"}, {"--layer_config", "{down_proj:{bits:4,data_type:mx_fp,group_size:32}}"}}) {
+    std::vector<std::string> a = {"--scheme", "NVFP4_E5M3"};
+    a.insert(a.end(), more.begin(), more.end());
+    EXPECT_EQ(run(arguments("model", "out", a)).status, 5) << more[0];
+  }
+  EXPECT_FALSE(fs::exists(dir_ / "out"));
+}
+
 TEST_F(ModelFree, ReadsAnyArchitecture) {
   tiny_model model;
   model.config["architectures"] = {"NobodyKnowsForCausalLM"};

@@ -146,16 +146,7 @@ io::json legacy_args(io::json dynamic) {
 }
 
 io::json legacy_config(const job& run) {
-  io::json group = io::json::object{};
-  group.set("input_activations", quantizes_inputs(run.scheme) ? legacy_args("local") : io::json(nullptr)).set("output_activations", nullptr);
-  group.set("targets", io::json::array{"Linear"}).set("weights", legacy_args(false));
-  io::json groups = io::json::object{};
-  groups.set("group_0", std::move(group));
-  io::json q = io::json::object{};
-  q.set("config_groups", std::move(groups)).set("format", format_of(run.scheme)).set("global_compression_ratio", nullptr);
-  q.set("ignore", ignored_layers(run, writer::legacy)).set("kv_cache_scheme", cache_scheme(run)).set("quant_method", "compressed-tensors");
-  q.set("quantization_status", "compressed").set("provider", "auto-round");
-  return q;
+  return four_bit_config(format_of(run.scheme), quantizes_inputs(run.scheme), ignored_layers(run, writer::legacy), cache_scheme(run));
 }
 
 // ---- reading ----
@@ -434,6 +425,19 @@ class ct_reader final : public packing {
 };
 
 }  // namespace
+
+io::json four_bit_config(std::string_view format, bool inputs, io::json ignore, io::json cache) {
+  io::json group = io::json::object{};
+  group.set("input_activations", inputs ? legacy_args("local") : io::json(nullptr)).set("output_activations", nullptr);
+  group.set("targets", io::json::array{"Linear"}).set("weights", legacy_args(false));
+  io::json groups = io::json::object{};
+  groups.set("group_0", std::move(group));
+  io::json q = io::json::object{};
+  q.set("config_groups", std::move(groups)).set("format", format).set("global_compression_ratio", nullptr);
+  q.set("ignore", std::move(ignore)).set("kv_cache_scheme", std::move(cache)).set("quant_method", "compressed-tensors");
+  q.set("quantization_status", "compressed").set("provider", "auto-round");
+  return q;
+}
 
 io::json ct_config(const job& run) {
   const writer how = writer_of(run.scheme);

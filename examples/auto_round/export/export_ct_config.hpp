@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "export/export_format.hpp"
 #include "export/export_packed_model.hpp"
@@ -13,6 +14,9 @@ namespace auto_round::exporting {
 /// quantization_config of a run. The head is always in `ignore` unless it is packed, and inputs that stay in 16 bits have no input_activations: the
 /// original forgets the one for FP8_STATIC and the other for MX and NVFP4, and other programs then expect scales that are not there.
 io::json ct_config(const job& run);
+
+/// That of a model with one scheme of four-bit floats in groups of 16, `format` "nvfp4-pack-quantized" or "nvfp4-e5m3-pack-quantized"; `inputs` are quantized likewise.
+io::json four_bit_config(std::string_view format, bool inputs, io::json ignore, io::json cache);
 
 /// Which layers of a folder are packed and how, by its configuration: several config_groups with targets by class, name or regular expression, an ignore
 /// list, formats pack-, int-, float-, naive-, mxfp4-pack-, mxfp8-, nvfp4-pack- and nvfp4-e5m3-pack-quantized. error_kind::input for what contradicts
