@@ -168,7 +168,7 @@ TEST_F(Resume, APassThatWasCutShortGoesOnBehindItsLastBlock) {
       ASSERT_FALSE(fs::exists(journal_)) << "no state of the pass was left behind";
     }
     const std::string state = bytes_of(pass);
-    const auto again = run(arguments(out_, options));
+    const auto again = run(arguments(out_ + "/", options));
     ASSERT_EQ(again.status, 0) << again.err;
     EXPECT_NE(again.err.find("going on with a pass that was cut short: 1 blocks are in " + pass), std::string::npos) << again.err;
     EXPECT_EQ(again.err.find(line), again.err.rfind(line)) << "the first block is known\n" << again.err;

@@ -38,6 +38,7 @@ class convert final : public command {
     if (!positional_model_.empty()) run_.model = positional_model_;
     if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
     if (auto r = find_local_model(run_.model); !r) return r;
+    take_slashes_off(run_.output_dir);
     if (formats_.empty()) return fail(error_kind::usage, "no format given; write --format NAME (`auto-round list formats` prints all)");
     auto formats = plan::parse_formats(formats_);
     if (!formats) return forward_error(formats);

@@ -37,8 +37,12 @@ bool may_be_on_hub(const std::string& name) {
 
 }  // namespace
 
+void take_slashes_off(std::string& folder) {
+  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+}
+
 result<void> find_local_model(std::string& model) {
-  while (model.size() > 1 && model.ends_with('/')) model.pop_back();
+  take_slashes_off(model);
   std::error_code ec;
   if (!may_be_on_hub(model) || fs::exists(model, ec)) return {};
   std::string folder = "models--" + model;

@@ -54,6 +54,7 @@ class quantize final : public command {
     run_.model = positional_model_.empty() ? model_ : positional_model_;
     if (run_.model.empty()) return fail(error_kind::usage, "no model given; write --model DIR");
     if (auto r = find_local_model(run_.model); !r) return r;
+    take_slashes_off(run_.output_dir);
     if (auto r = complete(); !r) return r;
     if (auto r = complete_route(); !r) return r;
     // Behind a quantization the original asks two tasks less than its eval.
