@@ -248,7 +248,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   if (exporting::find(lead)->own_scheme(lead) == nullptr) {
     if (!ar::quantizes(plan.scheme)) {  // BF16: rules say what is quantized
       const auto common = commonest_scheme(layers);
-      if (!common) return fail(error_kind::usage, fmt::format("no layer would be quantized: scheme {} quantizes nothing by itself, and no rule names a layer", wanted.scheme));
+      if (!common) return fail(error_kind::usage, fmt::format("no layer would be quantized: scheme {} with {} bits leaves layers as they are, and no rule names one", wanted.scheme, plan.scheme.bits));
       plan.scheme = *common;
     }
     auto formats = formats_that_hold(plan.scheme, wanted.formats, plan.warnings);

@@ -394,6 +394,8 @@ TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
   expect_refused(run(quantize({"--scale_gradient", "f16"})), usage, {"--scale_gradient", "\"f16\"", "reference", "f32"});
   expect_refused(run(quantize({"--dynamic_max_gap", "some"})), usage, {"--dynamic_max_gap", "'some'"});
   expect_refused(run({"list", "cars"}), usage, {"cars"});
+  expect_refused(run({"list", "alg", "awc"}), usage, {"awc", "awq"});
+  expect_refused(run({"list", "formats", "mlx"}), usage, {"list formats", "mlx"});
 }
 
 TEST_F(Program, WhatTheOriginalHasAndWeHaveNotIsRefusedNotIgnored) {
@@ -633,6 +635,16 @@ TEST_F(Program, HelpAndVersionGoToStandardOutput) {
     EXPECT_FALSE(o.out.empty());
     EXPECT_EQ(o.err, "");
   }
+}
+
+TEST_F(Program, ListsTheOptionsOfAnAlgorithm) {
+  const auto options_of = [](const std::string& algorithm) { return run({"list", "algorithms", algorithm}).out; };
+  EXPECT_NE(options_of("awq").find("--awq_n_grid"), std::string::npos);
+  EXPECT_EQ(options_of("awq").find("--iters"), std::string::npos);
+  EXPECT_NE(options_of("auto_round").find("--iters"), std::string::npos);
+  EXPECT_NE(options_of("rtn").find("--disable_opt_rtn"), std::string::npos);
+  EXPECT_EQ(options_of("rtn").find("--iters,"), std::string::npos);
+  EXPECT_NE(options_of("spinquant").find("--rotation_iters"), std::string::npos);
 }
 
 // --- hostile input ------------------------------------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ class line_reader {
     if (set_.positional() != nullptr && !have_positional_) {
       have_positional_ = true;
       out_.positional = a;
+    } else if (have_positional_ && set_.positional()->count == values::some) {
+      out_.positional += " " + a;
     } else {
       extra_.push_back(a);
     }

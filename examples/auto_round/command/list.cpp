@@ -1,11 +1,13 @@
 // The command list: what this version knows: schemes, formats, architectures, data sets, algorithms.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
 #include "arch/architecture.hpp"
 #include "command/command.hpp"
+#include "command/option_text.hpp"
 #include "evaluation/task.hpp"
 #include "export/export_format.hpp"
 #include "plan.hpp"
@@ -68,16 +70,39 @@ void print_datasets() {
   fmt::print("{}\n", report::text_table({{"data set"}, {"where"}, {"text"}}, rows));
 }
 
+struct algorithm {
+  std::string_view name, what, when;
+  std::string_view group, part = "";  ///< of its options, in the help of quantize
+};
+
+constexpr std::string_view rotation_options = "Rotation";
+constexpr std::array algorithms = {
+    algorithm{"auto_round", "tunes rounding and ranges by SignRound; the default where --iters is not 0", "quantizer", "Tuning"},
+    algorithm{"rtn", "rounds to nearest, with searched scales by --enable_opt_rtn", "quantizer", "Tuning", "opt_rtn"},
+    algorithm{"awq", "evens out channels and clips before rounding", "before it", "AWQ (--algorithm awq)"},
+    algorithm{"quarot", "multiplies weights with Hadamard matrices", "before it", rotation_options},
+    algorithm{"spinquant", "the same with trained rotations", "before it", rotation_options},
+    algorithm{"hadamard", "rotations in place, also random_hadamard and quarot_hadamard", "before it", rotation_options},
+};
+
 void print_algorithms() {
-  const std::vector<std::vector<std::string>> rows = {
-      {"auto_round", "tunes rounding and ranges by SignRound; the default where --iters is not 0", "quantizer"},
-      {"rtn", "rounds to nearest, with searched scales by --enable_opt_rtn", "quantizer"},
-      {"awq", "evens out channels and clips before rounding", "before it"},
-      {"quarot", "multiplies weights with Hadamard matrices", "before it"},
-      {"spinquant", "the same with trained rotations", "before it"},
-      {"hadamard", "rotations in place, also random_hadamard and quarot_hadamard", "before it"},
-  };
+  std::vector<std::vector<std::string>> rows;
+  for (const algorithm& a : algorithms) rows.push_back({std::string(a.name), std::string(a.what), std::string(a.when)});
   fmt::print("{}\n", report::text_table({{"algorithm"}, {"what it does"}, {"when"}}, rows));
+}
+
+/// One of them with its options.
+result<void> print_algorithm(std::string_view name) {
+  for (const algorithm& a : algorithms) {
+    if (a.name != name) continue;
+    option_set options;
+    make_quantize(recipe_of_program({}))->declare(options);
+    fmt::print("{}: {}\n{}", a.name, a.what, group_text(options, a.group, a.part));
+    return {};
+  }
+  std::vector<std::string_view> names;
+  for (const algorithm& a : algorithms) names.push_back(a.name);
+  return fail(error_kind::usage, fmt::format("there is no algorithm \"{}\"; there are {}", name, fmt::join(names, ", ")));
 }
 
 void print_tasks() {
@@ -92,6 +117,7 @@ void print_tasks() {
 struct topic {
   const char* names;  ///< separated by blanks; the first is the plural that help shows
   void (*print)();
+  result<void> (*print_one)(std::string_view name) = nullptr;
 };
 
 constexpr std::array topics = {
@@ -99,7 +125,7 @@ constexpr std::array topics = {
     topic{"formats format", print_formats},
     topic{"architectures architecture models model arch", print_architectures},
     topic{"datasets dataset data", print_datasets},
-    topic{"algorithms algorithm algs alg", print_algorithms},
+    topic{"algorithms algorithm algs alg", print_algorithms, print_algorithm},
     topic{"tasks task", print_tasks},
 };
 
@@ -108,7 +134,7 @@ class list final : public command {
   std::string_view name() const override { return "list"; }
   std::string_view summary() const override { return "list schemes, formats, architectures, datasets, algorithms or tasks"; }
 
-  void declare(option_set& o) override { o.positional("WHAT", what_, "schemes, formats, architectures, datasets, algorithms or tasks; everything but tasks if left out"); }
+  void declare(option_set& o) override { o.positional("WHAT", what_, "schemes, formats, architectures, datasets, algorithms or tasks; everything but tasks if left out; algorithms NAME: one with its options", values::some); }
 
   result<void> run() override {
     if (what_.empty()) {
@@ -117,12 +143,16 @@ class list final : public command {
       }
       return {};
     }
+    const std::size_t end = std::min(what_.find(' '), what_.size());
+    const std::string what = what_.substr(0, end), one = what_.substr(std::min(end + 1, what_.size()));
     for (const topic& t : topics) {
-      if (fmt::format(" {} ", t.names).find(fmt::format(" {} ", what_)) == std::string::npos) continue;
+      if (fmt::format(" {} ", t.names).find(fmt::format(" {} ", what)) == std::string::npos) continue;
+      if (!one.empty() && t.print_one == nullptr) return fail(error_kind::usage, fmt::format("list {}: unrecognized arguments: {}", what, one));
+      if (!one.empty()) return t.print_one(one);
       t.print();
       return {};
     }
-    return fail(error_kind::usage, fmt::format("list what? \"{}\" is unknown; schemes, formats, architectures, datasets, algorithms and tasks can be listed", what_));
+    return fail(error_kind::usage, fmt::format("list what? \"{}\" is unknown; schemes, formats, architectures, datasets, algorithms and tasks can be listed", what));
   }
 
  private:

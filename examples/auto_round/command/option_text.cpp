@@ -179,16 +179,21 @@ std::string upper(std::string_view s) {
 
 }  // namespace
 
+std::string group_text(const option_set& set, std::string_view group, std::string_view part) {
+  std::string text;
+  for (const option& o : set.options()) {
+    if (o.group == group && o.what == effect::works && o.names.front().find(part) != std::string::npos) text += line_of(names_of(o), o.help);
+  }
+  return text;
+}
+
 std::string help_text(std::string_view program, const described_command& c) {
   const option_set& set = *c.options;
   std::string text = fmt::format("{}\nusage: {} {}", c.summary, program, c.name);
   if (set.positional() != nullptr) text += fmt::format(" [{}]", set.positional()->value_name);
   text += " [options]\n\n" + line_of("-h, --help", "print this help");
   for (const std::string& group : groups_of(set)) {
-    text += "\n" + group + ":\n";
-    for (const option& o : set.options()) {
-      if (o.group == group && o.what == effect::works) text += line_of(names_of(o), o.help);
-    }
+    text += "\n" + group + ":\n" + group_text(set, group);
   }
   if (has(set, effect::notice) || has(set, effect::refused)) text += "\nOptions of the Python program without effect here, or refused: `auto-round man`.\n";
   return text;

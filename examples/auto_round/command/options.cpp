@@ -189,8 +189,9 @@ void option_set::exclude(std::string_view names) {
   }
 }
 
-void option_set::positional(std::string_view value_name, std::string& to, std::string_view help) {
+void option_set::positional(std::string_view value_name, std::string& to, std::string_view help, values count) {
   option o = named("", value_name, help);
+  o.count = count;
   o.set = [&to](const std::string& v) -> result<void> {
     to = v;
     return {};

@@ -66,7 +66,7 @@ class option_set {
   /// The options with these names, separated by commas, exclude each other.
   void exclude(std::string_view names);
   /// The one argument without a name; sets the same variable as option `name`.
-  void positional(std::string_view value_name, std::string& to, std::string_view help);
+  void positional(std::string_view value_name, std::string& to, std::string_view help, values count = values::one);
   void add(option o);
 
   /// `f` sees every option that is given, with its value, before it is set.

@@ -443,7 +443,7 @@ class quantization {
   result<void> load_calibration() {
     if (!reads_text()) return {};
     if (o_.dataset.empty() && collects_maxima()) {
-      return fail(error_kind::usage, fmt::format("{} of {} come from calibration text: write --dataset FILE (.jsonl, .json or .txt)",
+      return fail(error_kind::usage, fmt::format("{} of {} come from calibration text: write --dataset FILE (.jsonl, .json or .txt), or --dataset builtin for the small sample of this program",
                                                  request_.attention.wanted() ? "static scales of attention" : "static scales of activations", plan_.scheme_name));
     }
     if (auto r = read_text(); !r) return r;
