@@ -41,8 +41,7 @@ class eval final : public command {
     o.flag("json", json_, true, "print one JSON object on stdout");
     o.group("Tasks");
     tasks_.declare(o);
-    declare_foreign_evaluation(o);
-    o.notice("bs,batch_size", true, "batches are formed by the length of texts");
+    declare_foreign_evaluation(o, "eval_bs,bs,batch_size");
     o.notice("seed", true, "nothing is drawn by chance");
     o.refuse("apply_chat_template", false, "tasks are asked with plain prompts");
   }

@@ -259,7 +259,7 @@ class quantize final : public command {
     o.notice("use_standalone_format", false, "there is one format of each name");
     o.notice("enable_neuqi", false, "searches of asymmetric integers are NeUQI's already (--enable_opt_rtn)");
     o.notice("no_enable_lfq,no_quant_nontext_module", false, "is the default");
-    declare_foreign_evaluation(o);
+    declare_foreign_evaluation(o, "eval_bs");
     o.refuse("enable_lfq", false, "is not supported");
     o.refuse("quant_nontext_module", false, "only text models are supported");
     for (const char* name : {"template", "extra_data_dir", "prompt", "prompt_file", "metrics", "image_save_dir", "guidance_scale", "num_inference_steps",
