@@ -22,6 +22,7 @@
 #include "plan_inference_memory.hpp"
 #include "support/distance.hpp"
 #include "support/golden_json.hpp"
+#include "support/likelihood.hpp"
 #include "support/program.hpp"
 #include "support/textbook_block.hpp"
 #include "support/tiny_model.hpp"
@@ -182,18 +183,10 @@ TEST_F(MixedInputs, AreQuantizedForEachLayerInItsOwnWay) {
   }
 
   // The same where texts are scored for tasks,
-  const std::size_t vocab = static_cast<std::size_t>(spec.vocab_size);
-  double log_likelihood = 0;
-  for (std::size_t t = 0; t + 1 < ids.size(); ++t) {
-    const float* const row = got->data() + t * vocab;
-    double sum = 0;
-    for (std::size_t v = 0; v < vocab; ++v) sum += std::exp(static_cast<double>(row[v]));
-    log_likelihood += static_cast<double>(row[ids[t + 1]]) - std::log(sum);
-  }
   const model::likelihood_request request{ids, ids.size() - 1};
   const auto scored = model::log_likelihoods(**opened, std::span(&request, 1));
   ASSERT_TRUE(scored) << describe(scored.error());
-  EXPECT_NEAR(scored->front().sum, log_likelihood, 1e-4);
+  EXPECT_NEAR(scored->front().sum, support::log_likelihood(*got, ids, static_cast<std::size_t>(spec.vocab_size)), 1e-4);
   // token by token,
   const auto floats = model::resident_model::read(**opened, model::weight_form::floats);
   ASSERT_TRUE(floats) << describe(floats.error());

@@ -15,6 +15,7 @@
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
 #include "command/static_scales_request.hpp"
+#include "evaluation/task.hpp"
 #include "export/export_format.hpp"
 #include "plan.hpp"
 #include "plan_model_free.hpp"
@@ -57,9 +58,7 @@ class quantize final : public command {
     take_slashes_off(run_.output_dir);
     if (auto r = complete(); !r) return r;
     if (auto r = complete_route(); !r) return r;
-    // Behind a quantization the original asks two tasks less than its eval.
-    if (run_.tasks.tasks && run_.tasks.tasks->empty())
-      run_.tasks.tasks = "lambada_openai,hellaswag,winogrande,piqa,mmlu,wikitext,truthfulqa_mc1,openbookqa,boolq,arc_easy,arc_challenge";
+    if (run_.tasks.tasks && run_.tasks.tasks->empty()) run_.tasks.tasks = evaluation::tasks_behind_quantization;
     if (auto r = check_tasks(run_.tasks); !r) return r;
     return run_.model_free ? run_model_free(run_) : run_quantize(run_);
   }

@@ -126,6 +126,7 @@ constexpr task_group kGroups[] = {
 
 constexpr std::string_view kDefault =
     "lambada_openai,hellaswag,winogrande,piqa,mmlu,wikitext,truthfulqa_mc1,truthfulqa_mc2,openbookqa,boolq,rte,arc_easy,arc_challenge";
+constexpr std::string_view kBehindQuantization = "lambada_openai,hellaswag,winogrande,piqa,mmlu,wikitext,truthfulqa_mc1,openbookqa,boolq,arc_easy,arc_challenge";
 
 std::vector<task> make_tasks() {
   using enum scoring;
@@ -183,6 +184,8 @@ std::span<const task> all_tasks() {
 }
 
 std::span<const task_group> all_groups() { return kGroups; }
+
+constinit const std::string_view tasks_behind_quantization = kBehindQuantization;
 
 result<std::vector<const task*>> find_tasks(std::string_view names) {
   if (names.empty()) names = kDefault;

@@ -62,6 +62,9 @@ struct task_group {
 std::span<const task> all_tasks();
 std::span<const task_group> all_groups();  ///< parents first
 
+/// What tasks without names are behind a quantization: two less than those of `auto-round eval`, as in the original.
+extern const std::string_view tasks_behind_quantization;
+
 /// The tasks that a list of names separated by commas means, in the table's order, each once; names of groups stand for their tasks. An empty list
 /// means the default of `auto-round eval`. error_kind::usage names what is unknown and the names that there are.
 result<std::vector<const task*>> find_tasks(std::string_view names);

@@ -258,8 +258,9 @@ class gguf_model final : public stored_model {
         if (const io::gguf_tensor_ref* t = find(name)) file_.release(t->data);
       return;
     }
+    const std::string block = spec_.block_name(layer);
     for (const auto& [name, part] : parts_)
-      if (name.starts_with(spec_.block_name(layer))) file_.release(part.data);
+      if (name.starts_with(block)) file_.release(part.data);
   }
 
   std::string format() const override { return "gguf"; }
