@@ -71,7 +71,7 @@ std::string obstacle_to_model_free(const request& wanted, const ar::scheme_field
   if (scheme.data_type == "int" && scheme.bits != 2 && scheme.bits != 4 && scheme.bits != 8) return "it knows 2, 4 and 8-bit integers";
   if (scheme.data_type != "int" && !is_shard_wise_float(scheme)) return "it knows integers, MXFP4, MXFP8 and NVFP4_E5M3";
   if (scheme.group_size <= 0) return "it needs a positive group size";
-  if (!wanted.scale_dtype.empty() && wanted.scale_dtype != "float16") return "its scales are float16";
+  if (wanted.scale_type != ar::real::f16) return "its scales are float16";
   for (const layer_decision& l : layers) {
     if (l.quantize && l.cols % static_cast<std::uint64_t>(scheme.group_size) != 0) return "rows are no multiple of the group size";
   }
@@ -277,7 +277,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.gradient_accumulate_steps = wanted.gradient_accumulate_steps;
   base.enable_minmax_tuning = wanted.enable_minmax_tuning;
   base.enable_quanted_input = wanted.enable_quanted_input;
-  base.scale_dtype = wanted.scale_dtype.empty() ? "float16" : wanted.scale_dtype;
+  base.scale_type = wanted.scale_type;
   base.max_shard_bytes = wanted.max_shard_bytes;
   base.layers = std::move(layers);
   base.ignore_patterns = std::move(rules->ignore_patterns);

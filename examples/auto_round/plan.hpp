@@ -56,7 +56,7 @@ struct request {
   std::int64_t gradient_accumulate_steps = 1, nsamples = 128, seqlen = 2048, batch_size = 8;
   bool enable_minmax_tuning = true, enable_quanted_input = true;
   bool has_importance = false;                     ///< opt_rtn: an importance matrix is given, or none is wanted; else it is collected
-  std::string scale_dtype{};                       ///< empty: float16, or float32 for GGUF
+  ar::real scale_type = ar::real::f16;             ///< what scales of integers are rounded to; GGUF goes its own way
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
   const model::weight_source* weights = nullptr;         ///< what changes the source's weights before they are quantized; null: nothing
   const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing

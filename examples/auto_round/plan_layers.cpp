@@ -45,6 +45,7 @@ std::vector<std::string> split_list(const std::string& text) {
 struct rule {
   std::string key;
   ar::scheme_fields scheme;
+  std::optional<ar::real> scale_type{};
   bool ignores = false;     // of --ignore_layers: 16 bits
   bool predefined = false;  // not the user's
   std::string source() const { return ignores ? "--ignore_layers" : "--layer_config"; }
@@ -71,6 +72,7 @@ class entry_reader {
     }
     return complete();
   }
+  std::optional<ar::real> scale_type() const { return scale_type_; }
 
  private:
   tl::unexpected<error> wrong(std::string_view field, std::string_view what) const {
@@ -103,7 +105,10 @@ class entry_reader {
       return wrong({}, fmt::format("unknown key \"{}\"; these are possible: {}", name, fmt::join(known_keys, ", ")));
     }
     if (value.is_null() || name == "scheme") return {};
-    if (name == "scale_dtype") return fail(error_kind::unsupported, fmt::format("--layer_config \"{}\": --scale_dtype holds for all layers", key_));
+    if (name == "scale_dtype") {
+      scale_type_ = value.is_string() ? scale_type_named(value.as_string()) : std::nullopt;
+      return scale_type_ ? result<void>() : wrong(name, "must be fp16, bf16 or fp32");
+    }
     const auto integer = [&](auto& to, std::int64_t low) -> result<void> {
       if (!value.is_number() || static_cast<double>(value.as_int()) != value.as_double() || value.as_int() < low || value.as_int() > 1 << 30)
         return wrong(name, fmt::format("must be an integer of at least {}", low));
@@ -195,6 +200,7 @@ class entry_reader {
   std::optional<bool> sym_;
   bool named_sym_ = false, preset_ = false;
   std::optional<std::string_view> data_type_;
+  std::optional<ar::real> scale_type_;
   activation_fields act_;
 };
 
@@ -305,9 +311,10 @@ class resolver {
 
   result<void> read_config() {
     for (const auto& [key, value] : rules_.config.members()) {
-      auto scheme = entry_reader(key, whole_, formats_).read(value);
+      entry_reader reader(key, whole_, formats_);
+      auto scheme = reader.read(value);
       if (!scheme) return forward_error(scheme);
-      list_.push_back({key, *scheme});
+      list_.push_back({key, *scheme, reader.scale_type()});
     }
     return {};
   }
@@ -333,9 +340,9 @@ class resolver {
     for (const std::string& p : model_.predefined_ignore) patterns.emplace_back(with_final_dot(p), true);
     const auto put = [&](const std::string& key, bool predefined) {
       const auto same = std::find_if(list_.begin(), list_.end(), [&](const rule& r) { return r.key == key; });
-      if (same == list_.end()) return list_.push_back({key, float_scheme, true, predefined});
+      if (same == list_.end()) return list_.push_back({key, float_scheme, {}, true, predefined});
       if (!same->ignores) out_.warnings.push_back(fmt::format("--ignore_layers replaces the rule of --layer_config for {}", key));
-      *same = {key, float_scheme, true, predefined};
+      *same = {key, float_scheme, {}, true, predefined};
     };
     for (const auto& [pattern, predefined] : patterns) {
       if (!predefined) out_.ignore_patterns.push_back(pattern);
@@ -464,6 +471,7 @@ class resolver {
       } else if (auto known = with_known_types(l.scheme)) {
         l.scheme = *known;
       }
+      if (l.scheme.data_type == "int") l.scale_type = r->scale_type;  // the scales of other types are of a kind of their own
       l.quantize = true;
       l.reason.clear();
       l.kept_type.clear();

@@ -158,7 +158,7 @@ class planner {
     if (!scheme) return forward_error(scheme);
     plan_.scheme = *scheme;
     plan_.search = wanted_.how == exporting::method::opt_rtn;
-    if (!wanted_.scale_dtype.empty() && wanted_.scale_dtype != "float16") return fail(error_kind::unsupported, "model-free mode stores scales in float16");
+    if (wanted_.scale_type != ar::real::f16) return fail(error_kind::unsupported, "model-free mode stores scales in float16; --disable_model_free has --scale_dtype");
     if (!ar::quantizes(plan_.scheme)) return {};  // BF16: rules say what is quantized
     return check_one(plan_.scheme, plan_.format);
   }

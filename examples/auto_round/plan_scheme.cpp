@@ -122,6 +122,14 @@ result<ar::scheme_fields> with_known_types(ar::scheme_fields s) {
   return s;
 }
 
+std::optional<ar::real> scale_type_named(std::string_view name) {
+  if (name.starts_with("torch.")) name.remove_prefix(6);
+  if (name == "fp16" || name == "float16") return ar::real::f16;
+  if (name == "bf16" || name == "bfloat16") return ar::real::bf16;
+  if (name == "fp32" || name == "float32") return ar::real::f32;
+  return std::nullopt;
+}
+
 bool allows_asymmetric_bytes(const std::vector<std::string>& formats) {
   const bool can_hold = !formats.empty() && std::all_of(formats.begin(), formats.end(), [](const std::string& f) {
     const std::vector<std::string> parts = split(f, ':');

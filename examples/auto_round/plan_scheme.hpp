@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ar/numeric/real.hpp"
 #include "ar/scheme.hpp"
 #include "error.hpp"
 
@@ -20,6 +21,9 @@ std::string_view kept(std::string_view text);
 /// Types that name their width ("mx_fp4", "fp8") decide over the bits and lose the number if they say nothing else; then error_kind::unsupported if
 /// there is no quantizer for weights or activations.
 result<ar::scheme_fields> with_known_types(ar::scheme_fields scheme);
+
+/// What scales are rounded to, by the names of --scale_dtype: "fp16", "float16", "torch.float16" and the like of bf16 and fp32.
+std::optional<ar::real> scale_type_named(std::string_view name);
 
 /// True if AR_ALLOW_W8_ASYM is set, or all formats can hold 8-bit asymmetric integers.
 bool allows_asymmetric_bytes(const std::vector<std::string>& formats);

@@ -243,7 +243,7 @@ class choosing {
       if (!importance) return forward_error(importance);
       scoring.searched = search_.searches;
       scoring.importance = *importance;
-      scoring.scale_type = gguf_ ? ar::real::f32 : ar::real::f16;
+      scoring.scale_type = gguf_ ? ar::real::f32 : request_.scale_type;
     }
     bar_.message(fmt::format("AutoScheme: scoring {} of {} options on {} samples of {} tokens, gradients of {}", missing.size(), what_.options.size(), set->rows(),
                              set->seqlen, at_quantized() ? "each quantized model" : "the float model, one pass for all"));

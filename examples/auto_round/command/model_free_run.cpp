@@ -80,7 +80,7 @@ class run {
     if (!plan) return forward_error(plan);
     plan_ = std::move(*plan);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
-    for (const std::string& line : unused_options(o_, {.shard_wise = true})) bar_.message("note: " + line);
+    for (const std::string& line : unused_options(o_, {.shard_wise = true, .integers = true})) bar_.message("note: " + line);
     // Fewer tensors at a time give the same bytes.
     for (memory_ = plan_.memory(threads_); o_.max_memory != 0 && memory_.bytes() > o_.max_memory && threads_ > 1;) memory_ = plan_.memory(--threads_);
     if (auto r = plan::check_memory(memory_, o_.max_memory, plan_.bytes()); !r) return r;

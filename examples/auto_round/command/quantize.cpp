@@ -19,6 +19,7 @@
 #include "export/export_format.hpp"
 #include "plan.hpp"
 #include "plan_model_free.hpp"
+#include "plan_scheme.hpp"
 #include "report/resources.hpp"
 
 namespace auto_round::command {
@@ -440,16 +441,11 @@ class quantize final : public command {
   }
 
   result<void> complete_scale_dtype() {
-    std::string& to = run_.request.scale_dtype;
     if (scale_dtype_.empty()) return {};
-    if (scale_dtype_ == "fp16" || scale_dtype_ == "float16") {
-      to = "float16";
-      return {};
-    }
-    if (scale_dtype_ == "bf16" || scale_dtype_ == "bfloat16" || scale_dtype_ == "fp32" || scale_dtype_ == "float32" || scale_dtype_ == "auto") {
-      return fail(error_kind::unsupported, fmt::format("--scale_dtype {}: scales are stored in float16 (float32 search for GGUF) so far", scale_dtype_));
-    }
-    return fail(error_kind::usage, fmt::format("--scale_dtype \"{}\" is unknown; fp16 is possible", scale_dtype_));
+    const auto type = plan::scale_type_named(scale_dtype_);
+    if (!type) return fail(error_kind::usage, fmt::format("--scale_dtype \"{}\" is unknown; fp16, bf16 and fp32 are possible", scale_dtype_));
+    run_.request.scale_type = *type;
+    return {};
   }
 
   result<void> complete_progress() {

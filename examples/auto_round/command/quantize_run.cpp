@@ -181,7 +181,8 @@ class quantization {
     if (!tuned() || o_.how_tuned != tuning::automatic || source_->spec().plain()) return {};
     return fmt::format(" (a {} is not laid out as LLaMA)", source_->spec().model_class);
   }
-  bool gguf() const { return plan_.jobs.front().scale_dtype == "float32"; }
+  bool gguf() const { return plan_.jobs.front().format.starts_with("gguf:"); }
+  ar::real scale_type_of(const layer_decision& layer) const { return gguf() ? ar::real::f32 : layer.scale_type.value_or(plan_.jobs.front().scale_type); }
   std::string folder_of(const std::string& base, std::size_t i) const { return export_folder(plan_, base, i); }
   double since_last_part() {
     const double s = part_.seconds();
@@ -247,7 +248,8 @@ class quantization {
     plan_ = std::move(*plan);
     if (o_.autoscheme.wanted()) plan_.scheme_name = fmt::format("AutoScheme of {}", o_.autoscheme.schemes);
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
-    const run_kind kind = {.tuned = tuned(), .reads_text = reads_text() || o_.autoscheme.wanted(), .how = how()};
+    const bool integers = std::ranges::any_of(plan_.layers(), [](const layer_decision& l) { return l.quantize && l.scheme.data_type == "int" && !l.scheme.super_bits; });
+    const run_kind kind = {.tuned = tuned(), .reads_text = reads_text() || o_.autoscheme.wanted(), .integers = integers && !gguf(), .how = how()};
     for (const std::string& line : unused_options(o_, kind)) bar_.message("note: " + line);
     if (request_.seqlen != o_.request.seqlen && reads_text()) bar_.message(fmt::format("note: --seqlen is {}, the most that the model takes", request_.seqlen));
     return {};
@@ -518,7 +520,7 @@ class quantization {
     for (const layer_decision& layer : plan_.layers()) {
       if (!layer.quantize || (layer.block < 0 && !(tunes_head(layer) && how() == tuning::block))) continue;
       tune::layer_choice& choice = choices[layer.name];
-      choice = {layer.scheme, gguf() ? ar::real::f32 : ar::real::f16};
+      choice = {layer.scheme, scale_type_of(layer)};
       if (const auto* ranges = awq_changes_.initial_ranges(layer.name + ".weight")) choice.start = {ranges->step, ranges->options.n_grid, ranges->options.symmetric};
     }
     return choices;
@@ -669,7 +671,7 @@ class quantization {
     // The original's shard-wise route computes in float, its tuning flow in the type of the checkpoint.
     const std::string weight = layer.name + ".weight";
     if (!plan_.jobs.front().model_free && (o_.compat || !weights_->changed(weight))) how.weight_type = stored_real(weight);
-    how.scale_type = gguf() ? ar::real::f32 : ar::real::f16;
+    how.scale_type = scale_type_of(layer);
     how.reference = o_.compat;
     how.search = searched() && tune::searches_by_default(layer.scheme, o_.compat);
     if (how.search) how.importance = importance;

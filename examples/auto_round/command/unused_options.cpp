@@ -46,6 +46,7 @@ std::vector<std::string> unused_options(const run_options& o, const run_kind& ru
     tell({"lr", "minmax_lr", "not_use_best_mse"}, "tuning by hybrid has steps of its own (--tuning block has these)");
   }
   if (!run.reads_text) tell({"nsamples", "seqlen", "dataset"}, "this run reads no calibration text");
+  if (!run.integers) tell({"scale_dtype"}, "no layer has integers with scales of a choosable type");
   if (run.shard_wise) {
     tell({"iters", "report", "imatrix"}, "shard by shard weights are only rounded, and nothing is measured (--disable_model_free)");
     tell({"max_shard_size"}, "shard by shard each file of the source becomes one file (--disable_model_free)");

@@ -15,6 +15,7 @@ struct run_kind {
   bool shard_wise = false;  ///< --model_free
   bool tuned = false;
   bool reads_text = false;
+  bool integers = false;       ///< some layer is quantized to integers whose scales are numbers
   tuning how = tuning::block;  ///< if tuned
 };
 

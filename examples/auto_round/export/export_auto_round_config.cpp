@@ -160,7 +160,7 @@ io::json scheme_keys(const job& run) {
   const double default_lr = run.iters > 0 ? 1.0 / static_cast<double>(run.iters) : 5e-3;
   if (tuned && run.lr > 0 && run.lr != default_lr) q.set("lr", run.lr);
   if (tuned && run.minmax_lr > 0 && run.minmax_lr != default_lr) q.set("minmax_lr", run.minmax_lr);
-  if (run.scale_dtype != "float16") q.set("scale_dtype", "torch." + run.scale_dtype);
+  if (run.scale_type != ar::real::f16) q.set("scale_dtype", run.scale_type == ar::real::bf16 ? "torch.bfloat16" : "torch.float32");
   add_cache_keys(run, q);
   return q;
 }

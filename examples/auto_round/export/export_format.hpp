@@ -34,7 +34,7 @@ struct layer_decision {
   bool chosen = false;              ///< the scheme was chosen for this layer alone: formats store it or refuse, but do not change it
   std::string reason;               ///< why it is not quantized, for people
   std::string kept_type;            ///< data_type that configuration files give to a layer kept in 16 bits: "fp" (shape rule), "float" (ignored)
-  std::optional<ar::real> scale_type;  ///< of layers that come as another checkpoint stores them: as in tune::quantized_layer
+  std::optional<ar::real> scale_type;  ///< if not the job's: the user's rule for this layer; of stored layers as in tune::quantized_layer
   bool any_order = false;              ///< the same: tune::quantized_layer::group is given
 };
 
@@ -58,7 +58,7 @@ struct job {
   double lr = 0, minmax_lr = 0;               ///< 0: the default, 1 / iters
   std::int64_t gradient_accumulate_steps = 1;
   bool enable_minmax_tuning = true, enable_quanted_input = true;
-  std::string scale_dtype = "float16";        ///< torch's name: float16, bfloat16, float32
+  ar::real scale_type = ar::real::f16;        ///< what scales of integers are rounded to; GGUF: f32, its blocks have types of their own
   std::uint64_t max_shard_bytes = std::uint64_t{5} << 30;
   const model::weight_source* weights = nullptr;         ///< where tensors come from that are kept but changed; null: none are
   const transform::stored_rotation* rotation = nullptr;  ///< what a rotation adds to the checkpoint; null: nothing

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "export/export_layer_layout.hpp"
 
 namespace auto_round::exporting {
@@ -108,6 +110,9 @@ result<void> decide_int(job& run, const int_limits& limits, int_layout layout) {
     }
     if (short_layer == nullptr) short_layer = &l;
   }
+  const bool floats = std::ranges::any_of(run.layers, [&](const layer_decision& l) { return l.quantize && l.scale_type.value_or(run.scale_type) == ar::real::f32; });
+  if (floats && run.how != method::stored)
+    run.warnings.push_back(fmt::format("format {} stores scales in float16: those of --scale_dtype fp32 are rounded to it behind the codes; llm_compressor keeps them", run.format));
   if (short_layer != nullptr) {
     run.warnings.push_back(
         fmt::format("rows of {} have {} values, no multiple of group size {}: the last group is short, which the Python auto-round, vLLM and "

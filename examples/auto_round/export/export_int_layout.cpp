@@ -259,6 +259,12 @@ result<std::vector<packed_part>> pack_int(const int_matrix& m, const tune::quant
       biases[place(m, r, g)] = bias_of(layer, i, zero[i]);
     }
   }
+  const auto overflow = [&m](std::vector<float> numbers) {
+    round_to_type(numbers, m.numbers);
+    return !std::ranges::all_of(numbers, [](float x) { return std::isfinite(x); });
+  };
+  if (overflow(scales) || (has_biases(m.layout) && overflow(biases)))
+    return fail(error_kind::input, "the weight is so large that its scale overflows half precision; leave this layer in float", {}, layer.name + ".weight");
   std::vector<packed_part> parts;
   parts.push_back({std::move(tensors[0]), bytes_of(words)});
   if (has_biases(m.layout)) {

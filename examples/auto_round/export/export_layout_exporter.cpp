@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <optional>
+#include <string>
 
 #include "tune/quantizer.hpp"
 
@@ -18,13 +20,16 @@ layout_context context_of(const job& run, dialect who, const std::string& layer,
   if (weight != nullptr) c.model_type = weight->type;
   c.keeps_negative_zeros = run.model_free || run.how == method::stored;
   // The original searches scales of integers in the arithmetic of the weights, and stores them so.
-  if (run.compat && run.how == method::opt_rtn && c.model_type == io::dtype::bf16) c.int_scale_type = io::dtype::bf16;
+  c.int_scale_type = run.compat && run.how == method::opt_rtn && c.model_type == io::dtype::bf16 ? io::dtype::bf16 : number_type(run.scale_type);
   return c;
 }
 
 class layout_exporter final : public safetensors_exporter {
  public:
-  layout_exporter(const job& run, dialect who) : safetensors_exporter(run), who_(who) {}
+  layout_exporter(const job& run, dialect who) : safetensors_exporter(run), who_(who) {
+    for (const layer_decision& l : run.layers)
+      if (l.quantize && l.scale_type && run.how != method::stored) own_scale_types_.emplace(l.name, *l.scale_type);
+  }
   result<void> start(const std::vector<std::pair<std::string, std::string>>& texts) { return prepare(texts); }
 
  private:
@@ -32,10 +37,13 @@ class layout_exporter final : public safetensors_exporter {
   layer_layout layout(const std::string& name, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, std::optional<ar::real> scale_type, bool any_order) const {
     layout_context c = context_of(run_, who_, name, scale_type, any_order);
     const bool searched = tune::searches_by_default(scheme, run_.compat) && scheme.sym;
-    if (!searched) c.int_scale_type = io::dtype::f16;
+    if (!searched) c.int_scale_type = number_type(run_.scale_type);
     return layout_of(scheme, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), c).value_or(layer_layout{});
   }
-  layer_layout layout(const tune::quantized_layer& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type, !l.group.empty()); }
+  layer_layout layout(const tune::quantized_layer& l) const {
+    const auto own = own_scale_types_.find(l.name);
+    return layout(l.name, l.scheme, l.rows, l.cols, own != own_scale_types_.end() ? own->second : l.scale_type, !l.group.empty());
+  }
   layer_layout layout(const layer_decision& l) const { return layout(l.name, l.scheme, l.rows, l.cols, l.scale_type, l.any_order); }
 
   std::vector<io::tensor_decl> packed_tensors(const layer_decision& l) const override { return tensors_of(layout(l), l.name); }
@@ -48,6 +56,7 @@ class layout_exporter final : public safetensors_exporter {
   std::vector<float> read_back(const tune::quantized_layer& l) const override { return stored_weight(layout(l), l); }
 
   dialect who_;
+  std::map<std::string, std::optional<ar::real>> own_scale_types_;  // of layers with a rule that says it
 };
 
 bool has_block_scales(const ar::scheme_fields& s) {

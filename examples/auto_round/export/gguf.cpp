@@ -351,7 +351,7 @@ result<void> decide_stored(job& run, const gguf_recipe& recipe) {
   if (most != count.end() && most->first != recipe.base) {
     return fail(error_kind::unsupported, fmt::format("most layers are of type {}; write a --format gguf: that is named after it", type_name(most->first)));
   }
-  run.scale_dtype = "float32";
+  run.scale_type = ar::real::f32;
   return {};
 }
 
@@ -384,7 +384,7 @@ result<void> decide(job& run) {
     layer.reason = scheme != nullptr ? std::string() : fmt::format("{} columns are no multiple of 32", layer.cols);
     if (scheme != nullptr) layer.scheme = *scheme;
   }
-  run.scale_dtype = "float32";
+  run.scale_type = ar::real::f32;
   return {};
 }
 
