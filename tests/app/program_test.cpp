@@ -637,6 +637,25 @@ TEST_F(Program, HelpAndVersionGoToStandardOutput) {
   }
 }
 
+// What the shell does at the tabulator key, done by bash itself.
+TEST_F(Program, BashCompletesCommandsOptionsAndTheirValues) {
+  tiny_model::put(dir_ / "completion.bash", run({"completion", "bash"}).out);
+  const auto completed = [&](const std::string& line) {
+    tiny_model::put(dir_ / "ask.bash", "source " + (dir_ / "completion.bash") + "\nCOMP_LINE=" + support::quoted(line) + "\nCOMP_POINT=${#COMP_LINE}\n_auto_round\necho \"${COMPREPLY[@]}\"\n");
+    const std::string to = dir_ / "answer";
+    EXPECT_EQ(std::system(("bash " + support::quoted(dir_ / "ask.bash") + " >" + support::quoted(to) + " 2>&1").c_str()), 0) << line;
+    return golden::read_bytes(to);
+  };
+  EXPECT_EQ(completed("auto-round ev"), "eval\n");
+  EXPECT_EQ(completed("auto-round --model x --scheme W4A16G"), "W4A16G64 W4A16G32\n");
+  EXPECT_EQ(completed("auto-round convert --format auto_a"), "auto_awq\n");
+  EXPECT_EQ(completed("auto-round --format gguf:q4_k"), "q4_k_s q4_k_m\n") << "bash replaces what stands behind the colon";
+  EXPECT_EQ(completed("auto-round eval --tasks piq"), "piqa\n");
+  EXPECT_EQ(completed("auto-round --fuse-check "), "warn error off\n");
+  EXPECT_EQ(completed("auto-round eval --ppl"), "--ppl\n");
+  EXPECT_EQ(completed("auto-round-best --scale_d"), "--scale_dtype\n");
+}
+
 TEST_F(Program, ListsTheOptionsOfAnAlgorithm) {
   const auto options_of = [](const std::string& algorithm) { return run({"list", "algorithms", algorithm}).out; };
   EXPECT_NE(options_of("awq").find("--awq_n_grid"), std::string::npos);

@@ -24,6 +24,7 @@ class convert final : public command {
     o.text("output_dir", "DIR", run_.output_dir, "the finished folder; with several formats one folder below it for each (./tmp_autoround)");
     o.flag("overwrite", run_.overwrite, true, "replace an output folder that this program made, once the new one is finished");
     o.text("format,formats", "LIST", formats_, "formats to write (`auto-round list formats`), several separated by commas; fake: dequantized weights");
+    o.suggest("format", exporting::all_spellings());
     o.flag("allow_loss", run_.allow_loss, true, "write layers, too, whose weights the format rounds (scales to another type, zero points that it does not have)");
     o.bytes("max_shard_size", run_.max_shard_bytes, "largest safetensors file: N with B, KB, MB or GB (5GB)");
     o.bytes("max_memory", run_.max_memory, "refuse what would take more memory: N with B, KB, MB or GB (no limit)");

@@ -259,6 +259,8 @@ void task_options::declare(option_set& o) {
     tasks = v;
     return {};
   };
+  for (const evaluation::task_group& g : evaluation::all_groups()) names.suggestions.emplace_back(g.name);
+  for (const evaluation::task& t : evaluation::all_tasks()) names.suggestions.emplace_back(t.name);
   o.add(std::move(names));
   o.text("task_dir", "DIR", directory, "folder with the tasks' documents: NAME.jsonl, for few-shot examples NAME.train.jsonl or NAME.dev.jsonl");
   o.real("limit", limit, "only the first N documents of each task; below 1: that share of them");

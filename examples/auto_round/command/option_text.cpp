@@ -90,24 +90,32 @@ std::string command_words(std::span<const described_command> commands) {
   return words(names);
 }
 
+/// Values that are worth offering for an option.
+const std::vector<std::string>& offered(const option& o) { return o.choices.empty() ? o.suggestions : o.choices; }
+
 std::string bash_script(std::span<const described_command> commands, std::span<const std::string> programs) {
   std::string s = "# bash completion of auto-round: source it, or put it into /usr/share/bash-completion/completions/auto-round\n_auto_round() {\n";
-  s += "  local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=quantize\n";
-  s += fmt::format("  case ${{COMP_WORDS[1]}} in {}) command=${{COMP_WORDS[1]}};; esac\n  COMPREPLY=()\n", [&] {
+  // Bash takes "gguf:q4_0" for three words, so words are those of the line.
+  s += "  local line=${COMP_LINE:0:COMP_POINT} command=quantize before typed\n  local current=${line##*[[:blank:]]}\n  read -ra typed <<< \"${line%\"$current\"}\"\n  before=${typed[-1]}\n";
+  s += fmt::format("  case ${{typed[1]}} in {}) command=${{typed[1]}};; esac\n  COMPREPLY=()\n", [&] {
     std::vector<std::string> names;
     for (const described_command& c : commands) names.emplace_back(c.name);
     return fmt::format("{}", fmt::join(names, "|"));
   }());
+  const auto reply = [](const std::vector<std::string>& of) { return fmt::format("COMPREPLY=($(compgen -W '{}' -- \"$current\"))", words(of)); };
   s += "  case $command:${before//-/_} in\n";
   for (const described_command& c : commands) {
     for (const option& o : c.options->options()) {
-      if (o.choices.empty() || o.what == effect::refused) continue;
-      for (const std::string& n : o.names) s += fmt::format("    {}:__{}) COMPREPLY=($(compgen -W '{}' -- \"$current\")); return;;\n", c.name, n, words(o.choices));
+      if (offered(o).empty() || o.what == effect::refused) continue;
+      const std::string& first = o.names.front();
+      s += fmt::format("    {}:__{}", c.name, first);
+      for (const std::string& n : o.names) s += n == first ? std::string() : fmt::format("|{}:__{}", c.name, n);
+      s += fmt::format(") {}; [[ $current == *:* ]] && COMPREPLY=(\"${{COMPREPLY[@]#\"${{current%:*}}:\"}}\"); return;;\n", reply(offered(o)));
     }
   }
-  s += "  esac\n  if [[ $COMP_CWORD == 1 && $current != -* ]]; then\n";
+  s += "  esac\n  if [[ ${#typed[@]} == 1 && $current != -* ]]; then\n";
   s += fmt::format("    COMPREPLY=($(compgen -W '{}' -- \"$current\") $(compgen -d -- \"$current\"))\n  elif [[ $current == -* ]]; then\n    case $command in\n", command_words(commands));
-  for (const described_command& c : commands) s += fmt::format("      {}) COMPREPLY=($(compgen -W '{}' -- \"$current\"));;\n", c.name, words(option_words(*c.options)));
+  for (const described_command& c : commands) s += fmt::format("      {}) {};;\n", c.name, reply(option_words(*c.options)));
   s += "    esac\n  fi\n}\n";
   return s + fmt::format("complete -o default -F _auto_round {}\n", fmt::join(programs, " "));
 }
@@ -130,7 +138,7 @@ std::string zsh_script(std::span<const described_command> commands, std::span<co
     for (const option& o : c.options->options()) {
       if (o.what != effect::works) continue;
       std::string value;
-      if (!o.choices.empty()) value = fmt::format(":{}:({})", o.value_name, words(o.choices));
+      if (!offered(o).empty()) value = fmt::format(":{}:({})", o.value_name, escaped(words(offered(o))));
       else if (o.count != values::none) value = fmt::format(":{}:_files", o.value_name);
       s += fmt::format(" \\\n      '*--{}[{}]{}'", o.names.front(), escaped(o.help), value);
     }
@@ -151,8 +159,8 @@ std::string fish_script(std::span<const described_command> commands, std::span<c
       for (const option& o : c.options->options()) {
         if (o.what != effect::works) continue;
         s += fmt::format("complete -c {} -n '{}' -l {}", p, when, o.names.front());
-        if (o.count == values::one || o.count == values::some) s += " -r";
-        if (!o.choices.empty()) s += fmt::format(" -f -a '{}'", words(o.choices));
+        if (o.count == values::one || o.count == values::some || !o.suggestions.empty()) s += " -r";
+        if (!offered(o).empty()) s += fmt::format(" -f -a '{}'", words(offered(o)));
         s += fmt::format(" -d '{}'\n", shell_text(o.help));
       }
     }

@@ -189,6 +189,12 @@ void option_set::exclude(std::string_view names) {
   }
 }
 
+void option_set::suggest(std::string_view name, std::vector<std::string> values) {
+  for (option& o : options_) {
+    if (o.names.front() == name) o.suggestions = values;
+  }
+}
+
 void option_set::positional(std::string_view value_name, std::string& to, std::string_view help, values count) {
   option o = named("", value_name, help);
   o.count = count;

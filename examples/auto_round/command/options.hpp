@@ -33,6 +33,7 @@ struct option {
   std::string help{};              ///< what it does, or why it does nothing
   std::string group{};
   std::vector<std::string> choices{};  ///< the values that are possible; empty: any
+  std::vector<std::string> suggestions{};  ///< of other options: values that completion offers
   std::string exclusive{};             ///< options with the same text exclude each other on one command line
   effect what = effect::works;
   std::function<result<void>(const std::string& value)> set{};  ///< called once per occurrence, in order; flags get "", several values are joined by blanks
@@ -65,6 +66,8 @@ class option_set {
   void refuse(std::string_view names, bool takes_value, std::string_view why);
   /// The options with these names, separated by commas, exclude each other.
   void exclude(std::string_view names);
+  /// Completion offers `values` for the option whose first name is `name`.
+  void suggest(std::string_view name, std::vector<std::string> values);
   /// The one argument without a name; sets the same variable as option `name`.
   void positional(std::string_view value_name, std::string& to, std::string_view help, values count = values::one);
   void add(option o);

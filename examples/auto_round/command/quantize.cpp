@@ -49,6 +49,11 @@ class quantize final : public command {
     o.group("Tasks, answered by the output of the last format");
     run_.tasks.declare(o);
     declare_what_is_not_here(o);
+    std::vector<std::string> schemes;
+    for (const ar::preset& p : ar::presets) schemes.emplace_back(p.name);
+    o.suggest("scheme", schemes);
+    o.suggest("schemes", std::move(schemes));
+    o.suggest("format", exporting::all_spellings());
   }
 
   result<void> run() override {

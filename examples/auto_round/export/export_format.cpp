@@ -38,6 +38,12 @@ const export_format* find(std::string_view spelling) {
   return nullptr;
 }
 
+std::vector<std::string> all_spellings() {
+  std::vector<std::string> all;
+  for (const export_format* f : registry) all.insert(all.end(), f->spellings.begin(), f->spellings.end());
+  return all;
+}
+
 std::string spellings_that_hold(const ar::scheme_fields& scheme) {
   std::string names;
   for (const export_format* f : registry) {

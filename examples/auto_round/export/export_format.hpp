@@ -165,6 +165,8 @@ struct export_format {
 
 std::span<const export_format* const> all();
 const export_format* find(std::string_view spelling);  ///< by user's spelling, lower case; null if unknown
+/// What users may type for a format.
+std::vector<std::string> all_spellings();
 /// Spellings of the formats that pack this scheme, separated by commas.
 std::string spellings_that_hold(const ar::scheme_fields& scheme);
 /// Opens whatever lies at `path`: a folder of one of our formats, a float checkpoint, or a GGUF file.
