@@ -380,6 +380,18 @@ TEST_F(Program, RecipesAreChosenByTheProgramsName) {
   EXPECT_FALSE(weights(out_) == weights(out_ + "2")) << "scales are searched";
 }
 
+// The program starts itself once more to shorten the waits of threads, unless the environment says how they wait: nothing else may change.
+TEST_F(Program, StartsTheSameWayWhateverTheEnvironmentSaysOfThreads) {
+  const std::vector<std::vector<std::string>> lines = {{"--help"}, {"--version"}, {"--no_such_option"}, {}, {"list", "algorithms", ""}, {"inspect", "a folder with blanks"}};
+  for (const char* program : {"auto-round", "auto-round-best"})
+    for (const auto& line : lines) {
+      const outcome plain = run(line, "env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT", program), told = run(line, "env OMP_WAIT_POLICY=passive", program);
+      EXPECT_EQ(plain.status, told.status);
+      EXPECT_EQ(plain.out, told.out);
+      EXPECT_EQ(plain.err, told.err);
+    }
+}
+
 TEST_F(Program, WrongCommandLinesSayWhatIsWrong) {
   tiny_model().write(model_);
   EXPECT_EQ(run({}).status, usage);
