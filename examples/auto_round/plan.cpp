@@ -206,6 +206,11 @@ std::string run_plan::folder(std::size_t job) const {
   return name;
 }
 
+std::vector<std::string> shard_wise_warnings(const ar::scheme_fields& scheme) {
+  if (scheme.data_type != "int" || scheme.sym || scheme.bits != 4) return {};
+  return {"rounded without tuning, asymmetric integers get the original's packing auto_round, which vLLM does not load; --disable_model_free writes auto_round:auto_awq, which it does"};
+}
+
 result<run_plan> make_plan(const request& asked, const exporting::stored_model& source) {
   run_plan plan;
   request wanted = asked;
@@ -302,6 +307,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
     return fail(error_kind::unsupported, "--model_free does not apply here: " + obstacle);
   }
   base.model_free = wanted.way != route::regular && obstacle.empty();
+  if (base.model_free && lead != "fake") add_once(plan.warnings, shard_wise_warnings(plan.scheme));
   for (const std::string& f : wanted.formats) {
     job run = base;
     run.format = f;

@@ -85,6 +85,9 @@ struct run_plan {
 /// `source` must be a float checkpoint. error_kind::input for missing or wrong tensors, usage and unsupported as above.
 result<run_plan> make_plan(const request& wanted, const exporting::stored_model& source);
 
+/// What to say before layers of this scheme are written as the original's shard-wise route writes them.
+std::vector<std::string> shard_wise_warnings(const ar::scheme_fields& scheme);
+
 /// The linear layers of a model, block by block, then the head unless it is tied; those of the blocks to be quantized by `scheme`.
 std::vector<exporting::layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme);
 /// The last component of the folder's path: job::model_name.

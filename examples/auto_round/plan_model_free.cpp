@@ -127,12 +127,21 @@ class planner {
   const layer_decision& layer_of(const piece& p) const { return plan_.layers[static_cast<std::size_t>(p.layer)]; }
 
   result<void> check_source() {
+    auto packed = exporting::source_layers::find(source_);
+    if (!packed) return forward_error(packed);
+    packed_ = std::make_shared<const exporting::source_layers>(std::move(*packed));
+    plan_.packed_layers = packed_;
     const io::json& q = source_.config().at("quantization_config");
     if (q.is_null()) return {};
     const std::string& method = q.at("quant_method").as_string();
     const auto& tile = q.at("weight_block_size").items();
     if (method != "fp8" || tile.size() != 2 || tile[0].as_int() < 1 || tile[1].as_int() < 1) {
-      return fail(error_kind::unsupported, fmt::format("the model is quantized by \"{}\" already; this mode reads float checkpoints, and FP8 with scales for tiles (weight_block_size)", method),
+      fake_ = q.at("packing_format").as_string() == exporting::fake_packing_format;  // its weights are floats
+      if (!packed_->empty() || fake_) return {};
+      return fail(error_kind::unsupported,
+                  fmt::format("the model is quantized by \"{}\" already; this mode reads float checkpoints, FP8 with scales for tiles (weight_block_size), and layers as compressed-tensors and "
+                              "ModelOpt store them; `convert`, or --disable_model_free, reads others",
+                              method),
                   source_.path() + "/config.json");
     }
     plan_.tile_rows = tile[0].as_int();
@@ -200,6 +209,15 @@ class planner {
     p.name = t.name;
     p.source = &t;
     p.shape = t.shape;
+    if (const exporting::source_layer* layer = packed_->of_codes(t.name)) {
+      p.name = layer->name + std::string(weight_end);
+      p.packed = layer;
+      p.shape = {layer->rows, layer->cols};
+      add(s, std::move(p), layer->rows > 0 && layer->cols > 0);
+      return {};
+    }
+    if (packed_->is_part(t.name)) return {};
+    if (fake_ && (t.name.ends_with(".input_scale") || t.name.ends_with(".input_global_scale"))) return {};  // of what layers read, which nothing speaks of any more
     const bool kept = is_untouchable(t.name);
     if (t.name.ends_with(tile_scale_end) && !kept) {
       const std::string weight = stem(t.name) + std::string(weight_end);
@@ -299,6 +317,9 @@ class planner {
       plan_.warnings.push_back(std::move(line));
     }
     choose_model_scheme();
+    if (plan_.format != "fake") {
+      for (std::string& w : shard_wise_warnings(plan_.scheme)) plan_.warnings.push_back(std::move(w));
+    }
     return {};
   }
 
@@ -464,6 +485,8 @@ class planner {
   const io::checkpoint_dir& source_;
   model_free_plan plan_;
   model_outline outline_;
+  std::shared_ptr<const exporting::source_layers> packed_;
+  bool fake_ = false;
   std::map<std::string, std::int64_t> blocks_;
 };
 
@@ -487,20 +510,41 @@ std::size_t model_free_plan::quantized() const {
   return n;
 }
 
+bool model_free_plan::by_all_threads(const shard& s, const piece& p, int threads) const {
+  std::uint64_t work = 0;
+  for (const piece& each : s.pieces) work += each.quantize ? each.elements() : 0;
+  return p.quantize && p.elements() * static_cast<std::uint64_t>(2 * threads) > work;
+}
+
+std::uint64_t model_free_plan::working_bytes(const piece& p) const {
+  constexpr std::uint64_t band = std::uint64_t{1} << 20;  // rows of floats on their way
+  const std::uint64_t weights = p.elements();
+  if (!p.quantize) return p.packed != nullptr ? weights * 6 : 0;
+  const ar::scheme_fields& s = layers[static_cast<std::size_t>(p.layer)].scheme;
+  // As read, in float, dequantized, codes, packed; of packed layers no bytes of floats.
+  if (format == "fake" || (search && s.data_type != "int")) return p.packed != nullptr ? weights * 9 : weights * 45 / 4;
+  const std::uint64_t packed = weights * static_cast<std::uint64_t>(s.bits) / 8, scales = 10 * (s.group_size > 0 ? weights / static_cast<std::uint64_t>(s.group_size) : p.shape[0]);
+  // Packed layers are computed as a whole, from their bytes to codes and floats, from which the bands are taken.
+  const std::uint64_t unpacked = p.packed != nullptr ? 5 * weights + p.source->bytes.size() : 0;
+  return std::max(weights + 2 * packed, unpacked) + scales + band;
+}
+
 memory_estimate model_free_plan::memory(int threads) const {
   constexpr std::uint64_t program = std::uint64_t{3} << 20;
-  std::vector<std::uint64_t> sizes;
-  for (const layer_decision& l : layers) {
-    // Codes, and packed ones twice, with rows of floats on their way; or weights as they are read, in float and dequantized, codes, packed.
-    const std::uint64_t weights = l.rows * l.cols, bits = static_cast<std::uint64_t>(l.scheme.bits);
-    const bool at_once = format == "fake" || (search && l.scheme.data_type != "int");
-    if (l.quantize) sizes.push_back(at_once ? weights * 14 : weights + 2 * (weights * bits / 8) + (std::uint64_t{2} << 20));
+  std::uint64_t most = 0;
+  for (const shard& s : shards) {
+    std::vector<std::uint64_t> sizes;
+    for (const piece& p : s.pieces) {
+      if (by_all_threads(s, p, threads)) most = std::max(most, working_bytes(p));
+      else sizes.push_back(working_bytes(p));
+    }
+    std::sort(sizes.rbegin(), sizes.rend());
+    std::uint64_t n = 0;
+    for (std::size_t i = 0; i < std::min(sizes.size(), static_cast<std::size_t>(threads)); ++i) n += sizes[i];
+    most = std::max(most, n);
   }
-  std::sort(sizes.rbegin(), sizes.rend());
-  std::uint64_t n = 0;
-  for (std::size_t i = 0; i < std::min(sizes.size(), static_cast<std::size_t>(threads)); ++i) n += sizes[i];
   memory_estimate all;
-  all.add({"rounding", {{"the program", report::current_memory_bytes() + program, {}}, {"the largest layers", n, "--threads"}}, {}});
+  all.add({"rounding", {{"the program", report::current_memory_bytes() + program, {}}, {"the largest layers", most, "--threads"}}, {}});
   return all;
 }
 

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "error.hpp"
 #include "export/export_format.hpp"
+#include "export/export_source_layers.hpp"
 #include "io/checkpoint_dir.hpp"
 #include "io/json.hpp"
 #include "plan.hpp"
@@ -20,12 +22,13 @@ struct piece {
   std::uint64_t first = 0;                  ///< its first element in the source
   std::vector<std::uint64_t> shape;
   const io::tensor_ref* scale = nullptr;    ///< of FP8 weights in tiles: their scales; the weight is then computed in bfloat16
+  const exporting::source_layer* packed = nullptr;  ///< of packed layers, whose codes `source` holds: likewise
   std::int64_t layer = -1;                  ///< index into model_free_plan::layers if it is a linear layer, else -1
   bool quantize = false;
   std::vector<io::tensor_decl> output;      ///< what is written, codes first
 
   std::uint64_t elements() const;
-  io::dtype plain_type() const { return scale != nullptr ? io::dtype::bf16 : source->type; }  ///< if it is not quantized
+  io::dtype plain_type() const { return scale != nullptr || packed != nullptr ? io::dtype::bf16 : source->type; }  ///< if it is not quantized
 };
 
 /// One file of the source and the one that it becomes.
@@ -41,6 +44,7 @@ struct model_free_plan {
   std::string scheme_name, format;
   bool search = false;       ///< scales of MX types
   std::int64_t tile_rows = 0, tile_cols = 0;  ///< of FP8 sources
+  std::shared_ptr<const exporting::source_layers> packed_layers;  ///< of packed sources; pieces refer to them
   std::vector<shard> shards;
   std::vector<exporting::layer_decision> layers;  ///< every matrix that could be quantized, in the order of the files
   std::string config_text, quantization_text;     ///< config.json; quantization_config.json, empty: none is written
@@ -48,11 +52,15 @@ struct model_free_plan {
 
   std::uint64_t bytes() const;              ///< of all weight files
   std::size_t quantized() const;
+  /// A matrix that is more than its share of a file's work is worked on by all threads, the others by one each.
+  bool by_all_threads(const shard& s, const piece& p, int threads) const;
+  std::uint64_t working_bytes(const piece& p) const;  ///< while it is worked on
   memory_estimate memory(int threads) const;
 };
 
 /// Schemes and formats: integers of 2, 4 and 8 bits to auto_round, auto_round:auto_gptq and fake; MXFP4 and MXFP8 to auto_round and llm_compressor; BF16 with rules.
-/// Float sources and FP8 in tiles. error_kind::unsupported for others, usage as make_plan. `source` must outlive the plan.
+/// Float sources, FP8 in tiles, and packed layers that tensors tell without a model class (export_source_layers.hpp), which become bfloat16 first.
+/// error_kind::unsupported for others, usage as make_plan. `source` must outlive the plan.
 result<model_free_plan> make_model_free_plan(const request& wanted, const io::checkpoint_dir& source);
 
 /// True if such a plan can be made for the folder: to take this way by itself.

@@ -10,6 +10,7 @@
 #include <future>
 #include <memory>
 #include <numeric>
+#include <utility>
 
 #include "ar/dispatch.hpp"
 #include "ar/numeric/half.hpp"
@@ -43,6 +44,14 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
   std::vector<std::byte> out(values.size() * sizeof(T));
   if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
   return out;
+}
+
+/// Without the copies that a list in braces makes.
+template <class... Part>
+std::vector<std::vector<std::byte>> parts_of(Part&&... part) {
+  std::vector<std::vector<std::byte>> all;
+  (all.push_back(std::forward<Part>(part)), ...);
+  return all;
 }
 
 /// The upper left part of a matrix of `width`-byte elements.
@@ -168,16 +177,11 @@ class run {
     auto writer = io::safetensors_writer::create(path, std::move(all));
     if (!writer) return forward_error(writer);
 
-    // The largest first. A tensor that is more than its share of the work is worked on by all threads, the others by one each.
-    std::vector<const piece*> order;
-    std::uint64_t work = 0;
-    for (const piece& p : s.pieces) {
-      order.push_back(&p);
-      work += p.quantize ? p.elements() : 0;
-    }
+    std::vector<const piece*> order;  // the largest first
+    for (const piece& p : s.pieces) order.push_back(&p);
     std::stable_sort(order.begin(), order.end(), [](const piece* a, const piece* b) { return a->quantize != b->quantize ? a->quantize : a->elements() > b->elements(); });
-    const auto large = [&](const piece* p) { return p->quantize && p->elements() * static_cast<std::uint64_t>(2 * threads_) > work; };
-    const std::size_t first = static_cast<std::size_t>(std::find_if_not(order.begin(), order.end(), large) - order.begin());
+    const auto alone = [&](const piece* p) { return plan_.by_all_threads(s, *p, threads_); };
+    const std::size_t first = static_cast<std::size_t>(std::find_if_not(order.begin(), order.end(), alone) - order.begin());
     for (std::size_t i = 0; i < first; ++i) {
       if (auto r = write_piece(*order[i], *writer); !r) return forward_error(r);
     }
@@ -200,7 +204,7 @@ class run {
   result<void> write_piece(const piece& p, io::safetensors_writer& writer) {
     if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
     std::vector<std::vector<std::byte>> parts;
-    if (p.quantize || p.scale != nullptr) {
+    if (p.quantize || p.scale != nullptr || p.packed != nullptr) {
       auto made = p.quantize ? rounded(p) : in_bf16(p);
       if (!made) return forward_error(made);
       parts = std::move(*made);
@@ -213,7 +217,7 @@ class run {
       if (parts.empty()) done = copy(p, writer);
       for (std::size_t i = 0; i < parts.size() && done; ++i) done = writer.write(p.output[i].name, parts[i]);
     }
-    if (p.source->elements() == p.elements()) source_->release(*p.source);
+    if (p.packed != nullptr || p.source->elements() == p.elements()) source_->release(*p.source);
     return done;
   }
 
@@ -226,9 +230,24 @@ class run {
 
   // --- one tensor ------------------------------------------------------------------------------------------------------------------------------
 
-  /// Rows [first, first + rows) of a piece as floats, one each `stride` values.
-  result<void> read(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
+  /// The weight of a packed layer, rounded to bfloat16 as the original does; of others nothing.
+  result<std::vector<float>> unpacked(const piece& p) const {
+    std::vector<float> w;
+    if (p.packed == nullptr) return w;
+    w.resize(static_cast<std::size_t>(p.elements()));
+    if (auto r = p.packed->weight->read(w); !r) return forward_error(r);
+    for (float& x : w) x = ar::round_to_bf16(x);
+    if (!io::all_finite(w)) return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+    return w;
+  }
+
+  /// Rows [first, first + rows) of a piece as floats, one each `stride` values. `whole`: of packed layers, what unpacked() gives.
+  result<void> read(const piece& p, const std::vector<float>& whole, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
     const auto cols = static_cast<std::size_t>(p.shape[1]);
+    if (p.packed != nullptr) {
+      for (std::size_t r = 0; r < rows; ++r) std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>((first + r) * cols), cols, out.begin() + static_cast<std::ptrdiff_t>(r * stride));
+      return {};
+    }
     if (p.scale != nullptr) return read_tiles(p, first, rows, stride, out);
     if (stride == cols) return io::read_f32(*p.source, p.first + first * cols, std::span(out.data(), rows * cols));
     for (std::size_t r = 0; r < rows; ++r) {
@@ -257,14 +276,27 @@ class run {
   }
 
   result<std::vector<std::vector<std::byte>>> in_bf16(const piece& p) const {
+    auto whole = unpacked(p);
+    if (!whole) return forward_error(whole);
+    if (p.packed != nullptr) return parts_of(exporting::to_bytes(*whole, io::dtype::bf16));
     std::vector<float> w(static_cast<std::size_t>(p.elements()));
-    if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
-    return std::vector<std::vector<std::byte>>{exporting::to_bytes(w, io::dtype::bf16)};
+    if (auto r = read(p, *whole, 0, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
+    return parts_of(exporting::to_bytes(w, io::dtype::bf16));
   }
 
   /// The tensors of a layer, in the order of piece::output.
   result<std::vector<std::vector<std::byte>>> rounded(const piece& p) const {
     const ar::scheme_fields& scheme = plan_.layers[static_cast<std::size_t>(p.layer)].scheme;
+    if (p.packed != nullptr && plan_.format != "fake") {
+      auto same = exporting::carried_over(*p.packed, scheme);
+      if (!same) return forward_error(same);
+      if (*same != nullptr) {
+        if (!io::all_finite((*same)->weight)) return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+        return float_bytes(**same);
+      }
+    }
+    auto whole = unpacked(p);
+    if (!whole) return forward_error(whole);
     const bool mx = scheme.data_type != "int", fake = plan_.format == "fake";
     // Words of integers hold whole rows and columns of 32; what is added is zero and is cut off again.
     const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
@@ -277,20 +309,26 @@ class run {
       how.search = plan_.search;
     }
     how.codes_only = !fake && !how.search;
-    auto layer = how.codes_only ? in_bands(p, scheme, full_rows, full_cols, how) : at_once(p, scheme, full_rows, full_cols, how);
+    auto layer = how.codes_only ? in_bands(p, *whole, scheme, full_rows, full_cols, how) : at_once(p, *whole, scheme, full_rows, full_cols, how);
+    *whole = std::vector<float>();
     if (!layer) return forward_error(layer);
-    if (fake) return std::vector<std::vector<std::byte>>{exporting::to_bytes(layer->weight, p.plain_type())};
+    if (fake) return parts_of(exporting::to_bytes(layer->weight, p.plain_type()));
     return mx ? float_bytes(*layer) : words(*layer, rows, cols);
   }
 
-  result<tune::quantized_layer> at_once(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
-    std::vector<float> w(rows * cols);
-    if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), cols, w); !r) return forward_error(r);
+  result<tune::quantized_layer> at_once(const piece& p, std::vector<float>& whole, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
+    std::vector<float> w;
+    if (whole.size() == rows * cols) {
+      w = std::move(whole);
+    } else {
+      w.resize(rows * cols);
+      if (auto r = read(p, whole, 0, static_cast<std::size_t>(p.shape[0]), cols, w); !r) return forward_error(r);
+    }
     return tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, rows, cols, how);
   }
 
   /// Rows know nothing of each other: as many at a time as fit a cache, of which codes and scales are kept.
-  result<tune::quantized_layer> in_bands(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
+  result<tune::quantized_layer> in_bands(const piece& p, const std::vector<float>& whole, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
     constexpr std::size_t floats_at_once = std::size_t{1} << 18;
     const auto there = static_cast<std::size_t>(p.shape[0]);  // rows beyond are zeros
     const std::size_t band = std::max<std::size_t>(word_rows, floats_at_once / std::max<std::size_t>(1, cols) / word_rows * word_rows);
@@ -302,8 +340,8 @@ class run {
       w.assign(n * cols, 0.0f);
       if (first < there) {
         const std::size_t present = std::min(n, there - first);
-        if (auto r = read(p, first, present, cols, w); !r) return forward_error(r);
-        if (p.source->elements() == p.elements() && there != 0) {  // what was read may leave the memory
+        if (auto r = read(p, whole, first, present, cols, w); !r) return forward_error(r);
+        if (p.packed == nullptr && p.source->elements() == p.elements() && there != 0) {  // what was read may leave the memory
           const std::size_t row = p.source->bytes.size() / there;
           source_->release(*p.source, p.source->bytes.subspan(first * row, present * row));
         }
@@ -329,7 +367,7 @@ class run {
     const ar::errc e = codec.pack_bytes(l.scheme.bits, {l.code.data(), l.rows, l.cols}, {codes.data(), shape.rows, shape.cols});
     if (e != ar::errc::ok) return fail(error_kind::internal, std::string("the layer cannot be packed: ") + ar::message(e), {}, l.name);
     std::transform(l.scale.begin(), l.scale.end(), scales.begin(), [&](float s) { return mx ? ar::e8m0_from_f32(s) : ar::small_from_f32<ar::ue5m3>(s); });
-    return std::vector<std::vector<std::byte>>{bytes_of(codes), bytes_of(scales)};
+    return parts_of(bytes_of(codes), bytes_of(scales));
   }
 
   static result<std::vector<std::vector<std::byte>>> words(const tune::quantized_layer& l, std::size_t rows, std::size_t cols) {

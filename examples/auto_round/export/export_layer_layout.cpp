@@ -26,6 +26,7 @@ struct layer_numbers {
   std::vector<std::int32_t> zero;   // of integers, [scales]
   std::vector<std::int32_t> group;  // of the columns, where they are not in order; else empty
   float global_scale = 1;
+  float multiplier = 1;             // of products, where the file has the inverse of global_scale
 };
 
 using values = std::array<float, 256>;
@@ -73,7 +74,7 @@ void dequantize(const layer_layout& l, const layer_numbers& n, std::span<float> 
     const std::size_t first = r / l.block_rows * groups;
     const auto scale_at = [&](std::size_t g) {
       const float s = n.scale[first + g];
-      return !l.global_scale ? s : n.global_scale == 0.0f ? 0.0f : s / n.global_scale;
+      return !l.global_scale || l.global_multiplies ? s : n.global_scale == 0.0f ? 0.0f : s / n.global_scale;
     };
     const auto zero_at = [&](std::size_t g) { return n.zero.empty() ? 0.0f : static_cast<float>(n.zero[first + g]); };
     const std::uint8_t* const code = n.code.data() + r * l.cols;
@@ -87,7 +88,7 @@ void dequantize(const layer_layout& l, const layer_numbers& n, std::span<float> 
     }
     for (std::size_t g = 0; g < groups; ++g) {
       const float scale = scale_at(g), zero = zero_at(g);
-      for (std::size_t c = g * l.block_cols; c < std::min(l.cols, (g + 1) * l.block_cols); ++c) out[c] = (value[code[c]] - zero) * scale;
+      for (std::size_t c = g * l.block_cols; c < std::min(l.cols, (g + 1) * l.block_cols); ++c) out[c] = (value[code[c]] - zero) * scale * n.multiplier;
     }
   }
 }
@@ -185,7 +186,7 @@ class layout_layer final : public packed_layer {
     }
     if (auto r = find_order(); !r) return r;
     if (l_.global_scale) {
-      if (auto r = require("weight_global_scale", {io::dtype::f32}, {{1}, {}}); !r) return r;
+      if (auto r = require(l_.global_name, {io::dtype::f32}, {{1}, {}}); !r) return r;
       global_ = parts_.back();
     }
     for (const char* input : {"input_scale", "input_global_scale", "input_zero_point"}) {  // of no use for the weight, but the layer's
@@ -290,7 +291,8 @@ class layout_layer final : public packed_layer {
     if (global_ != nullptr) {
       auto g = io::read_f32(*global_);
       if (!g) return forward_error(g);
-      n.global_scale = g->front();
+      n.global_scale = !l_.global_multiplies || g->front() == 0.0f ? g->front() : 1.0f / g->front();
+      if (l_.global_multiplies) n.multiplier = g->front();
     }
     for (const io::tensor_ref* t : parts_) dir_.release(*t);
     return n;

@@ -41,7 +41,9 @@ struct layer_layout {
   bool flat_scales = false;                     ///< scales of rows are [rows], not [rows, 1]
   bool zero_points = false;                     ///< weight_zero_point, packed along the rows
   bool shape_tensor = false;                    ///< weight_shape: rows and columns
-  bool global_scale = false;                    ///< weight_global_scale, which scales are divided by
+  bool global_scale = false;                    ///< of the whole tensor, which scales are divided by
+  std::string_view global_name = "weight_global_scale";
+  bool global_multiplies = false;               ///< of files that are read: weights are multiplied with it (ModelOpt)
   bool order = false;                           ///< weight_g_idx: the group of each column; where it is found, it is read anyway
   std::string_view input_name{};                ///< static scale of the inputs: "input_scale", "input_global_scale"; empty: none
   io::dtype input_type = io::dtype::f32;
