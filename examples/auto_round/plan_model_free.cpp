@@ -11,6 +11,7 @@
 
 #include "export/export_auto_round_config.hpp"
 #include "export/export_ct_config.hpp"
+#include "export/export_layer_layout.hpp"
 #include "export/export_packed_model.hpp"
 #include "io/safetensors.hpp"
 #include "plan_scheme.hpp"
@@ -85,10 +86,18 @@ io::json without_quantization(const io::json& value) {
   return out;
 }
 
-bool is_mx(const ar::scheme_fields& s) { return s.data_type == "mx_fp"; }
-/// NVFP4 with E5M3 scales, which need no scale of the whole tensor.
-bool is_e5m3(const ar::scheme_fields& s) { return s.data_type == "nvfp4_v2"; }
-bool is_floating(const ar::scheme_fields& s) { return is_mx(s) || is_e5m3(s); }
+/// Floating types whose scales need no more than their group: what a row is rounded to follows from the row alone. Nothing for others.
+result<exporting::layer_layout> layout_of_floats(const ar::scheme_fields& s, std::uint64_t rows, std::uint64_t cols) {
+  auto l = exporting::layout_of(s, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), {.who = exporting::dialect::auto_round, .keeps_negative_zeros = true});
+  if (l && (l->scales == exporting::scale_form::number || l->global_scale || l->codes == exporting::element::quarters || !l->input_name.empty()))
+    return fail(error_kind::unsupported, "scales or codes do not follow from the group alone");
+  return l;
+}
+std::string type_name(const ar::scheme_fields& s) {
+  const std::string_view preset = ar::preset_name(s);
+  return preset.empty() ? fmt::format("{} {}", s.data_type, s.bits) : std::string(preset);
+}
+bool is_integer(const ar::scheme_fields& s) { return s.data_type == "int"; }
 
 class planner {
  public:
@@ -150,12 +159,11 @@ class planner {
   }
 
   static result<void> check_one(const ar::scheme_fields& s, const std::string& format) {
-    const bool integer = s.data_type == "int" && s.act_bits.value_or(16) >= 16 && !s.super_bits && (s.bits == 2 || s.bits == 4 || s.bits == 8) && s.group_size != 0;
-    const bool mx = is_mx(s) && (s.bits == 4 || s.bits == 8) && s.group_size == 32;
-    const bool e5m3 = is_e5m3(s) && s.bits == 4 && s.group_size == 16;
-    if (!integer && !mx && !e5m3) return fail(error_kind::unsupported, "model-free mode knows integers of 2, 4 and 8 bits, MXFP4, MXFP8 and NVFP4_E5M3; use --disable_model_free");
-    const bool fits = format == "auto_round" || (format == "fake" && (integer || e5m3)) || (integer && format == "auto_round:auto_gptq" && s.sym) ||
-                      (format == "llm_compressor" && (mx || e5m3));
+    const bool integer = is_integer(s) && s.act_bits.value_or(16) >= 16 && !s.super_bits && (s.bits == 2 || s.bits == 4 || s.bits == 8) && s.group_size != 0;
+    const bool floats = !is_integer(s) && !s.super_bits && s.group_rows == 0 && s.group_size > 0 && layout_of_floats(s, 1, static_cast<std::uint64_t>(s.group_size));
+    if (!integer && !floats)
+      return fail(error_kind::unsupported, "model-free mode knows integers of 2, 4 and 8 bits, and floats whose scales follow from a group alone (MXFP4, MXFP8, NVFP4_E5M3); use --disable_model_free");
+    const bool fits = format == "auto_round" || format == "fake" || (integer && format == "auto_round:auto_gptq" && s.sym) || (floats && format == "llm_compressor");
     if (!fits) return fail(error_kind::unsupported, fmt::format("model-free mode does not write this scheme to format {}; use --disable_model_free", format));
     return {};
   }
@@ -294,7 +302,7 @@ class planner {
     std::vector<std::string> odd;
     for (layer_decision& l : plan_.layers) {
       if (!l.quantize) continue;
-      if (is_floating(l.scheme) && l.cols % static_cast<std::uint64_t>(std::max(1, l.scheme.group_size)) != 0) {
+      if (!is_integer(l.scheme) && l.cols % static_cast<std::uint64_t>(std::max(1, l.scheme.group_size)) != 0) {
         l.quantize = false;
         l.reason = fmt::format("{} columns are no multiple of {}", l.cols, l.scheme.group_size);
         l.kept_type = "fp";
@@ -302,11 +310,11 @@ class planner {
       }
       if (auto r = check_one(l.scheme, plan_.format); !r) return fail(r.error().kind, r.error().message, {}, l.name);
       families.insert(l.scheme.data_type);
-      if (!is_floating(l.scheme) && (l.rows % 32 != 0 || l.cols % 32 != 0)) odd.push_back(l.name);
-      if (!is_floating(l.scheme) && l.scheme.sym != plan_.scheme.sym && ar::quantizes(plan_.scheme))
+      if (is_integer(l.scheme) && (l.rows % 32 != 0 || l.cols % 32 != 0)) odd.push_back(l.name);
+      if (is_integer(l.scheme) && l.scheme.sym != plan_.scheme.sym && ar::quantizes(plan_.scheme))
         return fail(error_kind::unsupported, "symmetric and asymmetric integers store zero points in two ways, which model-free mode cannot mix", {}, l.name);
     }
-    if (families.size() > 1) return fail(error_kind::unsupported, "model-free mode cannot mix integers, MX types and NVFP4_E5M3 in one checkpoint");
+    if (families.size() > 1) return fail(error_kind::unsupported, "model-free mode cannot mix data types in one checkpoint");
     if (!odd.empty()) {
       plan_.warnings.push_back(fmt::format("rows or columns of {} are no multiple of 32, which most engines cannot load; --ignore_layers keeps such layers in float",
                                            fmt::join(compress_names(odd), ", ")));
@@ -342,7 +350,7 @@ class planner {
   io::json kept_keys() const {
     io::json e = io::json::object{};
     e.set("bits", 16).set("data_type", "float");
-    if (is_floating(plan_.scheme)) e.set("act_bits", 16).set("act_data_type", "float");
+    if (!is_integer(plan_.scheme)) e.set("act_bits", 16).set("act_data_type", "float");
     return e;
   }
 
@@ -413,68 +421,22 @@ class planner {
     return fmt::format("{}", fmt::join(names, ","));
   }
 
-  io::json auto_round_object() const {
-    const ar::scheme_fields& s = plan_.scheme;
-    io::json q = io::json::object{};
-    q.set("quant_method", "auto-round").set("packing_format", is_e5m3(s) ? "auto_round:llm_compressor_nvfp4_e5m3" : is_mx(s) ? "auto_round:llm_compressor" : s.sym ? "auto_round:auto_gptq" : "auto_round");
-    q.set("bits", s.bits).set("group_size", s.group_size).set("sym", s.sym).set("data_type", s.data_type).set("iters", 0).set("model_free", true);
-    q.set("autoround_version", exporting::autoround_version);
-    // The original's order of keys, which is another for each family.
-    if (is_e5m3(s)) {
-      q.set("act_bits", s.act_bits.value_or(16)).set("act_data_type", s.act_data_type.value_or("float")).set("act_group_size", s.act_group_size.value_or(s.group_size));
-      q.set("act_sym", s.act_sym.value_or(s.sym)).set("act_dynamic", s.act_dynamic.value_or(true));
-    }
-    if (is_mx(s)) q.set("enable_quanted_input", false);
-    q.set("block_name_to_quantize", block_names());
-    if (is_mx(s)) {
-      q.set("act_bits", s.act_bits.value_or(16)).set("act_data_type", s.act_data_type.value_or("float")).set("act_dynamic", s.act_dynamic.value_or(true));
-      q.set("act_group_size", s.act_group_size.value_or(s.group_size)).set("act_sym", s.act_sym.value_or(s.sym));
-    }
-    io::json extra = extra_config();
-    if (!extra.members().empty()) q.set("extra_config", std::move(extra));
-    return q;
-  }
-
-  /// NVFP4_E5M3, of which a checkpoint has one group, in the original's order of keys.
-  io::json e5m3_object() const {
+  io::json quantization_config() const {
+    exporting::job run;
+    run.format = plan_.format;
+    run.scheme = plan_.scheme;
+    run.layers = plan_.layers;
+    run.model_free = true;
+    if (plan_.format != "llm_compressor") return exporting::shard_wise_config(run, block_names(), extra_config());
     io::json::array ignore;
     for (const std::string& name : kept_layers(true)) ignore.emplace_back(name);
-    return exporting::four_bit_config("nvfp4-e5m3-pack-quantized", plan_.scheme.act_bits.value_or(16) <= 8, std::move(ignore), nullptr);
-  }
-
-  /// MX types as compressed-tensors writes them: groups of layers with another width first, the widest ahead, the model's own last.
-  io::json compressed_tensors_object() const {
-    const auto arguments = [](int bits, bool dynamic) {
-      io::json a = io::json::object{};
-      a.set("num_bits", bits).set("type", "float").set("symmetric", true).set("group_size", 32).set("strategy", "group").set("dynamic", dynamic);
-      return a.set("scale_dtype", "torch.uint8");
-    };
-    const auto format_of = [](int bits) { return bits == 4 ? "mxfp4-pack-quantized" : "mxfp8-quantized"; };
-    std::map<int, io::json::array, std::greater<>> others;
-    for (const layer_decision& l : plan_.layers) {
-      if (l.quantize && l.scheme.bits != plan_.scheme.bits) others[l.scheme.bits].emplace_back(l.name);
-    }
-    io::json groups = io::json::object{};
-    const auto add_group = [&](int bits, io::json::array targets) {
-      io::json g = io::json::object{};
-      g.set("targets", std::move(targets)).set("weights", arguments(bits, false)).set("input_activations", arguments(bits, true)).set("output_activations", nullptr);
-      g.set("format", others.empty() ? io::json(nullptr) : io::json(format_of(bits)));
-      groups.set(fmt::format("group_{}", groups.members().size()), std::move(g));
-    };
-    for (auto& [bits, names] : others) add_group(bits, names);
-    add_group(plan_.scheme.bits, {io::json("Linear")});
-    io::json::array ignore;
-    for (const std::string& name : kept_layers(true)) ignore.emplace_back(name);
-    io::json q = io::json::object{};
-    q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", nullptr);
-    q.set("format", others.empty() ? format_of(plan_.scheme.bits) : "mixed-precision").set("quantization_status", "compressed").set("global_compression_ratio", nullptr);
-    return q.set("ignore", std::move(ignore)).set("moe_sparsity_config", nullptr).set("provider", "auto-round");
+    return exporting::shard_wise_ct_config(run, std::move(ignore));
   }
 
   void write_config() {
     io::json config = without_quantization(source_.config());
     if (plan_.format != "fake") {
-      const io::json q = plan_.format != "llm_compressor" ? auto_round_object() : is_e5m3(plan_.scheme) ? e5m3_object() : compressed_tensors_object();
+      const io::json q = quantization_config();
       plan_.quantization_text = io::dump(q);
       config.set("quantization_config", q);
     }
@@ -526,7 +488,7 @@ std::uint64_t model_free_plan::working_bytes(const piece& p) const {
   const std::uint64_t packed = weights * static_cast<std::uint64_t>(s.bits) / 8, scales = 10 * (s.group_size > 0 ? weights / static_cast<std::uint64_t>(s.group_size) : p.shape[0]);
   // Packed layers are computed as a whole, from their bytes to codes and floats, from which the bands are taken.
   const std::uint64_t unpacked = p.packed != nullptr ? 5 * weights + p.source->bytes.size() : 0;
-  return std::max(weights + 2 * packed, unpacked) + scales + band;
+  return std::max(weights + (is_integer(s) ? packed : weights) + packed, unpacked) + scales + band;
 }
 
 memory_estimate model_free_plan::memory(int threads) const {
@@ -552,10 +514,9 @@ std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& s, cons
   const std::string name = stem(p.name);
   const std::uint64_t rows = p.shape[0], cols = p.shape[1];
   if (format == "fake") return {{p.name, p.plain_type(), p.shape}};
-  if (is_floating(s)) {
-    const io::tensor_decl scale{name + ".weight_scale", io::dtype::u8, {rows, cols / static_cast<std::uint64_t>(s.group_size)}};
-    if (s.bits == 8) return {{p.name, io::dtype::f8_e4m3, p.shape}, scale};
-    return {{name + ".weight_packed", io::dtype::u8, {rows, cols / 2}}, scale};
+  if (!is_integer(s)) {
+    const auto layout = layout_of_floats(s, rows, cols);
+    return layout ? exporting::tensors_of(*layout, name) : std::vector<io::tensor_decl>();
   }
   const auto up = [](std::uint64_t n, std::uint64_t by) { return (n + by - 1) / by; };
   const std::uint64_t in_word = 32 / static_cast<std::uint64_t>(s.bits);
@@ -570,10 +531,20 @@ bool model_free_applies(const request& wanted, const std::string& folder) {
   return source && make_model_free_plan(wanted, *source);
 }
 
+result<std::vector<std::vector<std::byte>>> model_free_floats(const tune::quantized_layer& layer) {
+  auto layout = layout_of_floats(layer.scheme, layer.rows, layer.cols);
+  if (!layout) return forward_error(layout);
+  auto parts = exporting::pack_layer(*layout, layer);
+  if (!parts) return forward_error(parts);
+  std::vector<std::vector<std::byte>> bytes;
+  for (exporting::packed_part& p : *parts) bytes.push_back(std::move(p.data));
+  return bytes;
+}
+
 std::string describe(const model_free_plan& plan, const memory_estimate& memory) {
   std::map<std::string, std::vector<std::string>> quantized, kept;
   for (const layer_decision& l : plan.layers) {
-    if (l.quantize) quantized[is_e5m3(l.scheme) ? "NVFP4_E5M3" : is_mx(l.scheme) ? fmt::format("MXFP{}", l.scheme.bits) : exporting::describe_int_scheme(l.scheme)].push_back(l.name);
+    if (l.quantize) quantized[is_integer(l.scheme) ? exporting::describe_int_scheme(l.scheme) : type_name(l.scheme)].push_back(l.name);
     else kept[l.reason].push_back(l.name);
   }
   std::string out = fmt::format("Format {}, scheme {}, shard by shard\n", plan.format, plan.scheme_name);

@@ -69,6 +69,9 @@ bool model_free_applies(const request& wanted, const std::string& folder);
 /// The tensors of a layer as they are written: their types and shapes, codes first.
 std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& scheme, const std::string& format, const piece& p);
 
+/// The bytes of these tensors, of floats.
+result<std::vector<std::vector<std::byte>>> model_free_floats(const tune::quantized_layer& layer);
+
 std::string describe(const model_free_plan& plan, const memory_estimate& memory);
 io::json to_json(const model_free_plan& plan, const memory_estimate& memory);
 

@@ -149,6 +149,40 @@ std::vector<one_case> gptq() {
   return l.take();
 }
 
+/// Layers that are told by their tensors alone, without a model class.
+std::vector<one_case> shard_wise() {
+  list l("shard by shard", add_ct);
+  const std::vector<std::string> line = rounds({"--model_free"});
+  const auto part = [&](std::string name, const std::string& which, support::tiny_tensor t, std::vector<std::string> says) {
+    says.push_back(layer);
+    l.change(std::move(name), [which, t = std::move(t)](tiny_model& m) { m.tensors[layer + "." + which] = t; }, std::move(says), bad_input, line);
+  };
+  l.change("sound", [](tiny_model&) {}, {}, accepted, line);
+  for (const char* gone : {"weight_packed", "weight_scale"})
+    l.change(std::string("no ") + gone, [gone](tiny_model& m) { m.tensors.erase(layer + "." + gone); }, {layer}, bad_input, line);
+  l.change("no weight_shape: eight codes in a word", [](tiny_model& m) { m.tensors.erase(layer + ".weight_shape"); }, {}, accepted, line);
+  for (const std::int64_t cols : {std::int64_t{0}, std::int64_t{-64}, std::int64_t{63}, std::int64_t{1000}, std::int64_t{1} << 41, INT64_MAX, INT64_MIN})
+    part("weight_shape says " + std::to_string(cols) + " columns", "weight_shape", {"I64", {2}, bytes_of(std::int64_t{64}) + bytes_of(cols)}, {weights});
+  part("weight_shape says other rows", "weight_shape", {"I64", {2}, bytes_of(std::int64_t{32}) + bytes_of(std::int64_t{64})}, {"weight_shape", weights});
+  part("weight_shape is one number", "weight_shape", {"I64", {1}, bytes_of(std::int64_t{64})}, {"weight_shape"});
+  part("weight_shape is fractions", "weight_shape", zeros("F64", {2}, 8), {"weight_shape"});
+  part("words of another type", "weight_packed", zeros("F32", {64, 8}, 4), {"weight_packed"});
+  part("words in three dimensions", "weight_packed", zeros("I32", {2, 32, 8}, 4), {"weight_packed"});
+  part("no words", "weight_packed", zeros("I32", {0, 8}, 4), {"weight_shape"});
+  part("words without columns", "weight_packed", zeros("I32", {64, 0}, 4), {"weight_packed"});
+  part("words with too few rows", "weight_packed", zeros("I32", {32, 8}, 4), {"weight_shape"});
+  part("scales of another type", "weight_scale", zeros("I16", {64, 2}, 2), {"weight_scale"});
+  part("scales in three dimensions", "weight_scale", zeros("F16", {64, 2, 1}, 2), {"weight_scale"});
+  part("no scales at all", "weight_scale", zeros("F16", {64, 0}, 2), {"weight_scale"});
+  part("scales for no number of columns", "weight_scale", zeros("F16", {64, 7}, 2), {"weight_scale"});
+  part("zero points of another shape", "weight_zero_point", zeros("I32", {7, 2}, 4), {"weight_zero_point"});
+  part("a group of each column, but one", "weight_g_idx", zeros("I32", {63}, 4), {"weight_g_idx"});
+  part("a column of a group that is not there", "weight_g_idx", {"I32", {64}, repeated(bytes_of(std::int32_t{9}), 64)}, {"weight_g_idx", "group 9"});
+  part("scales of the whole tensor without a layer for them", "weight_scale_2", zeros("F32", {1}, 4), {"weight_scale_2"});
+  part("scales that are infinite", "weight_scale", {"F16", {64, 2}, repeated(std::string("\x00\x7C", 2), 128)}, {"NaN or infinity"});
+  return l.take();
+}
+
 std::vector<one_case> others() {
   std::vector<one_case> all;
   const auto add = [&](std::vector<one_case> more) { all.insert(all.end(), more.begin(), more.end()); };
@@ -233,8 +267,7 @@ std::vector<one_case> others() {
 
 std::vector<one_case> packed_cases() {
   std::vector<one_case> all = gptq();
-  const std::vector<one_case> more = others();
-  all.insert(all.end(), more.begin(), more.end());
+  for (const std::vector<one_case>& more : {others(), shard_wise()}) all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 

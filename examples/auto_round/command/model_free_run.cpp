@@ -39,13 +39,6 @@ constexpr std::size_t word_rows = 32;  // rows and columns are filled up to whol
 
 std::size_t filled(std::uint64_t n) { return (static_cast<std::size_t>(n) + word_rows - 1) / word_rows * word_rows; }
 
-template <class T>
-std::vector<std::byte> bytes_of(const std::vector<T>& values) {
-  std::vector<std::byte> out(values.size() * sizeof(T));
-  if (!values.empty()) std::memcpy(out.data(), values.data(), out.size());
-  return out;
-}
-
 /// Without the copies that a list in braces makes.
 template <class... Part>
 std::vector<std::vector<std::byte>> parts_of(Part&&... part) {
@@ -292,18 +285,19 @@ class run {
       if (!same) return forward_error(same);
       if (*same != nullptr) {
         if (!io::all_finite((*same)->weight)) return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
-        return float_bytes(**same);
+        (*same)->weight = std::vector<float>();
+        return plan::model_free_floats(**same);
       }
     }
     auto whole = unpacked(p);
     if (!whole) return forward_error(whole);
-    const bool mx = scheme.data_type != "int", fake = plan_.format == "fake";
+    const bool floats = scheme.data_type != "int", fake = plan_.format == "fake";
     // Words of integers hold whole rows and columns of 32; what is added is zero and is cut off again.
     const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
-    const std::size_t full_rows = mx || fake ? rows : filled(rows), full_cols = mx || fake ? cols : filled(cols);
+    const std::size_t full_rows = floats || fake ? rows : filled(rows), full_cols = floats || fake ? cols : filled(cols);
     tune::rounding how;
     how.reference = true;
-    if (mx) {
+    if (floats) {
       const io::dtype type = p.plain_type();
       how.weight_type = type == io::dtype::bf16 ? ar::real::bf16 : type == io::dtype::f16 ? ar::real::f16 : ar::real::f32;
       how.search = plan_.search;
@@ -313,7 +307,7 @@ class run {
     *whole = std::vector<float>();
     if (!layer) return forward_error(layer);
     if (fake) return parts_of(exporting::to_bytes(layer->weight, p.plain_type()));
-    return mx ? float_bytes(*layer) : words(*layer, rows, cols);
+    return floats ? plan::model_free_floats(*layer) : words(*layer, rows, cols);
   }
 
   result<tune::quantized_layer> at_once(const piece& p, std::vector<float>& whole, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
@@ -357,17 +351,6 @@ class run {
       all.rows += n;
     }
     return all;
-  }
-
-  static result<std::vector<std::vector<std::byte>>> float_bytes(const tune::quantized_layer& l) {
-    const bool mx = l.scheme.data_type == "mx_fp";
-    const ar::codec_kernels& codec = *ar::kernels().codec(!mx ? "nvfp4_nibbles" : l.scheme.bits == 4 ? "mxfp4_nibbles" : "mxfp8_bytes");
-    const ar::matrix_shape shape = codec.packed_shape(l.scheme.bits, l.rows, l.cols);
-    std::vector<std::uint8_t> codes(shape.rows * shape.cols), scales(l.scale.size());
-    const ar::errc e = codec.pack_bytes(l.scheme.bits, {l.code.data(), l.rows, l.cols}, {codes.data(), shape.rows, shape.cols});
-    if (e != ar::errc::ok) return fail(error_kind::internal, std::string("the layer cannot be packed: ") + ar::message(e), {}, l.name);
-    std::transform(l.scale.begin(), l.scale.end(), scales.begin(), [&](float s) { return mx ? ar::e8m0_from_f32(s) : ar::small_from_f32<ar::ue5m3>(s); });
-    return parts_of(bytes_of(codes), bytes_of(scales));
   }
 
   static result<std::vector<std::vector<std::byte>>> words(const tune::quantized_layer& l, std::size_t rows, std::size_t cols) {

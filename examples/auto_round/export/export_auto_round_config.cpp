@@ -89,27 +89,11 @@ io::json extra_config(const job& run) {
 }
 
 io::json model_free_config(const job& run) {
-  io::json q = io::json::object{};
-  q.set("quant_method", "auto-round").set("packing_format", packing_format(run)).set("bits", run.scheme.bits).set("group_size", run.scheme.group_size);
-  q.set("sym", run.scheme.sym).set("data_type", run.scheme.data_type).set("iters", 0).set("model_free", true);
-  q.set("autoround_version", autoround_version);
-  const ar::scheme_fields& s = run.scheme;
-  const bool inputs = quantizes_inputs(s), e5m3 = inputs && floating(s) != nullptr && floating(s)->rule == ar::scale_rule::e5m3;
-  if (e5m3) {
-    q.set("act_bits", *s.act_bits).set("act_data_type", *s.act_data_type).set("act_group_size", *s.act_group_size).set("act_sym", *s.act_sym).set("act_dynamic", *s.act_dynamic);
-  } else if (inputs) {
-    q.set("enable_quanted_input", false);
-  }
-  q.set("block_name_to_quantize", block_list_name(run));
-  if (inputs && !e5m3) {
-    q.set("act_bits", *s.act_bits).set("act_data_type", *s.act_data_type).set("act_dynamic", *s.act_dynamic).set("act_group_size", *s.act_group_size).set("act_sym", *s.act_sym);
-  }
   io::json extra = io::json::object{};
   for (const layer_decision& layer : run.layers) {
     if (!layer.quantize) extra.set(layer.name, kept_entry(run, "float"));
   }
-  if (!extra.members().empty()) q.set("extra_config", std::move(extra));
-  return q;
+  return shard_wise_config(run, block_list_name(run), std::move(extra));
 }
 
 }  // namespace
@@ -118,6 +102,23 @@ std::string block_list_name(const job& run) {
   std::string name = run.spec->block_prefix;
   if (name.ends_with('.')) name.pop_back();
   return name;
+}
+
+io::json shard_wise_config(const job& run, const std::string& blocks, io::json extra) {
+  const ar::scheme_fields& s = run.scheme;
+  io::json q = io::json::object{};
+  q.set("quant_method", "auto-round").set("packing_format", packing_format(run)).set("bits", s.bits).set("group_size", s.group_size);
+  q.set("sym", s.sym).set("data_type", s.data_type).set("iters", 0).set("model_free", true);
+  q.set("autoround_version", autoround_version);
+  // The original's order of keys, which is another for each family.
+  const bool inputs = quantizes_inputs(s), e5m3 = inputs && floating(s) != nullptr && floating(s)->rule == ar::scale_rule::e5m3;
+  const io::json type = s.act_data_type.value_or(s.data_type), dynamic = s.act_dynamic.value_or(true), group = s.act_group_size.value_or(s.group_size), sym = s.act_sym.value_or(s.sym);
+  if (e5m3) q.set("act_bits", *s.act_bits).set("act_data_type", type).set("act_group_size", group).set("act_sym", sym).set("act_dynamic", dynamic);
+  else if (inputs) q.set("enable_quanted_input", false);
+  q.set("block_name_to_quantize", blocks);
+  if (inputs && !e5m3) q.set("act_bits", *s.act_bits).set("act_data_type", type).set("act_dynamic", dynamic).set("act_group_size", group).set("act_sym", sym);
+  if (!extra.members().empty()) q.set("extra_config", std::move(extra));
+  return q;
 }
 
 std::string packing_format(const job& run) {

@@ -30,6 +30,10 @@ std::string block_list_name(const job& run);
 /// shard-wise flow, chosen by job::model_free.
 io::json auto_round_config(const job& run);
 
+/// The shorter form with the names of the `blocks` whose layers are quantized and `extra_config`, an object, which is left out if it is empty. Of the job it
+/// reads format, scheme and layers.
+io::json shard_wise_config(const job& run, const std::string& blocks, io::json extra);
+
 /// The same of format fp8 (quant_method "fp8").
 io::json fp8_config(const job& run);
 

@@ -145,6 +145,20 @@ io::json legacy_args(io::json dynamic) {
   return a.set("observer_kwargs", io::json::object{}).set("strategy", "tensor_group").set("symmetric", true).set("type", "float");
 }
 
+/// Of a model with one scheme of four-bit floats in groups of 16; `inputs` are quantized likewise.
+io::json four_bit_config(std::string_view format, bool inputs, io::json ignore, io::json cache) {
+  io::json group = io::json::object{};
+  group.set("input_activations", inputs ? legacy_args("local") : io::json(nullptr)).set("output_activations", nullptr);
+  group.set("targets", io::json::array{"Linear"}).set("weights", legacy_args(false));
+  io::json groups = io::json::object{};
+  groups.set("group_0", std::move(group));
+  io::json q = io::json::object{};
+  q.set("config_groups", std::move(groups)).set("format", format).set("global_compression_ratio", nullptr);
+  q.set("ignore", std::move(ignore)).set("kv_cache_scheme", std::move(cache)).set("quant_method", "compressed-tensors");
+  q.set("quantization_status", "compressed").set("provider", "auto-round");
+  return q;
+}
+
 io::json legacy_config(const job& run) {
   return four_bit_config(format_of(run.scheme), quantizes_inputs(run.scheme), ignored_layers(run, writer::legacy), cache_scheme(run));
 }
@@ -426,17 +440,21 @@ class ct_reader final : public packing {
 
 }  // namespace
 
-io::json four_bit_config(std::string_view format, bool inputs, io::json ignore, io::json cache) {
-  io::json group = io::json::object{};
-  group.set("input_activations", inputs ? legacy_args("local") : io::json(nullptr)).set("output_activations", nullptr);
-  group.set("targets", io::json::array{"Linear"}).set("weights", legacy_args(false));
+io::json shard_wise_ct_config(const job& run, io::json ignore) {
+  if (writer_of(run.scheme) == writer::legacy) return four_bit_config(format_of(run.scheme), quantizes_inputs(run.scheme), std::move(ignore), nullptr);
+  std::vector<scheme_group> others = groups_of(run);
+  std::erase_if(others, [&](const scheme_group& g) { return ar::same_scheme(g.scheme, run.scheme); });
+  std::stable_sort(others.begin(), others.end(), [](const scheme_group& a, const scheme_group& b) { return a.scheme.bits > b.scheme.bits; });
   io::json groups = io::json::object{};
-  groups.set("group_0", std::move(group));
+  const auto add = [&](std::vector<std::string> targets, const ar::scheme_fields& s) {
+    groups.set(fmt::format("group_{}", groups.members().size()), config_group(std::move(targets), s, false, others.empty() ? io::json(nullptr) : io::json(format_of(s))));
+  };
+  for (const scheme_group& g : others) add(g.layers, g.scheme);
+  add({"Linear"}, run.scheme);
   io::json q = io::json::object{};
-  q.set("config_groups", std::move(groups)).set("format", format).set("global_compression_ratio", nullptr);
-  q.set("ignore", std::move(ignore)).set("kv_cache_scheme", std::move(cache)).set("quant_method", "compressed-tensors");
-  q.set("quantization_status", "compressed").set("provider", "auto-round");
-  return q;
+  q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", nullptr);
+  q.set("format", others.empty() ? format_of(run.scheme) : "mixed-precision").set("quantization_status", "compressed").set("global_compression_ratio", nullptr);
+  return q.set("ignore", std::move(ignore)).set("moe_sparsity_config", nullptr).set("provider", "auto-round");
 }
 
 io::json ct_config(const job& run) {

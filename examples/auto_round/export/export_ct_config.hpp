@@ -15,8 +15,9 @@ namespace auto_round::exporting {
 /// original forgets the one for FP8_STATIC and the other for MX and NVFP4, and other programs then expect scales that are not there.
 io::json ct_config(const job& run);
 
-/// That of a model with one scheme of four-bit floats in groups of 16, `format` "nvfp4-pack-quantized" or "nvfp4-e5m3-pack-quantized"; `inputs` are quantized likewise.
-io::json four_bit_config(std::string_view format, bool inputs, io::json ignore, io::json cache);
+/// The same as the original's shard-wise flow writes it: groups of layers with another scheme first, the widest ahead, the model's own last. Of the job it
+/// reads scheme and layers.
+io::json shard_wise_ct_config(const job& run, io::json ignore);
 
 /// Which layers of a folder are packed and how, by its configuration: several config_groups with targets by class, name or regular expression, an ignore
 /// list, formats pack-, int-, float-, naive-, mxfp4-pack-, mxfp8-, nvfp4-pack- and nvfp4-e5m3-pack-quantized. error_kind::input for what contradicts
