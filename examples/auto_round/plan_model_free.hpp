@@ -58,7 +58,8 @@ struct model_free_plan {
   memory_estimate memory(int threads) const;
 };
 
-/// Schemes and formats: integers of 2, 4 and 8 bits to auto_round, auto_round:auto_gptq and fake; MXFP4 and MXFP8 to auto_round and llm_compressor; BF16 with rules.
+/// Schemes and formats: integers of 2, 4 and 8 bits to auto_round, auto_round:auto_gptq and fake; floats whose scales follow from
+/// a group alone (MXFP4, MXFP8, NVFP4_E5M3) to auto_round, llm_compressor and fake; BF16 with rules.
 /// Float sources, FP8 in tiles, and packed layers that tensors tell without a model class (export_source_layers.hpp), which become bfloat16 first.
 /// error_kind::unsupported for others, usage as make_plan. `source` must outlive the plan.
 result<model_free_plan> make_model_free_plan(const request& wanted, const io::checkpoint_dir& source);

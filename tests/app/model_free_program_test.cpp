@@ -186,6 +186,18 @@ TEST_F(ModelFree, FourBitFloatsUnderUnsignedScales) {
   EXPECT_FALSE(fs::exists(dir_ / "out"));
 }
 
+/// What the original's shard-wise route does not know, the other one does: the same tensors.
+TEST_F(ModelFree, FloatsWhoseScalesFollowFromAGroup) {
+  tiny_model(3).write(dir_ / "model");
+  for (const std::vector<std::string>& type : {std::vector<std::string>{"MXFP4_RCEIL", "llm_compressor"}, {"MXFP8_RCEIL", "auto_round"}, {"MXFP4", "fake"}, {"MXFP8", "fake"}}) {
+    const std::string free = type[0] + type[1];
+    const outcome o = run(arguments("model", free, {"--scheme", type[0], "--format", type[1], "--disable_opt_rtn"}));
+    ASSERT_EQ(o.status, 0) << o.err;
+    ASSERT_EQ(run({"--model", dir_ / "model", "--output_dir", dir_ / (free + "_known"), "--scheme", type[0], "--format", type[1], "--iters", "0", "--disable_opt_rtn", "--disable_model_free"}).status, 0);
+    expect_same_tensors(free, free + "_known");
+  }
+}
+
 TEST_F(ModelFree, ReadsAnyArchitecture) {
   tiny_model model;
   model.config["architectures"] = {"NobodyKnowsForCausalLM"};
