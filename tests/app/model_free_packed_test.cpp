@@ -160,7 +160,9 @@ TEST_F(PackedSource, ModelOptNvfp4UnderBothOfItsNames) {
       return w;
     };
     write_both(make, {{"quant_method", "modelopt"}, {"quant_algo", "NVFP4"}});
+    tiny_model::put(fs::path(dir_ / "packed") / "hf_quant_config.json", "{\"quantization\": {\"quant_algo\": \"NVFP4\"}}");
     expect_equal_output({}, compressed ? "compressed" : "exported");
+    EXPECT_FALSE(fs::exists(fs::path(dir_ / "a") / "hf_quant_config.json")) << "it says what no longer holds";
     expect_equal_output({"--scheme", "MXFP8", "--format", "llm_compressor"}, "to MXFP8");
   }
 }

@@ -7,6 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 venv=${1:-$here/../../build/peers-venv}
 
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+venv=$(cd "$venv" && pwd)
 export MAKEFLAGS=${MAKEFLAGS:--j2} CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-2}
 export CMAKE_ARGS=${CMAKE_ARGS:--DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF}
 # llama-cpp-python is built here for this CPU; everything else comes as a wheel.
@@ -19,3 +20,4 @@ import auto_round, gguf, llama_cpp, mlx_lm, tokenizers, torch, transformers
 print("torch", torch.__version__, "transformers", transformers.__version__, "tokenizers", tokenizers.__version__,
       "auto-round", auto_round.__version__, "llama-cpp-python", llama_cpp.__version__, "mlx-lm", mlx_lm.__version__)
 PY
+touch "$venv/complete"  # run.sh looks at it

@@ -18,7 +18,7 @@ constexpr const char* index_name = "model.safetensors.index.json";
 }  // namespace
 
 bool is_companion_file(std::string_view name) {
-  static constexpr std::array stale = {"quantization_config.json", "quantize_config.json", "quant_config.json", "config.json", index_name};
+  static constexpr std::array stale = {"quantization_config.json", "quantize_config.json", "quant_config.json", "hf_quant_config.json", "config.json", index_name};
   if (std::find(stale.begin(), stale.end(), name) != stale.end() || name.ends_with(".index.json")) return false;
   for (const std::string_view suffix : {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}) {
     if (name.ends_with(suffix)) return true;
