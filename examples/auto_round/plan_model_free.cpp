@@ -123,6 +123,7 @@ class planner {
         if (p.quantize) p.output = model_free_tensors(layer_of(p).scheme, plan_.format, p);
         else p.output = {{p.name, p.plain_type(), p.shape}};
         all.insert(all.end(), p.output.begin(), p.output.end());
+        if (p.quantize) s.work += p.elements();
       }
       io::sort_as_reference(all);
       s.bytes = io::safetensors_size(all, {{"format", "pt"}});
@@ -473,9 +474,7 @@ std::size_t model_free_plan::quantized() const {
 }
 
 bool model_free_plan::by_all_threads(const shard& s, const piece& p, int threads) const {
-  std::uint64_t work = 0;
-  for (const piece& each : s.pieces) work += each.quantize ? each.elements() : 0;
-  return p.quantize && p.elements() * static_cast<std::uint64_t>(2 * threads) > work;
+  return p.quantize && p.elements() * static_cast<std::uint64_t>(2 * threads) > s.work;
 }
 
 std::uint64_t model_free_plan::working_bytes(const piece& p) const {
@@ -485,10 +484,10 @@ std::uint64_t model_free_plan::working_bytes(const piece& p) const {
   const ar::scheme_fields& s = layers[static_cast<std::size_t>(p.layer)].scheme;
   // As read, in float, dequantized, codes, packed; of packed layers no bytes of floats.
   if (format == "fake" || (search && s.data_type != "int")) return p.packed != nullptr ? weights * 9 : weights * 45 / 4;
-  const std::uint64_t packed = weights * static_cast<std::uint64_t>(s.bits) / 8, scales = 10 * (s.group_size > 0 ? weights / static_cast<std::uint64_t>(s.group_size) : p.shape[0]);
+  const std::uint64_t packed = weights * static_cast<std::uint64_t>(s.bits) / 8, scales = (is_integer(s) ? 10 : 5) * (s.group_size > 0 ? weights / static_cast<std::uint64_t>(s.group_size) : p.shape[0]);
   // Packed layers are computed as a whole, from their bytes to codes and floats, from which the bands are taken.
   const std::uint64_t unpacked = p.packed != nullptr ? 5 * weights + p.source->bytes.size() : 0;
-  return std::max(weights + (is_integer(s) ? packed : weights) + packed, unpacked) + scales + band;
+  return std::max(weights + (is_integer(s) ? 2 * packed : packed), unpacked) + scales + band;
 }
 
 memory_estimate model_free_plan::memory(int threads) const {
@@ -531,10 +530,10 @@ bool model_free_applies(const request& wanted, const std::string& folder) {
   return source && make_model_free_plan(wanted, *source);
 }
 
-result<std::vector<std::vector<std::byte>>> model_free_floats(const tune::quantized_layer& layer) {
+result<std::vector<std::vector<std::byte>>> model_free_floats(tune::quantized_layer layer) {
   auto layout = layout_of_floats(layer.scheme, layer.rows, layer.cols);
   if (!layout) return forward_error(layout);
-  auto parts = exporting::pack_layer(*layout, layer);
+  auto parts = exporting::pack_layer(*layout, std::move(layer));
   if (!parts) return forward_error(parts);
   std::vector<std::vector<std::byte>> bytes;
   for (exporting::packed_part& p : *parts) bytes.push_back(std::move(p.data));

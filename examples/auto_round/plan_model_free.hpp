@@ -37,6 +37,7 @@ struct shard {
   std::string name;          ///< of the output: "model-00001-of-00003.safetensors"
   std::vector<piece> pieces;
   std::uint64_t bytes = 0;   ///< of the output file
+  std::uint64_t work = 0;    ///< values of the matrices that are quantized
 };
 
 struct model_free_plan {
@@ -71,7 +72,7 @@ bool model_free_applies(const request& wanted, const std::string& folder);
 std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& scheme, const std::string& format, const piece& p);
 
 /// The bytes of these tensors, of floats.
-result<std::vector<std::vector<std::byte>>> model_free_floats(const tune::quantized_layer& layer);
+result<std::vector<std::vector<std::byte>>> model_free_floats(tune::quantized_layer layer);
 
 std::string describe(const model_free_plan& plan, const memory_estimate& memory);
 io::json to_json(const model_free_plan& plan, const memory_estimate& memory);

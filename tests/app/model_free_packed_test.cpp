@@ -189,29 +189,35 @@ TEST_F(PackedSource, IntegersOfFourBitsWithoutAShape) {
   }
 }
 
-/// DeepSeek V4: FP8 under powers of two for tiles, FP4 in signed bytes under powers of two for groups of 32.
+/// DeepSeek V3.2 and V4: FP8 under powers of two for tiles, as numbers or as exponents; FP4 in signed bytes under powers of two for groups of 32.
 TEST_F(PackedSource, DeepSeekTilesAreRewrittenAsMxfp8AndBytesAsMxfp4) {
-  const maker fp8 = [](const std::string& layer, std::size_t rows, std::size_t cols, tensors& out) {
+  const std::string layer = "model.layers.0.mlp.gate_proj";
+  enum class scales_of { v32_numbers, v32_exponents, v4 };
+  scales_of version = scales_of::v4;
+  const maker fp8 = [&version](const std::string& name, std::size_t rows, std::size_t cols, tensors& out) {
     const std::size_t high = (rows + 127) / 128, wide = (cols + 127) / 128;
     const std::vector<std::uint8_t> codes = fp8_codes(rows * cols, 13);
     std::vector<std::uint8_t> scales;
     for (std::size_t i = 0; i < high * wide; ++i) scales.push_back(static_cast<std::uint8_t>(115 + i));
-    out[layer + ".weight"] = tensor("F8_E4M3", {rows, cols}, codes);
-    out[layer + ".scale"] = tensor("F8_E8M0", {high, wide}, scales);
+    std::vector<float> numbers;
+    for (const std::uint8_t s : scales) numbers.push_back(std::ldexp(1.0f, s - 127));
+    out[name + ".weight"] = tensor("F8_E4M3", {rows, cols}, codes);
+    if (version == scales_of::v32_numbers) out[name + ".weight_scale_inv"] = tensor("F32", {high, wide}, numbers);
+    else out[name + (version == scales_of::v4 ? ".scale" : ".weight_scale_inv")] = tensor("F8_E8M0", {high, wide}, scales);
     std::vector<float> w(rows * cols);
     for (std::size_t i = 0; i < w.size(); ++i) w[i] = ar::f32_from_small<ar::e4m3fn>(codes[i]) * std::ldexp(1.0f, scales[i / cols / 128 * wide + i % cols / 128] - 127);
     return w;
   };
-  write_both(fp8, {{"quant_method", "fp8"}, {"scale_fmt", "ue8m0"}});
-  expect_equal_output({}, "FP8");
-  ASSERT_EQ(shard_wise("packed", "out", {"--scheme", "MXFP8", "--format", "llm_compressor"}).status, 0);
-  const std::string layer = "model.layers.0.mlp.gate_proj";
-  {
+  for (const scales_of v : {scales_of::v32_numbers, scales_of::v32_exponents, scales_of::v4}) {
+    version = v;
+    write_both(fp8, {{"quant_method", "fp8"}, {"scale_fmt", "ue8m0"}, {"weight_block_size", {128, 128}}});
+    expect_equal_output({}, "FP8");
+    ASSERT_EQ(shard_wise("packed", "out", {"--scheme", "MXFP8", "--format", "llm_compressor"}).status, 0);
     const golden::file source(fs::path(dir_ / "packed") / "model.safetensors"), out(fs::path(dir_ / "out") / "model.safetensors");
     EXPECT_EQ(source[layer + ".weight"].as<unsigned char>(), out[layer + ".weight"].as<unsigned char>()) << "codes stay";
-    const auto tiles = source[layer + ".scale"].as<unsigned char>(), groups = out[layer + ".weight_scale"].as<unsigned char>();
+    const auto groups = out[layer + ".weight_scale"].as<unsigned char>();
     ASSERT_EQ(groups.size(), 256u * 4);
-    for (std::size_t i = 0; i < groups.size(); ++i) ASSERT_EQ(groups[i], tiles[i / 4 / 128]) << i;
+    for (std::size_t i = 0; i < groups.size(); ++i) ASSERT_EQ(groups[i], 115 + i / 4 / 128) << i;
   }
   const maker fp4 = [](const std::string& name, std::size_t rows, std::size_t cols, tensors& out) {
     const std::vector<std::uint8_t> codes = bytes_of_chance(rows * cols / 2, 17);
@@ -289,6 +295,11 @@ TEST_F(PackedSource, DamagedAndUnknownLayersAreRefusedBeforeAnyWork) {
   refused("two-level scales without the second", bad_input, {layer + ".weight_global_scale"}, [&](tensors& t, ordered_json&) {
     t[layer + ".weight_scale"] = tensor("F8_E4M3", {256, 8}, std::vector<std::uint8_t>(256 * 8, 0x30));
   });
+  for (const float whole : {0.0f, -1.0f, INFINITY, NAN})
+    refused("a second level of " + std::to_string(whole), bad_input, {layer + ".weight_global_scale"}, [&](tensors& t, ordered_json&) {
+      t[layer + ".weight_scale"] = tensor("F8_E4M3", {256, 8}, std::vector<std::uint8_t>(256 * 8, 0x30));
+      t[layer + ".weight_global_scale"] = tensor<float>("F32", {1}, {whole});
+    });
   refused("a scale that is no number", bad_input, {layer + ".weight", "NaN"}, [&](tensors& t, ordered_json&) { t[layer + ".weight_scale"].bytes[3] = '\xff'; });
   refused("codes of experts in one", bad_input, {layer + ".weight_packed"}, [&](tensors& t, ordered_json&) { t[layer + ".weight_packed"].shape = {2, 128, 64}; });
   refused("rotated layers", unsupported, {"transform_config"}, [&](tensors&, ordered_json& c) { c["transform_config"] = {{"config_groups", {{"R1", {{"type", "hadamard"}}}}}}; });

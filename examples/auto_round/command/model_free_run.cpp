@@ -286,7 +286,7 @@ class run {
       if (*same != nullptr) {
         if (!io::all_finite((*same)->weight)) return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
         (*same)->weight = std::vector<float>();
-        return plan::model_free_floats(**same);
+        return plan::model_free_floats(std::move(**same));
       }
     }
     auto whole = unpacked(p);
@@ -307,7 +307,7 @@ class run {
     *whole = std::vector<float>();
     if (!layer) return forward_error(layer);
     if (fake) return parts_of(exporting::to_bytes(layer->weight, p.plain_type()));
-    return floats ? plan::model_free_floats(*layer) : words(*layer, rows, cols);
+    return floats ? plan::model_free_floats(std::move(*layer)) : words(*layer, rows, cols);
   }
 
   result<tune::quantized_layer> at_once(const piece& p, std::vector<float>& whole, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
@@ -342,6 +342,7 @@ class run {
       }
       auto part = tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, n, cols, how);
       if (!part) return forward_error(part);
+      if (first == 0) all.scale.reserve(part->scale.size() / n * rows);
       all.code.insert(all.code.end(), part->code.begin(), part->code.end());
       all.scale.insert(all.scale.end(), part->scale.begin(), part->scale.end());
       all.zero_point.insert(all.zero_point.end(), part->zero_point.begin(), part->zero_point.end());

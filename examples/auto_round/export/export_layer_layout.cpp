@@ -94,15 +94,17 @@ void dequantize(const layer_layout& l, const layer_numbers& n, std::span<float> 
 }
 
 /// The layer's numbers as they will be stored.
-layer_numbers numbers_of(const layer_layout& l, const tune::quantized_layer& layer) {
+/// `code` and `scale` are the layer's, which may have given them away.
+layer_numbers numbers_of(const layer_layout& l, const tune::quantized_layer& layer, std::vector<std::uint8_t> code, std::vector<float> scale) {
   layer_numbers n;
-  n.code = layer.code;
+  n.code = std::move(code);
+  n.scale = std::move(scale);
   if (l.codes == element::quarters) {
     // The library's codes are two's complement; the layout has a sign and a magnitude, and small negative weights keep their sign. From the weights, as
     // the original packs them: searched as it searches (compat), they have the elements of another format, and the nearest quarters are taken.
     for (std::size_t r = 0; r < l.rows; ++r) {
       for (std::size_t c = 0; c < l.cols; ++c) {
-        const float w = layer.weight[r * l.cols + c], quarters = std::abs(w) / layer.scale[r * l.scale_cols() + c / l.block_cols] * 4.0f;
+        const float w = layer.weight[r * l.cols + c], quarters = std::abs(w) / n.scale[r * l.scale_cols() + c / l.block_cols] * 4.0f;
         const auto magnitude = static_cast<std::uint8_t>(std::clamp(std::ceil(quarters - 0.5f), 0.0f, 7.0f));
         n.code[r * l.cols + c] = static_cast<std::uint8_t>(magnitude | (std::signbit(w) ? 8 : 0));
       }
@@ -112,7 +114,6 @@ layer_numbers numbers_of(const layer_layout& l, const tune::quantized_layer& lay
     const auto negative_zero = static_cast<std::uint8_t>(1u << (l.bits - 1));
     std::replace(n.code.begin(), n.code.end(), negative_zero, std::uint8_t{0});
   }
-  n.scale = layer.scale;
   if (l.scales == scale_form::number) {
     round_to_type(n.scale, l.scale_type);
   } else {
@@ -127,7 +128,10 @@ layer_numbers numbers_of(const layer_layout& l, const tune::quantized_layer& lay
   return n;
 }
 
-const ar::codec_kernels& codec_of(const layer_layout& l) { return *ar::kernels().codec(l.codec); }
+const ar::codec_kernels& codec_of(const layer_layout& l) {
+  static const ar::kernel_table& kernels = ar::kernels();  // asking what the CPU has takes some 30 us in a virtual machine, plans ask for each layer
+  return *kernels.codec(l.codec);
+}
 
 ar::errc pack_codes(const layer_layout& l, const std::vector<std::uint8_t>& code, std::vector<std::byte>& out) {
   const ar::codec_kernels& k = codec_of(l);
@@ -293,6 +297,9 @@ class layout_layer final : public packed_layer {
       if (!g) return forward_error(g);
       n.global_scale = !l_.global_multiplies || g->front() == 0.0f ? g->front() : 1.0f / g->front();
       if (l_.global_multiplies) n.multiplier = g->front();
+      if (!std::isfinite(g->front()) || g->front() < 0) return fail(error_kind::input, "the scale of the whole tensor is no positive number", file_of(*global_), global_->name);
+      const bool zeros = std::ranges::all_of(n.scale, [](float s) { return s == 0; }) || std::ranges::all_of(n.code, [](std::uint8_t c) { return (c & 7u) == 0; });
+      if (g->front() == 0 && !zeros) return fail(error_kind::input, "the scale of the whole tensor is zero, but its codes are not", file_of(*global_), global_->name);
     }
     for (const io::tensor_ref* t : parts_) dir_.release(*t);
     return n;
@@ -490,7 +497,7 @@ result<layer_layout> layout_of(const ar::scheme_fields& s, std::size_t rows, std
     }
     l.code_name = four ? "weight_packed" : "weight";
     l.code_type = four ? io::dtype::u8 : io::dtype::f8_e4m3;
-    const int group = ar::kernels().codec(l.codec)->group;
+    const int group = codec_of(l).group;
     if (s.group_size != group) return unsupported(fmt::format("the layout has groups of {}, not {}", group, s.group_size));
   }
   if (l.block_rows == 1 && cols % l.block_cols != 0) return unsupported(fmt::format("{} columns are no multiple of the group size {}", cols, s.group_size));
@@ -528,12 +535,15 @@ std::vector<io::tensor_decl> tensors_of(const layer_layout& l, const std::string
   return all;
 }
 
-result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::quantized_layer& layer) {
+namespace {
+
+result<void> check_sizes(const layer_layout& l, const tune::quantized_layer& layer) {
   const std::size_t scales = l.scale_rows() * l.scale_cols();
-  if (layer.code.size() != l.rows * l.cols || layer.scale.size() != scales || (!layer.zero_point.empty() && layer.zero_point.size() != scales) || layer.group.size() != (l.order ? l.cols : 0)) {
-    return fail(error_kind::internal, "codes or scales of the layer have unexpected sizes", {}, layer.name);
-  }
-  const layer_numbers n = numbers_of(l, layer);
+  if (layer.code.size() == l.rows * l.cols && layer.scale.size() == scales && (layer.zero_point.empty() || layer.zero_point.size() == scales) && layer.group.size() == (l.order ? l.cols : 0)) return {};
+  return fail(error_kind::internal, "codes or scales of the layer have unexpected sizes", {}, layer.name);
+}
+
+result<std::vector<packed_part>> pack_numbers(const layer_layout& l, const tune::quantized_layer& layer, const layer_numbers& n) {
   std::vector<packed_part> parts;
   for (io::tensor_decl& d : tensors_of(l, layer.name)) parts.push_back({std::move(d), {}});
   ar::errc e = pack_codes(l, n.code, parts[0].data);
@@ -569,9 +579,22 @@ result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::q
   return parts;
 }
 
+}  // namespace
+
+result<std::vector<packed_part>> pack_layer(const layer_layout& l, const tune::quantized_layer& layer) {
+  if (auto r = check_sizes(l, layer); !r) return forward_error(r);
+  return pack_numbers(l, layer, numbers_of(l, layer, layer.code, layer.scale));
+}
+
+result<std::vector<packed_part>> pack_layer(const layer_layout& l, tune::quantized_layer&& layer) {
+  if (auto r = check_sizes(l, layer); !r) return forward_error(r);
+  const layer_numbers n = numbers_of(l, layer, std::move(layer.code), std::move(layer.scale));
+  return pack_numbers(l, layer, n);
+}
+
 std::vector<float> stored_weight(const layer_layout& l, const tune::quantized_layer& layer) {
   std::vector<float> weight(l.rows * l.cols);
-  dequantize(l, numbers_of(l, layer), weight);
+  dequantize(l, numbers_of(l, layer, layer.code, layer.scale), weight);
   return weight;
 }
 

@@ -75,6 +75,8 @@ std::string describe(const layer_layout& layout, bool symmetric = true);
 std::vector<io::tensor_decl> tensors_of(const layer_layout& layout, const std::string& layer);
 /// error_kind::internal if codes, scales or zero points do not fit, or the static scale of the inputs is missing.
 result<std::vector<packed_part>> pack_layer(const layer_layout& layout, const tune::quantized_layer& layer);
+/// The same in less memory: codes and scales are taken from the layer.
+result<std::vector<packed_part>> pack_layer(const layer_layout& layout, tune::quantized_layer&& layer);
 /// The weight that a reader of these tensors computes in float.
 std::vector<float> stored_weight(const layer_layout& layout, const tune::quantized_layer& layer);
 

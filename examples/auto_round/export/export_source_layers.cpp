@@ -45,7 +45,7 @@ ar::scheme_fields weights_of(std::string_view preset) {
 
 class finder {
  public:
-  explicit finder(const io::checkpoint_dir& dir) : dir_(dir), quarters_(dir.config().at("quantization_config").at("data_type").as_string().starts_with("mx_int")) {}
+  explicit finder(const io::checkpoint_dir& dir) : dir_(dir), config_(dir.config().at("quantization_config")) {}
 
   /// The layer whose codes lie in `t`; null if these are none.
   result<std::unique_ptr<packed_layer>> open(const io::tensor_ref& t, source_layer& to) {
@@ -156,14 +156,17 @@ class finder {
     return read(l, scheme, "weight", t.type, "weight_scale");
   }
 
-  /// FP8, but that with weight_scale_inv, whose tiles config.json tells.
+  /// FP8, but that with numbers in weight_scale_inv, whose tiles config.json tells; powers of two in it are those of DeepSeek V3.2.
   result<std::unique_ptr<packed_layer>> bytes(const io::tensor_ref& t) {
-    const std::string_view name = part("weight_scale") != nullptr ? "weight_scale" : "scale";
+    const io::tensor_ref* tiles = part("weight_scale_inv");
+    if (tiles != nullptr && !is_power(tiles->type) && !powers_) return std::unique_ptr<packed_layer>();
+    const std::string_view name = tiles != nullptr ? "weight_scale_inv" : part("weight_scale") != nullptr ? "weight_scale" : "scale";
     const io::tensor_ref* scale = part(name);
-    if (scale == nullptr || part("weight_scale_inv") != nullptr) return std::unique_ptr<packed_layer>();
+    if (scale == nullptr) return std::unique_ptr<packed_layer>();
     layer_->rows = t.shape[0];
     layer_->cols = t.shape[1];
     const auto span = span_of(*scale, layer_->rows, layer_->cols);
+    if (!span && tiles != nullptr && is_number(tiles->type)) return std::unique_ptr<packed_layer>();  // tiles of another size
     if (!span) return unfit(*scale);
     if (is_power(scale->type) && span->rows == 1 && span->cols == 32) {
       auto l = layout_of(weights_of("MXFP8"), static_cast<std::size_t>(layer_->rows), static_cast<std::size_t>(layer_->cols), {.who = dialect::auto_round});
@@ -205,7 +208,8 @@ class finder {
   }
 
   const io::checkpoint_dir& dir_;
-  bool quarters_;
+  const io::json& config_;
+  bool quarters_ = config_.at("data_type").as_string().starts_with("mx_int"), powers_ = config_.at("scale_fmt").as_string() == "ue8m0";
   source_layer* layer_ = nullptr;
 };
 

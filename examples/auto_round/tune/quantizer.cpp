@@ -132,10 +132,24 @@ bool searches_by_default(const ar::scheme_fields& s, bool reference) {
 }
 
 const ar::range_kernels* tuned_kernels(std::string_view data_type, int bits, bool sym, bool tiles, ar::real scale_type) {
+  // All names that the reference would try are compared, which takes some 50 us; plans ask the same for each of many thousand layers.
+  struct answer {
+    std::string data_type;
+    int bits;
+    bool sym, tiles;
+    ar::real scale_type;
+    const ar::range_kernels* kernels;
+  };
+  constexpr std::size_t most_answers = 64;  // names may come from files
+  thread_local std::vector<answer> known;
+  for (const answer& a : known)
+    if (a.data_type == data_type && a.bits == bits && a.sym == sym && a.tiles == tiles && a.scale_type == scale_type) return a.kernels;
   const ar::quantizer_request wanted{.data_type = data_type, .bits = bits, .sym = sym, .tiles = tiles, .tuning = true};
   ar::quantizer_choice found;
-  if (ar::resolve_quantizer(wanted, found) != ar::errc::ok || found.data_type.empty()) return nullptr;
-  return ar::kernels().range_type(found.data_type, ar::real::f32, scale_type);
+  const bool exists = ar::resolve_quantizer(wanted, found) == ar::errc::ok && !found.data_type.empty();
+  const ar::range_kernels* const kernels = exists ? ar::kernels().range_type(found.data_type, ar::real::f32, scale_type) : nullptr;
+  if (known.size() < most_answers) known.push_back({std::string(data_type), bits, sym, tiles, scale_type, kernels});
+  return kernels;
 }
 
 result<void> fake_quantize_activations(float* x, const ar::scheme_fields& s, std::size_t tokens, std::size_t cols, ar::real scale_type) {
