@@ -219,17 +219,17 @@ bool is_power_of_two(float s) { return s > 0 && std::isfinite(s) && std::ilogb(s
 
 result<source_layers> source_layers::find(const io::checkpoint_dir& dir) {
   source_layers all;
-  finder find(dir);
+  finder one(dir);
   for (const io::tensor_ref& t : dir.tensors()) {
     source_layer layer;
-    auto weight = find.open(t, layer);
+    auto weight = one.open(t, layer);
     if (!weight) return forward_error(weight);
     if (*weight == nullptr) continue;
     if (!t.name.ends_with(".weight") && dir.find(layer.name + ".weight") != nullptr)
       return fail(error_kind::input, "the layer has packed codes and a weight beside them", dir.files()[t.file], layer.name + ".weight");
-    for (const io::tensor_ref* p : (*weight)->parts()) all.parts_[p->name] = true;
+    for (const io::tensor_ref* p : (*weight)->parts()) all.parts_.insert(p->name);
     for (const char* aside : {".weight.input_amax", ".weight.weight_amax", ".weight.original_shape"})
-      if (dir.find(layer.name + aside) != nullptr) all.parts_[layer.name + aside] = true;
+      if (dir.find(layer.name + aside) != nullptr) all.parts_.insert(layer.name + aside);
     layer.weight = std::move(*weight);
     all.layers_.emplace(t.name, std::move(layer));
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -36,7 +37,7 @@ class source_layers {
 
  private:
   std::map<std::string, source_layer, std::less<>> layers_;  ///< by the name of the tensor of the codes
-  std::map<std::string, bool, std::less<>> parts_;
+  std::set<std::string, std::less<>> parts_;
 };
 
 /// If a layer holds the codes and powers of two, or E5M3 scales, of an MX or NVFP4_E5M3 scheme already: the layer, with a scale for each of the scheme's
