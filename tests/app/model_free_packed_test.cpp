@@ -214,10 +214,13 @@ TEST_F(PackedSource, DeepSeekTilesAreRewrittenAsMxfp8AndBytesAsMxfp4) {
     expect_equal_output({}, "FP8");
     ASSERT_EQ(shard_wise("packed", "out", {"--scheme", "MXFP8", "--format", "llm_compressor"}).status, 0);
     const golden::file source(fs::path(dir_ / "packed") / "model.safetensors"), out(fs::path(dir_ / "out") / "model.safetensors");
-    EXPECT_EQ(source[layer + ".weight"].as<unsigned char>(), out[layer + ".weight"].as<unsigned char>()) << "codes stay";
-    const auto groups = out[layer + ".weight_scale"].as<unsigned char>();
-    ASSERT_EQ(groups.size(), 256u * 4);
-    for (std::size_t i = 0; i < groups.size(); ++i) ASSERT_EQ(groups[i], 115 + i / 4 / 128) << i;
+    for (const std::string name : {layer, std::string("model.layers.0.mlp.down_proj")}) {  // tiles below and beside each other
+      EXPECT_EQ(source[name + ".weight"].as<unsigned char>(), out[name + ".weight"].as<unsigned char>()) << "codes stay";
+      const auto groups = out[name + ".weight_scale"].as<unsigned char>();
+      const std::size_t in_row = name == layer ? 4 : 8;
+      ASSERT_EQ(groups.size(), 256u * 4);
+      for (std::size_t i = 0; i < groups.size(); ++i) ASSERT_EQ(groups[i], 115 + (name == layer ? i / in_row / 128 : i % in_row / 4)) << name << " " << i;
+    }
   }
   const maker fp4 = [](const std::string& name, std::size_t rows, std::size_t cols, tensors& out) {
     const std::vector<std::uint8_t> codes = bytes_of_chance(rows * cols / 2, 17);
