@@ -1,9 +1,7 @@
 // The program: runs one command and turns its outcome into an exit status.
 #include <malloc.h>
-#include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -29,21 +27,10 @@ int exit_with(auto_round::error e) {
   return static_cast<int>(e.kind);
 }
 
-/// Threads of libgomp spin through whole time slices while they wait; how long, they read from the environment before main() begins. Where other programs keep
-/// the cores busy, generation with two threads fell to a fifth of its speed (docs/benchmarks.md), so the program begins once more with short waits, unless the
-/// user has said how threads wait. If it cannot, it goes on as it is.
-void begin_with_short_waits([[maybe_unused]] char** argv) {
-#if defined(__linux__) && defined(_OPENMP) && !defined(__clang__)
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv);
-#endif
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   using auto_round::error_kind;
-  begin_with_short_waits(argv);
   // Exceptions of the standard library and of third parties end here; our own code returns errors.
   try {
     auto_round::io::clean_up_on_signals();

@@ -112,7 +112,7 @@ void add_once(std::vector<std::string>& to, const std::vector<std::string>& from
 
 /// llama.cpp does not mind, and fake is for trying things.
 result<void> check_fused_groups(fuse_check how, const std::string& format, const std::vector<layer_decision>& layers, std::vector<std::string>& warnings) {
-  if (how == fuse_check::off || format.starts_with("gguf:")) return {};
+  if (how == fuse_check::off || exporting::is_gguf(format)) return {};
   for (std::string& line : split_fused_groups(layers)) {
     if (how == fuse_check::error) return fail(error_kind::usage, line + " (--fuse_check error)");
     warnings.push_back(std::move(line));
@@ -221,7 +221,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   }
   std::string preset = wanted.scheme;
   std::transform(preset.begin(), preset.end(), preset.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const bool gguf_format = std::any_of(wanted.formats.begin(), wanted.formats.end(), [](const std::string& f) { return f.starts_with("gguf:"); });
+  const bool gguf_format = std::any_of(wanted.formats.begin(), wanted.formats.end(), exporting::is_gguf);
   if (preset.starts_with("gguf:") && !gguf_format) {
     auto changed = parse_formats(preset);
     if (!changed) return forward_error(changed);

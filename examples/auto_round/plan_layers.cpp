@@ -106,7 +106,7 @@ class entry_reader {
     }
     if (value.is_null() || name == "scheme") return {};
     if (name == "scale_dtype") {
-      scale_type_ = value.is_string() ? scale_type_named(value.as_string()) : std::nullopt;
+      scale_type_ = value.is_string() ? real_named(value.as_string()) : std::nullopt;
       return scale_type_ ? result<void>() : wrong(name, "must be fp16, bf16 or fp32");
     }
     const auto integer = [&](auto& to, std::int64_t low) -> result<void> {
@@ -231,7 +231,7 @@ class resolver {
   resolver(const layer_rules& rules, const ar::scheme_fields& scheme, const std::vector<std::string>& formats, const model_outline& model,
            std::vector<layer_decision>& layers)
       : rules_(rules), whole_(scheme), formats_(formats), model_(model), layers_(layers), applied_(layers.size(), nullptr), exact_(layers.size()) {
-    gguf_ = std::any_of(formats.begin(), formats.end(), [](const std::string& f) { return f.starts_with("gguf:"); });
+    gguf_ = std::any_of(formats.begin(), formats.end(), exporting::is_gguf);
   }
 
   result<resolved_rules> run(std::string_view preset) {
@@ -471,7 +471,7 @@ class resolver {
       } else if (auto known = with_known_types(l.scheme)) {
         l.scheme = *known;
       }
-      if (l.scheme.data_type == "int") l.scale_type = r->scale_type;  // the scales of other types are of a kind of their own
+      if (l.scheme.data_type == "int" && !gguf_) l.scale_type = r->scale_type;  // the scales of other types are of a kind of their own
       l.quantize = true;
       l.reason.clear();
       l.kept_type.clear();

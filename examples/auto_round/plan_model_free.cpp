@@ -139,15 +139,14 @@ class planner {
   result<void> check_source() {
     auto packed = exporting::source_layers::find(source_);
     if (!packed) return forward_error(packed);
-    packed_ = std::make_shared<const exporting::source_layers>(std::move(*packed));
-    plan_.packed_layers = packed_;
+    plan_.packed_layers = std::make_shared<const exporting::source_layers>(std::move(*packed));
     const io::json& q = source_.config().at("quantization_config");
     if (q.is_null()) return {};
     const std::string& method = q.at("quant_method").as_string();
     const auto& tile = q.at("weight_block_size").items();
     if (method != "fp8" || tile.size() != 2 || tile[0].as_int() < 1 || tile[1].as_int() < 1) {
       fake_ = q.at("packing_format").as_string() == exporting::fake_packing_format;  // its weights are floats
-      if (!packed_->empty() || fake_) return {};
+      if (!plan_.packed_layers->empty() || fake_) return {};
       return fail(error_kind::unsupported,
                   fmt::format("the model is quantized by \"{}\" already; this mode reads float checkpoints, FP8 with scales for tiles (weight_block_size), and layers as compressed-tensors and "
                               "ModelOpt store them; `convert`, or --disable_model_free, reads others",
@@ -218,14 +217,14 @@ class planner {
     p.name = t.name;
     p.source = &t;
     p.shape = t.shape;
-    if (const exporting::source_layer* layer = packed_->of_codes(t.name)) {
+    if (const exporting::source_layer* layer = plan_.packed_layers->of_codes(t.name)) {
       p.name = layer->name + std::string(weight_end);
       p.packed = layer;
       p.shape = {layer->rows, layer->cols};
       add(s, std::move(p), layer->rows > 0 && layer->cols > 0);
       return {};
     }
-    if (packed_->is_part(t.name)) return {};
+    if (plan_.packed_layers->is_part(t.name)) return {};
     if (fake_ && (t.name.ends_with(".input_scale") || t.name.ends_with(".input_global_scale"))) return {};  // of what layers read, which nothing speaks of any more
     const bool kept = is_untouchable(t.name);
     if (t.name.ends_with(tile_scale_end) && !kept) {
@@ -448,7 +447,6 @@ class planner {
   const io::checkpoint_dir& source_;
   model_free_plan plan_;
   model_outline outline_;
-  std::shared_ptr<const exporting::source_layers> packed_;
   bool fake_ = false;
   std::map<std::string, std::int64_t> blocks_;
 };

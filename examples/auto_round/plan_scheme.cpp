@@ -122,7 +122,7 @@ result<ar::scheme_fields> with_known_types(ar::scheme_fields s) {
   return s;
 }
 
-std::optional<ar::real> scale_type_named(std::string_view name) {
+std::optional<ar::real> real_named(std::string_view name) {
   if (name.starts_with("torch.")) name.remove_prefix(6);
   if (name == "fp16" || name == "float16") return ar::real::f16;
   if (name == "bf16" || name == "bfloat16") return ar::real::bf16;

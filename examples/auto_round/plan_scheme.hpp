@@ -22,8 +22,8 @@ std::string_view kept(std::string_view text);
 /// there is no quantizer for weights or activations.
 result<ar::scheme_fields> with_known_types(ar::scheme_fields scheme);
 
-/// What scales are rounded to, by the names of --scale_dtype: "fp16", "float16", "torch.float16" and the like of bf16 and fp32.
-std::optional<ar::real> scale_type_named(std::string_view name);
+/// A type of numbers by the names of --scale_dtype and --model_dtype: "fp16", "float16", "torch.float16" and the like of bf16 and fp32.
+std::optional<ar::real> real_named(std::string_view name);
 
 /// True if AR_ALLOW_W8_ASYM is set, or all formats can hold 8-bit asymmetric integers.
 bool allows_asymmetric_bytes(const std::vector<std::string>& formats);

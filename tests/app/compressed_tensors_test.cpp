@@ -28,13 +28,6 @@ constexpr std::size_t rows = 64, cols = 64;
 const std::string layer = "model.layers.0.self_attn.q_proj";
 const std::string others = "re:(?!model\\.layers\\.0\\.self_attn\\.q_proj$)";  // everything but that layer
 
-template <class T>
-support::tiny_tensor tensor(const char* dtype, std::vector<std::uint64_t> shape, const std::vector<T>& values) {
-  support::tiny_tensor t{dtype, std::move(shape), std::string(values.size() * sizeof(T), '\0')};
-  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
-  return t;
-}
-
 std::vector<std::uint16_t> halves(const std::vector<float>& values) {
   std::vector<std::uint16_t> out;
   for (const float v : values) out.push_back(ar::f16_from_f32(v));
@@ -117,9 +110,9 @@ class CompressedTensors : public testing::Test {
     const std::vector<float> s = scales(rows * groups);
     m_.tensors.erase(name + ".weight");
     const auto words = stream(c, rows, cols, bits);
-    m_.tensors[name + ".weight_packed"] = tensor("I32", {rows, words.size() / rows}, words);
-    m_.tensors[name + ".weight_scale"] = tensor("F16", {rows, groups}, halves(s));
-    m_.tensors[name + ".weight_shape"] = tensor<std::int64_t>("I64", {2}, {rows, cols});
+    m_.tensors[name + ".weight_packed"] = support::tensor_of("I32", {rows, words.size() / rows}, words);
+    m_.tensors[name + ".weight_scale"] = support::tensor_of("F16", {rows, groups}, halves(s));
+    m_.tensors[name + ".weight_shape"] = support::tensor_of<std::int64_t>("I64", {2}, {rows, cols});
     if (!zero.empty()) {  // a stream along the rows
       std::vector<int> turned(zero.size());
       for (std::size_t r = 0; r < rows; ++r)
@@ -129,7 +122,7 @@ class CompressedTensors : public testing::Test {
       std::vector<std::uint32_t> words_of_zeros(z.size());
       for (std::size_t g = 0; g < groups; ++g)
         for (std::size_t w = 0; w < high; ++w) words_of_zeros[w * groups + g] = z[g * high + w];
-      m_.tensors[name + ".weight_zero_point"] = tensor("I32", {high, groups}, words_of_zeros);
+      m_.tensors[name + ".weight_zero_point"] = support::tensor_of("I32", {high, groups}, words_of_zeros);
     }
     std::vector<float> w(rows * cols);
     for (std::size_t i = 0; i < w.size(); ++i) {
@@ -147,8 +140,8 @@ class CompressedTensors : public testing::Test {
     std::uint64_t n = 1;
     for (const std::uint64_t d : scale_shape) n *= d;
     const std::vector<float> s = scales(static_cast<std::size_t>(n));
-    m_.tensors[layer + ".weight"] = tensor("F8_E4M3", {rows, cols}, bytes);
-    m_.tensors[layer + "." + scale_name] = tensor("F32", std::move(scale_shape), s);
+    m_.tensors[layer + ".weight"] = support::tensor_of("F8_E4M3", {rows, cols}, bytes);
+    m_.tensors[layer + "." + scale_name] = support::tensor_of("F32", std::move(scale_shape), s);
     std::vector<float> w(rows * cols);
     for (std::size_t i = 0; i < w.size(); ++i) w[i] = ar::f32_from_small<ar::e4m3fn>(bytes[i]) * s[i / cols / block_rows * across + i % cols / block_cols];
     return w;
@@ -170,7 +163,7 @@ TEST_F(CompressedTensors, PackedIntegersOfEveryWidth) {
   configure(weights(4, "int", "tensor", nullptr), "pack-quantized");
   std::vector<float> w(rows * cols);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(codes(4)[i]) * 0.5f;
-  m_.tensors[layer + ".weight_scale"] = tensor<std::uint16_t>("BF16", {1}, {ar::bf16_from_f32(0.5f)});
+  m_.tensors[layer + ".weight_scale"] = support::tensor_of<std::uint16_t>("BF16", {1}, {ar::bf16_from_f32(0.5f)});
   expect_weight(w, "W4 per tensor sym");
 }
 
@@ -181,7 +174,7 @@ TEST_F(CompressedTensors, ZeroPointsPackedAndAsBytes) {
   const std::vector<float> w = pack_integers(4, 32, zero);
   expect_weight(w, "W4 g32 asym");
   std::vector<std::int8_t> bytes(zero.begin(), zero.end());
-  m_.tensors[layer + ".weight_zero_point"] = tensor("I8", {rows, 2}, bytes);
+  m_.tensors[layer + ".weight_zero_point"] = support::tensor_of("I8", {rows, 2}, bytes);
   expect_weight(w, "W4 g32 asym");
   m_.tensors.erase(layer + ".weight_zero_point");
   expect_error(error_kind::input, "weight_zero_point");
@@ -234,7 +227,7 @@ TEST_F(CompressedTensors, ColumnsInAnOrderThatIsNotThereAreRefused) {
   configure(args, "pack-quantized");
   expect_error(error_kind::input, layer + ".weight_g_idx");
   std::vector<std::int32_t> order(cols);
-  const auto store = [&] { m_.tensors[layer + ".weight_g_idx"] = tensor("I32", {cols}, order); };
+  const auto store = [&] { m_.tensors[layer + ".weight_g_idx"] = support::tensor_of("I32", {cols}, order); };
   for (std::size_t c = 0; c < cols; ++c) order[c] = static_cast<std::int32_t>(c / 32);
   store();
   expect_weight(in_order, "W4 g32 sym");  // one that is none
@@ -242,7 +235,7 @@ TEST_F(CompressedTensors, ColumnsInAnOrderThatIsNotThereAreRefused) {
   order[3] = 2;
   store();
   expect_error(error_kind::input, "column 3 is assigned to group 2, but there are 2");
-  m_.tensors[layer + ".weight_g_idx"] = tensor("I32", {cols / 2}, std::vector<std::int32_t>(cols / 2));
+  m_.tensors[layer + ".weight_g_idx"] = support::tensor_of("I32", {cols / 2}, std::vector<std::int32_t>(cols / 2));
   expect_error(error_kind::input, "[32]");
   m_.tensors.erase(layer + ".weight_g_idx");
   for (const ordered_json& word : {ordered_json("columns"), ordered_json(3)}) {
@@ -261,7 +254,7 @@ TEST_F(CompressedTensors, AnOrderThatWasLeftBehindWhenWeightsWereStoredNeedsNoth
     expect_weight(w, "W4 g32 sym");
   }
   // What compressed-tensors makes for columns in an order before it is known.
-  m_.tensors[layer + ".weight_g_idx"] = tensor("I32", {cols}, std::vector<std::int32_t>(cols, -1));
+  m_.tensors[layer + ".weight_g_idx"] = support::tensor_of("I32", {cols}, std::vector<std::int32_t>(cols, -1));
   expect_weight(w, "W4 g32 sym");
 }
 
@@ -271,14 +264,14 @@ TEST_F(CompressedTensors, BytesOfIntegers) {
   std::vector<std::int8_t> bytes(c.begin(), c.end()), zero(rows);
   std::vector<float> w(rows * cols);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(c[i]) * s[i / cols];
-  m_.tensors[layer + ".weight"] = tensor("I8", {rows, cols}, bytes);
-  m_.tensors[layer + ".weight_scale"] = tensor("F32", {rows, 1}, s);
+  m_.tensors[layer + ".weight"] = support::tensor_of("I8", {rows, cols}, bytes);
+  m_.tensors[layer + ".weight_scale"] = support::tensor_of("F32", {rows, 1}, s);
   for (const char* format : {"int-quantized", "naive-quantized"}) {
     configure(weights(8, "int", "channel", nullptr), format);
     expect_weight(w, "INT8 per row");
   }
   for (std::size_t r = 0; r < rows; ++r) zero[r] = static_cast<std::int8_t>(r % 7) ;
-  m_.tensors[layer + ".weight_zero_point"] = tensor("I8", {rows, 1}, zero);
+  m_.tensors[layer + ".weight_zero_point"] = support::tensor_of("I8", {rows, 1}, zero);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(c[i] - zero[i / cols]) * s[i / cols];
   configure(weights(8, "int", "channel", nullptr, false), "int-quantized");
   expect_weight(w, "INT8 per row");
@@ -297,7 +290,7 @@ TEST_F(CompressedTensors, Fp8OfEveryStrategy) {
   configure(block, "float-quantized");
   expect_weight(store_fp8(48, 24, "weight_scale", {2, 3}), "FP8 48x24");
   // The scale of inputs belongs to the layer and changes nothing.
-  m_.tensors[layer + ".input_scale"] = tensor<float>("F32", {1}, {0.5f});
+  m_.tensors[layer + ".input_scale"] = support::tensor_of<float>("F32", {1}, {0.5f});
   expect_weight(store_fp8(48, 24, "weight_scale", {2, 3}), "FP8 48x24");
   block["block_structure"] = {48, 0};
   configure(block, "float-quantized");
@@ -310,31 +303,31 @@ TEST_F(CompressedTensors, FourBitFloatsUnderTheirScales) {
   const auto code = [&](std::size_t i) { return static_cast<std::uint8_t>(i % 2 == 0 ? bytes[i / 2] & 15 : bytes[i / 2] >> 4); };
   std::vector<float> w(rows * cols);
   m_.tensors.erase(layer + ".weight");
-  m_.tensors[layer + ".weight_packed"] = tensor("U8", {rows, cols / 2}, bytes);
+  m_.tensors[layer + ".weight_packed"] = support::tensor_of("U8", {rows, cols / 2}, bytes);
 
   std::vector<std::uint8_t> exponent(rows * 2);
   for (std::size_t i = 0; i < exponent.size(); ++i) exponent[i] = static_cast<std::uint8_t>(110 + i % 9);
-  m_.tensors[layer + ".weight_scale"] = tensor("U8", {rows, 2}, exponent);
+  m_.tensors[layer + ".weight_scale"] = support::tensor_of("U8", {rows, 2}, exponent);
   configure(weights(4, "float", "group", 32), "mxfp4-pack-quantized");
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = ar::f32_from_small<ar::e2m1>(code(i)) * std::ldexp(1.0f, exponent[i / 32] - 127);
   expect_weight(w, "MXFP4");
   // Groups of columns are stored with such layers, too, but compressed-tensors does not look at them: whose scales are right nobody knows.
   std::vector<std::int32_t> order(cols, 0);
   std::fill(order.begin(), order.begin() + 32, 1);
-  m_.tensors[layer + ".weight_g_idx"] = tensor("I32", {cols}, order);
+  m_.tensors[layer + ".weight_g_idx"] = support::tensor_of("I32", {cols}, order);
   expect_error(error_kind::unsupported, "MXFP4 in an order of their own");
   m_.tensors.erase(layer + ".weight_g_idx");
   exponent[5] = 255;  // NaN
-  m_.tensors[layer + ".weight_scale"] = tensor("U8", {rows, 2}, exponent);
+  m_.tensors[layer + ".weight_scale"] = support::tensor_of("U8", {rows, 2}, exponent);
   auto opened = open();
   ASSERT_TRUE(opened.has_value());
   EXPECT_FALSE((*opened)->read(layer + ".weight", w).has_value());
 
   std::vector<std::uint8_t> small(rows * 4);
   for (std::size_t i = 0; i < small.size(); ++i) small[i] = static_cast<std::uint8_t>(60 + i % 40);
-  m_.tensors[layer + ".weight_scale"] = tensor("F8_E4M3", {rows, 4}, small);
-  m_.tensors[layer + ".weight_global_scale"] = tensor<float>("F32", {1}, {320.0f});
-  m_.tensors[layer + ".input_global_scale"] = tensor<float>("F32", {1}, {5.0f});
+  m_.tensors[layer + ".weight_scale"] = support::tensor_of("F8_E4M3", {rows, 4}, small);
+  m_.tensors[layer + ".weight_global_scale"] = support::tensor_of<float>("F32", {1}, {320.0f});
+  m_.tensors[layer + ".input_global_scale"] = support::tensor_of<float>("F32", {1}, {5.0f});
   configure(weights(4, "float", "tensor_group", 16), "nvfp4-pack-quantized");
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = ar::f32_from_small<ar::e2m1>(code(i)) * (ar::f32_from_small<ar::e4m3fn>(small[i / 16]) / 320.0f);
   expect_weight(w, "NVFP4");
@@ -410,7 +403,7 @@ TEST_F(CompressedTensors, ContradictionsAreErrors) {
   configure({{"group_0", group({"re:(("}, weights(4, "int", "group", 32))}}, "pack-quantized", {others});
   expect_error(error_kind::input, "((");
   configure(weights(4, "int", "group", 32), "pack-quantized");
-  m_.tensors[layer + ".weight_shape"] = tensor<std::int64_t>("I64", {2}, {rows, cols + 1});
+  m_.tensors[layer + ".weight_shape"] = support::tensor_of<std::int64_t>("I64", {2}, {rows, cols + 1});
   expect_error(error_kind::input, "64 x 65");
 }
 
@@ -428,7 +421,7 @@ TEST_F(CompressedTensors, BlockFp8AsDeepSeekPublishesIt) {
   std::vector<float> w = store_fp8(32, 32, "weight_scale_inv", {2, 2});
   const std::vector<float> s = scales(4);
   m_.tensors.erase(layer + ".weight_scale");
-  m_.tensors[layer + ".weight_scale_inv"] = tensor<std::uint8_t>("F8_E8M0", {2, 2}, {120, 121, 122, 123});
+  m_.tensors[layer + ".weight_scale_inv"] = support::tensor_of<std::uint8_t>("F8_E8M0", {2, 2}, {120, 121, 122, 123});
   for (std::size_t i = 0; i < w.size(); ++i) {
     const std::size_t block = i / cols / 32 * 2 + i % cols / 32;
     w[i] = ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(i * 7 % 127 + (i % 2 == 0 ? 0 : 128))) * std::ldexp(1.0f, static_cast<int>(block) - 7);

@@ -25,13 +25,6 @@ const std::string layer = "model.layers.0.self_attn.q_proj";
 /// Everything but that layer.
 const char* others = "(?!model\\.layers\\.0\\.self_attn\\.q_proj)";
 
-template <class T>
-support::tiny_tensor tensor(const char* dtype, std::vector<std::uint64_t> shape, const std::vector<T>& values) {
-  support::tiny_tensor t{dtype, std::move(shape), std::string(values.size() * sizeof(T), '\0')};
-  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
-  return t;
-}
-
 /// Codes, scales and zero points of the layer; its groups may own any columns.
 struct contents {
   int bits = 4;
@@ -78,10 +71,10 @@ void add_words(support::tiny_model& m, const contents& c, ar::zero_convention co
                            ar::matrix_view<std::uint32_t>(z.data(), zeros.rows, zeros.cols)),
             ar::errc::ok);
   m.tensors.erase(layer + ".weight");
-  m.tensors[layer + ".qweight"] = tensor("I32", {words.rows, words.cols}, w);
-  m.tensors[layer + ".qzeros"] = tensor("I32", {zeros.rows, zeros.cols}, z);
-  m.tensors[layer + ".scales"] = tensor("F16", {c.groups, rows}, halves(c, c.scale, true));
-  if (g_idx) m.tensors[layer + ".g_idx"] = tensor("I32", {cols}, c.group_of);
+  m.tensors[layer + ".qweight"] = support::tensor_of("I32", {words.rows, words.cols}, w);
+  m.tensors[layer + ".qzeros"] = support::tensor_of("I32", {zeros.rows, zeros.cols}, z);
+  m.tensors[layer + ".scales"] = support::tensor_of("F16", {c.groups, rows}, halves(c, c.scale, true));
+  if (g_idx) m.tensors[layer + ".g_idx"] = support::tensor_of("I32", {cols}, c.group_of);
 }
 
 void add_mlx(support::tiny_model& m, const contents& c) {
@@ -92,9 +85,9 @@ void add_mlx(support::tiny_model& m, const contents& c) {
             ar::errc::ok);
   std::vector<float> bias(c.scale.size());
   for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = -0.125f * static_cast<float>(c.zero[i]);
-  m.tensors[layer + ".weight"] = tensor("U32", {words.rows, words.cols}, w);
-  m.tensors[layer + ".scales"] = tensor("F16", {rows, c.groups}, halves(c, c.scale, false));
-  m.tensors[layer + ".biases"] = tensor("F16", {rows, c.groups}, halves(c, bias, false));
+  m.tensors[layer + ".weight"] = support::tensor_of("U32", {words.rows, words.cols}, w);
+  m.tensors[layer + ".scales"] = support::tensor_of("F16", {rows, c.groups}, halves(c, c.scale, false));
+  m.tensors[layer + ".biases"] = support::tensor_of("F16", {rows, c.groups}, halves(c, bias, false));
 }
 
 class ForeignFolders : public testing::Test {
@@ -172,11 +165,11 @@ TEST_F(ForeignFolders, GptqWithColumnsInAnyOrderIsReadRightOrRefused) {
   for (const std::int32_t wrong : {2, -1, 1 << 30}) {
     contents broken = c;
     broken.group_of[5] = wrong;
-    m_.tensors[layer + ".g_idx"] = tensor("I32", {cols}, broken.group_of);
+    m_.tensors[layer + ".g_idx"] = support::tensor_of("I32", {cols}, broken.group_of);
     m_.config["quantization_config"] = gptq({{"desc_act", true}});
     expect_error(error_kind::input, {"column 5", "g_idx"});
   }
-  m_.tensors[layer + ".g_idx"] = tensor("I32", {cols / 2}, std::vector<std::int32_t>(cols / 2));
+  m_.tensors[layer + ".g_idx"] = support::tensor_of("I32", {cols / 2}, std::vector<std::int32_t>(cols / 2));
   expect_error(error_kind::input, {"g_idx", "[32]"});
 }
 

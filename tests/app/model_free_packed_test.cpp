@@ -13,6 +13,7 @@
 
 #include "ar/numeric/half.hpp"
 #include "ar/numeric/small_float.hpp"
+#include "support/checkpoint_files.hpp"
 #include "support/golden.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
@@ -29,13 +30,6 @@ using support::tiny_tensor;
 using tensors = std::map<std::string, tiny_tensor>;
 
 constexpr int bad_input = 3, unsupported = 5;
-
-template <class T>
-tiny_tensor tensor(const char* dtype, std::vector<std::uint64_t> shape, const std::vector<T>& values) {
-  tiny_tensor t{dtype, std::move(shape), std::string(values.size() * sizeof(T), '\0')};
-  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
-  return t;
-}
 
 /// Writes the tensors of a layer [rows x cols] and says what they stand for, in float.
 using maker = std::function<std::vector<float>(const std::string& layer, std::size_t rows, std::size_t cols, tensors& out)>;
@@ -66,12 +60,7 @@ class PackedSource : public testing::Test {
   }
 
   void expect_same_tensors(const std::string& a, const std::string& b, const std::string& about) const {
-    const golden::file x(fs::path(dir_ / a) / "model.safetensors"), y(fs::path(dir_ / b) / "model.safetensors");
-    EXPECT_EQ(x.tensors().size(), y.tensors().size()) << about;
-    for (const auto& [name, t] : x.tensors()) {
-      ASSERT_TRUE(y.has(name)) << about << ": " << name;
-      EXPECT_EQ(t.as<unsigned char>(), y[name].as<unsigned char>()) << about << ": " << name;
-    }
+    support::expect_same_tensors(fs::path(dir_ / a) / "model.safetensors", fs::path(dir_ / b) / "model.safetensors", about);
   }
 
   /// The model with its linear layers as `make` stores them, and with what they stand for in bfloat16.
@@ -150,11 +139,11 @@ TEST_F(PackedSource, ModelOptNvfp4UnderBothOfItsNames) {
       for (std::uint8_t& s : scales) s = static_cast<std::uint8_t>(s & 0x7f) == 0x7f ? 0x30 : s & 0x7f;
       const float whole = 0.000123f;
       const std::string weight = layer + ".weight";
-      out[weight] = tensor("U8", {rows, cols / 2}, codes);
-      out[weight + (compressed ? ".scale" : "_scale")] = tensor("F8_E4M3", {rows, cols / 16}, scales);
-      out[weight + (compressed ? ".scale2" : "_scale_2")] = tensor<float>("F32", {}, {whole});
-      out[compressed ? weight + ".input_amax" : layer + ".input_scale"] = tensor<float>("F32", {}, {0.5f});
-      if (compressed) out[weight + ".original_shape"] = tensor<std::int64_t>("I64", {2}, {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(cols)});
+      out[weight] = support::tensor_of("U8", {rows, cols / 2}, codes);
+      out[weight + (compressed ? ".scale" : "_scale")] = support::tensor_of("F8_E4M3", {rows, cols / 16}, scales);
+      out[weight + (compressed ? ".scale2" : "_scale_2")] = support::tensor_of<float>("F32", {}, {whole});
+      out[compressed ? weight + ".input_amax" : layer + ".input_scale"] = support::tensor_of<float>("F32", {}, {0.5f});
+      if (compressed) out[weight + ".original_shape"] = support::tensor_of<std::int64_t>("I64", {2}, {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(cols)});
       std::vector<float> w(rows * cols);
       for (std::size_t i = 0; i < w.size(); ++i) w[i] = fp4_at(codes, i) * ar::f32_from_small<ar::e4m3fn>(scales[i / 16]) * whole;
       return w;
@@ -175,11 +164,11 @@ TEST_F(PackedSource, IntegersOfFourBitsWithoutAShape) {
       std::vector<std::uint16_t> scales;
       for (std::size_t i = 0; i < rows * cols / 32; ++i) scales.push_back(ar::bf16_from_f32(0.01f + 0.001f * static_cast<float>(i % 37)));
       if (words) {
-        out[layer + ".weight_packed"] = tensor("I32", {rows, cols / 8}, codes);
+        out[layer + ".weight_packed"] = support::tensor_of("I32", {rows, cols / 8}, codes);
       } else {
-        out[layer + ".weight_packed"] = tensor("U8", {rows, cols / 2}, codes);
+        out[layer + ".weight_packed"] = support::tensor_of("U8", {rows, cols / 2}, codes);
       }
-      out[layer + ".weight_scale"] = tensor("BF16", {rows, cols / 32}, scales);
+      out[layer + ".weight_scale"] = support::tensor_of("BF16", {rows, cols / 32}, scales);
       std::vector<float> w(rows * cols);
       for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>((codes[i / 2] >> (i % 2 * 4) & 15) - 8) * ar::f32_from_bf16(scales[i / 32]);
       return w;
@@ -201,9 +190,9 @@ TEST_F(PackedSource, DeepSeekTilesAreRewrittenAsMxfp8AndBytesAsMxfp4) {
     for (std::size_t i = 0; i < high * wide; ++i) scales.push_back(static_cast<std::uint8_t>(115 + i));
     std::vector<float> numbers;
     for (const std::uint8_t s : scales) numbers.push_back(std::ldexp(1.0f, s - 127));
-    out[name + ".weight"] = tensor("F8_E4M3", {rows, cols}, codes);
-    if (version == scales_of::v32_numbers) out[name + ".weight_scale_inv"] = tensor("F32", {high, wide}, numbers);
-    else out[name + (version == scales_of::v4 ? ".scale" : ".weight_scale_inv")] = tensor("F8_E8M0", {high, wide}, scales);
+    out[name + ".weight"] = support::tensor_of("F8_E4M3", {rows, cols}, codes);
+    if (version == scales_of::v32_numbers) out[name + ".weight_scale_inv"] = support::tensor_of("F32", {high, wide}, numbers);
+    else out[name + (version == scales_of::v4 ? ".scale" : ".weight_scale_inv")] = support::tensor_of("F8_E8M0", {high, wide}, scales);
     std::vector<float> w(rows * cols);
     for (std::size_t i = 0; i < w.size(); ++i) w[i] = ar::f32_from_small<ar::e4m3fn>(codes[i]) * std::ldexp(1.0f, scales[i / cols / 128 * wide + i % cols / 128] - 127);
     return w;
@@ -214,7 +203,7 @@ TEST_F(PackedSource, DeepSeekTilesAreRewrittenAsMxfp8AndBytesAsMxfp4) {
     expect_equal_output({}, "FP8");
     ASSERT_EQ(shard_wise("packed", "out", {"--scheme", "MXFP8", "--format", "llm_compressor"}).status, 0);
     const golden::file source(fs::path(dir_ / "packed") / "model.safetensors"), out(fs::path(dir_ / "out") / "model.safetensors");
-    for (const std::string name : {layer, std::string("model.layers.0.mlp.down_proj")}) {  // tiles below and beside each other
+    for (const std::string& name : {layer, std::string("model.layers.0.mlp.down_proj")}) {  // tiles below and beside each other
       EXPECT_EQ(source[name + ".weight"].as<unsigned char>(), out[name + ".weight"].as<unsigned char>()) << "codes stay";
       const auto groups = out[name + ".weight_scale"].as<unsigned char>();
       const std::size_t in_row = name == layer ? 4 : 8;
@@ -226,8 +215,8 @@ TEST_F(PackedSource, DeepSeekTilesAreRewrittenAsMxfp8AndBytesAsMxfp4) {
     const std::vector<std::uint8_t> codes = bytes_of_chance(rows * cols / 2, 17);
     std::vector<std::uint8_t> scales;
     for (std::size_t i = 0; i < rows * cols / 32; ++i) scales.push_back(static_cast<std::uint8_t>(118 + i % 5));
-    out[name + ".weight"] = tensor("I8", {rows, cols / 2}, codes);
-    out[name + ".scale"] = tensor("F8_E8M0", {rows, cols / 32}, scales);
+    out[name + ".weight"] = support::tensor_of("I8", {rows, cols / 2}, codes);
+    out[name + ".scale"] = support::tensor_of("F8_E8M0", {rows, cols / 32}, scales);
     std::vector<float> w(rows * cols);
     for (std::size_t i = 0; i < w.size(); ++i) w[i] = fp4_at(codes, i) * std::ldexp(1.0f, scales[i / 32] - 127);
     return w;
@@ -245,33 +234,23 @@ TEST_F(PackedSource, ScalesMayLieInAnotherFileThanTheirCodes) {
   model_.write(dir_ / "model");
   ASSERT_EQ(run({"quantize", "--model", dir_ / "model", "--output_dir", dir_ / "packed", "--iters", "0", "--scheme", "MXFP4", "--format", "llm_compressor"}).status, 0);
   ASSERT_EQ(shard_wise("packed", "whole").status, 0);
-  tensors first, second;
-  ordered_json map = ordered_json::object();
+  tensors all;
   {
-    const golden::file all(fs::path(dir_ / "packed") / "model.safetensors");
-    for (const auto& [name, t] : all.tensors()) {
-      const auto data = t.as<unsigned char>();
-      const bool scale = name.ends_with("_scale");
-      (scale ? first : second)[name] = {t.dtype, t.shape, std::string(data.begin(), data.end())};
-      map[name] = scale ? "model-00001-of-00002.safetensors" : "model-00002-of-00002.safetensors";
-    }
+    const golden::file packed(fs::path(dir_ / "packed") / "model.safetensors");
+    for (const auto& [name, t] : packed.tensors()) all[name] = support::tensor_of(t.dtype.c_str(), {t.shape.begin(), t.shape.end()}, t.as<unsigned char>());
   }
-  fs::remove(fs::path(dir_ / "packed") / "model.safetensors");
-  tiny_model::put(fs::path(dir_ / "packed") / "model-00001-of-00002.safetensors", tiny_model::safetensors(first));
-  tiny_model::put(fs::path(dir_ / "packed") / "model-00002-of-00002.safetensors", tiny_model::safetensors(second));
-  tiny_model::put(fs::path(dir_ / "packed") / "model.safetensors.index.json", ordered_json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
+  support::write_two_files(dir_ / "packed", all, [](const std::string& name) { return name.ends_with("_scale"); });
   const outcome o = shard_wise("packed", "out");
   ASSERT_EQ(o.status, 0) << o.err;
-  const golden::file whole(fs::path(dir_ / "whole") / "model.safetensors"), part(fs::path(dir_ / "out") / "model-00001-of-00002.safetensors");  // the first that the index names
-  ASSERT_EQ(whole.tensors().size(), part.tensors().size());
-  for (const auto& [name, t] : whole.tensors()) EXPECT_EQ(t.as<unsigned char>(), part[name].as<unsigned char>()) << name;
+  // The first file that the index names comes first.
+  support::expect_same_tensors(fs::path(dir_ / "whole") / "model.safetensors", fs::path(dir_ / "out") / "model-00001-of-00002.safetensors");
 }
 
 TEST_F(PackedSource, DamagedAndUnknownLayersAreRefusedBeforeAnyWork) {
   const std::string layer = "model.layers.1.mlp.up_proj";
   const maker good = [](const std::string& name, std::size_t rows, std::size_t cols, tensors& out) {
-    out[name + ".weight_packed"] = tensor("U8", {rows, cols / 2}, bytes_of_chance(rows * cols / 2, 3));
-    out[name + ".weight_scale"] = tensor("U8", {rows, cols / 32}, std::vector<std::uint8_t>(rows * cols / 32, 120));
+    out[name + ".weight_packed"] = support::tensor_of("U8", {rows, cols / 2}, bytes_of_chance(rows * cols / 2, 3));
+    out[name + ".weight_scale"] = support::tensor_of("U8", {rows, cols / 32}, std::vector<std::uint8_t>(rows * cols / 32, 120));
     return std::vector<float>();
   };
   const auto refused = [&](const std::string& about, int status, const std::vector<std::string>& words, const std::function<void(tensors&, ordered_json&)>& edit) {
@@ -296,12 +275,12 @@ TEST_F(PackedSource, DamagedAndUnknownLayersAreRefusedBeforeAnyWork) {
   refused("scales of another type", bad_input, {layer + ".weight_scale"}, [&](tensors& t, ordered_json&) { t[layer + ".weight_scale"].dtype = "I8"; });
   refused("floats beside the codes", bad_input, {layer + ".weight"}, [&](tensors& t, ordered_json&) { t[layer + ".weight"] = model_.tensors.at(layer + ".weight"); });
   refused("two-level scales without the second", bad_input, {layer + ".weight_global_scale"}, [&](tensors& t, ordered_json&) {
-    t[layer + ".weight_scale"] = tensor("F8_E4M3", {256, 8}, std::vector<std::uint8_t>(256 * 8, 0x30));
+    t[layer + ".weight_scale"] = support::tensor_of("F8_E4M3", {256, 8}, std::vector<std::uint8_t>(256 * 8, 0x30));
   });
   for (const float whole : {0.0f, -1.0f, INFINITY, NAN})
     refused("a second level of " + std::to_string(whole), bad_input, {layer + ".weight_global_scale"}, [&](tensors& t, ordered_json&) {
-      t[layer + ".weight_scale"] = tensor("F8_E4M3", {256, 8}, std::vector<std::uint8_t>(256 * 8, 0x30));
-      t[layer + ".weight_global_scale"] = tensor<float>("F32", {1}, {whole});
+      t[layer + ".weight_scale"] = support::tensor_of("F8_E4M3", {256, 8}, std::vector<std::uint8_t>(256 * 8, 0x30));
+      t[layer + ".weight_global_scale"] = support::tensor_of<float>("F32", {1}, {whole});
     });
   refused("a scale that is no number", bad_input, {layer + ".weight", "NaN"}, [&](tensors& t, ordered_json&) { t[layer + ".weight_scale"].bytes[3] = '\xff'; });
   refused("codes of experts in one", bad_input, {layer + ".weight_packed"}, [&](tensors& t, ordered_json&) { t[layer + ".weight_packed"].shape = {2, 128, 64}; });

@@ -9,6 +9,7 @@
 
 #include "ar/numeric/half.hpp"
 #include "ar/numeric/small_float.hpp"
+#include "support/checkpoint_files.hpp"
 #include "support/faults.hpp"
 #include "support/golden_json.hpp"
 #include "support/tiny_model.hpp"
@@ -29,30 +30,14 @@ class ModelFree : public testing::Test {
   }
 
   void expect_same_tensors(const std::string& a, const std::string& b) const {
-    const golden::file x(fs::path(dir_ / a) / "model.safetensors"), y(fs::path(dir_ / b) / "model.safetensors");
-    ASSERT_EQ(x.tensors().size(), y.tensors().size());
-    for (const auto& [name, t] : x.tensors()) {
-      ASSERT_TRUE(y.has(name)) << name;
-      EXPECT_EQ(t.as<unsigned char>(), y[name].as<unsigned char>()) << name;
-    }
+    support::expect_same_tensors(fs::path(dir_ / a) / "model.safetensors", fs::path(dir_ / b) / "model.safetensors");
   }
 
   /// Splits the model into two files; the second holds the larger part.
   void write_two_files(const std::string& name) const {
-    tiny_model model;
+    const tiny_model model;
     model.write(dir_ / name);
-    std::map<std::string, support::tiny_tensor> first, second;
-    nlohmann::ordered_json map = nlohmann::ordered_json::object();
-    for (const auto& [tensor, t] : model.tensors) {
-      const bool early = tensor.starts_with("lm_head");
-      (early ? first : second)[tensor] = t;
-      map[tensor] = early ? "model-00001-of-00002.safetensors" : "model-00002-of-00002.safetensors";
-    }
-    const fs::path folder = dir_ / name;
-    fs::remove(folder / "model.safetensors");
-    tiny_model::put(folder / "model-00001-of-00002.safetensors", tiny_model::safetensors(first));
-    tiny_model::put(folder / "model-00002-of-00002.safetensors", tiny_model::safetensors(second));
-    tiny_model::put(folder / "model.safetensors.index.json", nlohmann::ordered_json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
+    support::write_two_files(dir_ / name, model.tensors, [](const std::string& tensor) { return tensor.starts_with("lm_head"); });
   }
 
   /// A run of two files, one after the other.

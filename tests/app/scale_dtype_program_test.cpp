@@ -1,18 +1,16 @@
-// links: ar_export
+// links: ar_report
 // What --scale_dtype and the key scale_dtype of --layer_config mean: scales of integers are rounded to that type before codes are found, in every way of
 // quantizing; where a format stores scales in the type that they have (compressed-tensors) the file has it, where it has float16 only the user is told.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "ar/numeric/half.hpp"
 #include "ar/quantize.hpp"
-#include "io/checkpoint_dir.hpp"
+#include "support/golden.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
@@ -20,7 +18,6 @@
 namespace {
 
 namespace fs = std::filesystem;
-namespace io = auto_round::io;
 using support::outcome;
 using support::run;
 using support::tiny_model;
@@ -29,29 +26,14 @@ constexpr int usage = 2, bad_input = 3, unsupported = 5;
 constexpr std::size_t rows = 64, cols = 64, group = 32, groups = cols / group;
 const std::string layer = "model.layers.0.self_attn.q_proj";
 
-/// A tensor's type and its numbers, whatever 16- or 32-bit type they have.
+/// A tensor's type and its numbers.
 struct numbers {
-  io::dtype type = io::dtype::u8;
+  std::string type;
   std::vector<float> values;
 };
 numbers read(const std::string& folder, const std::string& tensor) {
-  numbers n;
-  const auto dir = io::checkpoint_dir::open(folder);
-  const io::tensor_ref* t = dir ? dir->find(tensor) : nullptr;
-  EXPECT_NE(t, nullptr) << tensor;
-  if (t == nullptr) return n;
-  n.type = t->type;
-  if (t->type == io::dtype::f32) {
-    n.values.resize(t->bytes.size() / 4);
-    std::memcpy(n.values.data(), t->bytes.data(), t->bytes.size());
-    return n;
-  }
-  for (std::size_t i = 0; i + 1 < t->bytes.size(); i += 2) {
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, t->bytes.data() + i, 2);
-    n.values.push_back(t->type == io::dtype::bf16 ? ar::f32_from_bf16(bits) : ar::f32_from_f16(bits));
-  }
-  return n;
+  const golden::file file(fs::path(folder) / "model.safetensors");
+  return {file[tensor].dtype, file[tensor].f32()};
 }
 
 /// The scales that the library finds for a float matrix. Asymmetric, and not in the arithmetic of bfloat16: there all types hold what comes out.
@@ -97,9 +79,9 @@ TEST_F(ScaleType, RoundedScalesAreTheLibrarysAndCompressedTensorsKeepsTheirType)
     return read(out_, layer + ".weight_scale");
   };
   const numbers half = scales("fp16"), brain = scales("bf16"), full = scales("float32");
-  EXPECT_EQ(half.type, io::dtype::f16);
-  EXPECT_EQ(brain.type, io::dtype::bf16);
-  EXPECT_EQ(full.type, io::dtype::f32);
+  EXPECT_EQ(half.type, "F16");
+  EXPECT_EQ(brain.type, "BF16");
+  EXPECT_EQ(full.type, "F32");
   EXPECT_EQ(half.values, scales_of<ar::real::f16>(weight));
   EXPECT_EQ(brain.values, scales_of<ar::real::bf16>(weight));
   EXPECT_EQ(full.values, scales_of<ar::real::f32>(weight));
@@ -119,7 +101,7 @@ TEST_F(ScaleType, FormatsOfFloat16HoldRoundedScalesAndSayWhatIsLost) {
   ASSERT_EQ(o.status, 0) << o.err;
   EXPECT_EQ(golden::read_json(out_ + "/quantization_config.json")["scale_dtype"], "torch.bfloat16");
   numbers stored = read(out_, layer + ".scales");
-  EXPECT_EQ(stored.type, io::dtype::f16);
+  EXPECT_EQ(stored.type, "F16");
   EXPECT_EQ(stored.values, transposed(scales_of<ar::real::bf16>(weight)));
 
   o = quantize({"--scale_dtype", "fp32", "--asym", "--model_dtype", "fp32", "--format", "auto_gptq"});
@@ -144,7 +126,7 @@ TEST_F(ScaleType, HoldsForSearchesAndTuning) {
     const outcome o = run(line(a));
     ASSERT_EQ(o.status, 0) << way.back() << ": " << o.err;
     const numbers stored = read(out_, layer + ".weight_scale");
-    EXPECT_EQ(stored.type, io::dtype::bf16) << way.back();
+    EXPECT_EQ(stored.type, "BF16") << way.back();
     EXPECT_EQ(run({"verify", "--model", out_}).status, 0) << way.back();
     // The same run with float16 scales in a file of float16 has others: those of bfloat16 were not rounded on the way into the file.
     std::vector<std::string> half = a;
@@ -164,15 +146,15 @@ TEST_F(ScaleType, ActivationsHaveItToo) {
   ASSERT_EQ(half.status, 0) << half.err;
   const outcome o = quantize({"--scheme", "INT8", "--format", "llm_compressor", "--scale_dtype", "bf16"});
   ASSERT_EQ(o.status, 0) << o.err;
-  EXPECT_EQ(read(out_, layer + ".weight_scale").type, io::dtype::bf16);
+  EXPECT_EQ(read(out_, layer + ".weight_scale").type, "BF16");
 }
 
 TEST_F(ScaleType, RulesOfSingleLayersMaySayIt) {
   const outcome o = quantize({"--format", "llm_compressor", "--layer_config", "{q_proj: {scale_dtype: bf16}, k_proj: {scale_dtype: torch.float32, bits: 8}}"});
   ASSERT_EQ(o.status, 0) << o.err;
-  EXPECT_EQ(read(out_, layer + ".weight_scale").type, io::dtype::bf16);
-  EXPECT_EQ(read(out_, "model.layers.0.self_attn.k_proj.weight_scale").type, io::dtype::f32);
-  EXPECT_EQ(read(out_, "model.layers.0.self_attn.v_proj.weight_scale").type, io::dtype::f16);
+  EXPECT_EQ(read(out_, layer + ".weight_scale").type, "BF16");
+  EXPECT_EQ(read(out_, "model.layers.0.self_attn.k_proj.weight_scale").type, "F32");
+  EXPECT_EQ(read(out_, "model.layers.0.self_attn.v_proj.weight_scale").type, "F16");
   EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0);
   EXPECT_EQ(run({"eval", out_, "--ppl", dir_ / "calib.jsonl", "--seqlen", "32"}).status, 0);
   support::expect_error_line(quantize({"--layer_config", "{q_proj: {scale_dtype: fp8}}"}), usage, {"q_proj", "scale_dtype", "bf16"});

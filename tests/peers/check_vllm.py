@@ -18,29 +18,14 @@ import tempfile
 
 import peer_common as common
 
-CALIBRATION = f"--dataset {common.TINY_STORIES / 'calib.jsonl'} --nsamples 16 --seqlen 256"
+CALIBRATION = f"{common.TINY_STORIES / 'calib.jsonl'} --nsamples 16 --seqlen 256"
+SHARED = ("auto_round", "auto_round_w8", "auto_gptq", "auto_gptq_w8", "auto_awq", "auto_awq_asym", "llm_compressor", "llm_compressor_asym", "llm_compressor_int8", "llm_compressor_mxfp4",
+          "llm_compressor_mxfp8", "llm_compressor_nvfp4", "llm_compressor_fp8_static", "llm_compressor_fp8_block", "llm_compressor_fpw8a16", "fp8", "auto_round_mxfp4", "fake")
 FORMATS = {  # name: options of quantize; none: the float model
     "float": None,
-    "auto_round": "--scheme W4A16 --format auto_round",
+    **{name: common.EXPORTS[name][0].replace("CALIB", CALIBRATION) for name in SHARED},
     "auto_round_asym": "--scheme W4A16 --asym --format auto_round --disable_model_free",
-    "auto_round_w8": "--scheme W8A16 --format auto_round",
-    "auto_gptq": "--scheme W4A16 --format auto_gptq",
-    "auto_gptq_w8": "--scheme W8A16 --format auto_gptq",
-    "auto_awq": "--scheme W4A16 --format auto_awq",
-    "auto_awq_asym": "--scheme W4A16 --asym --format auto_awq",
-    "llm_compressor": "--scheme W4A16 --format llm_compressor",
-    "llm_compressor_asym": "--scheme W4A16 --asym --format llm_compressor",
     "llm_compressor_w8": "--scheme W8A16 --format llm_compressor",
-    "llm_compressor_int8": "--scheme INT8 --format llm_compressor",
-    "llm_compressor_mxfp4": "--scheme MXFP4 --format llm_compressor",
-    "llm_compressor_mxfp8": "--scheme MXFP8 --format llm_compressor",
-    "llm_compressor_nvfp4": f"--scheme NVFP4 --format llm_compressor {CALIBRATION}",
-    "llm_compressor_fp8_static": f"--scheme FP8_STATIC --format llm_compressor {CALIBRATION}",
-    "llm_compressor_fp8_block": "--scheme FP8_BLOCK --format llm_compressor",
-    "llm_compressor_fpw8a16": "--scheme FPW8A16 --format llm_compressor",
-    "fp8": "--scheme FP8_BLOCK --format fp8",
-    "auto_round_mxfp4": "--scheme MXFP4 --format auto_round",
-    "fake": "--scheme W4A16 --format fake",
 }
 
 
@@ -70,20 +55,12 @@ def by_vllm(path, ids, seqlen):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", default=str(common.REPO / "build/release/bin/auto-round"))
-    parser.add_argument("--model", type=pathlib.Path, default=common.TINY_STORIES)
-    parser.add_argument("--text", type=pathlib.Path, help="default: eval.jsonl of the model, else of tiny-stories")
-    parser.add_argument("--seqlen", type=int, default=128)
-    parser.add_argument("--max_tokens", type=int, default=4096)
-    parser.add_argument("--group_size", help="of the integer schemes")
-    parser.add_argument("--format", nargs="+", choices=FORMATS, default=list(FORMATS), metavar="NAME", help=", ".join(FORMATS))
-    parser.add_argument("--tolerance", type=float, default=0.01, help="of perplexity, relative")
+    parser = common.export_arguments(__doc__, FORMATS, seqlen=128, max_tokens=4096, tolerance=0.01)
     parser.add_argument("--score", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.score:
         return score_here(args.score, json.load(sys.stdin), args.seqlen)
-    text = args.text or next(p for p in (args.model / "eval.jsonl", common.TINY_STORIES / "eval.jsonl") if p.exists())
+    text = common.text_to_score(args)
     ids = common.Tokens(args.model).stream(text, args.max_tokens)
     failed = 0
     print(f"{'format':26} {'vLLM ppl':>10} {'own ppl':>10}", flush=True)
@@ -93,9 +70,8 @@ def main():
             if options:
                 path = pathlib.Path(tmp, "out")
                 group = ["--group_size", args.group_size] if args.group_size and "A16" in options else []
-                subprocess.run([args.binary, "quantize", "--model", args.model, *options.split(), *group, "--iters", "0", "--disable_opt_rtn", "--output_dir", path, "--quiet"], check=True)
-            ours = json.loads(subprocess.run([args.binary, "eval", "--model", path, "--ppl", text, "--seqlen", str(args.seqlen), "--max_tokens", str(args.max_tokens), "--json"],
-                                             check=True, capture_output=True, text=True).stdout)
+                common.run_ours(args.binary, "quantize", "--model", args.model, *options.split(), *group, "--iters", 0, "--disable_opt_rtn", "--output_dir", path)
+            ours = json.loads(common.run_ours(args.binary, "eval", "--model", path, "--ppl", text, "--seqlen", args.seqlen, "--max_tokens", args.max_tokens, "--json"))
             theirs, said = by_vllm(path, ids, args.seqlen)
         if theirs is None:
             print(f"{name:26} {'-':>10} {ours['ppl']:10.5f}  not run: {said}", flush=True)

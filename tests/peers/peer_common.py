@@ -1,11 +1,86 @@
 """What the recording and comparing scripts share: reading text, loading a model in float32, writing files with a header."""
+import argparse
 import json
 import os
 import pathlib
+import subprocess
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 DATA = REPO / "tests" / "data"
 TINY_STORIES = REPO / "examples" / "data" / "tiny-stories"
+
+EXPORTS = {  # name: (options of quantize, client)
+    "auto_round": ("--scheme W4A16 --format auto_round", "auto-round"),
+    "auto_round_w2_asym": ("--scheme W2A16 --group_size 32 --asym --format auto_round", "auto-round"),
+    "auto_round_w2g32": ("--scheme W2A16 --group_size 32 --format auto_round", "auto-round"),
+    "auto_round_w3": ("--scheme W3A16 --format auto_round", "auto-round"),
+    "auto_round_w8": ("--scheme W8A16 --format auto_round", "auto-round"),
+    "auto_round:gptqmodel": ("--scheme W4A16 --asym --format auto_round:gptqmodel", "auto-round"),
+    "auto_gptq": ("--scheme W4A16 --format auto_gptq", "auto-round"),
+    "auto_gptq_w3": ("--scheme W3A16 --format auto_gptq", "auto-round"),
+    "auto_gptq_w8": ("--scheme W8A16 --format auto_gptq", "auto-round"),
+    "gptqmodel": ("--scheme W4A16 --format auto_gptq", "GPTQModel"),
+    "gptqmodel_w3": ("--scheme W3A16 --format auto_gptq", "GPTQModel"),
+    "gptqmodel_w8": ("--scheme W8A16 --format auto_gptq", "GPTQModel"),
+    "gptqmodel_mixed": ("--scheme W4A16 --format auto_gptq --layer_config {down_proj:{bits:8},v_proj:{bits:16}}", "GPTQModel"),
+    "gptqmodel_awq": ("--scheme W4A16 --format auto_awq", "GPTQModel"),
+    "gptqmodel_awq_asym": ("--scheme W4A16 --asym --format auto_awq", "GPTQModel"),
+    "gptqmodel_auto_round": ("--scheme W4A16 --asym --format auto_round:gptqmodel", "GPTQModel"),
+    "auto_awq": ("--scheme W4A16 --format auto_awq", "mlx-lm"),
+    "auto_awq_asym": ("--scheme W4A16 --asym --format auto_awq", "mlx-lm"),
+    "mlx": ("--scheme W4A16 --format mlx", "mlx-lm"),
+    "mlx_w3_asym": ("--scheme W3A16 --asym --format mlx", "mlx-lm"),
+    "mlx_w6": ("--scheme W6A16 --format mlx", "mlx-lm"),
+    "llm_compressor": ("--scheme W4A16 --format llm_compressor", "dequantized"),
+    "llm_compressor_asym": ("--scheme W4A16 --asym --format llm_compressor", "dequantized"),
+    "llm_compressor_int8": ("--scheme INT8 --format llm_compressor", "dequantized"),
+    "llm_compressor_mxfp4": ("--scheme MXFP4 --format llm_compressor", "dequantized"),
+    "llm_compressor_mxfp8": ("--scheme MXFP8 --format llm_compressor", "dequantized"),
+    "llm_compressor_nvfp4": ("--scheme NVFP4 --format llm_compressor --dataset CALIB", "dequantized"),
+    "llm_compressor_fp8_static": ("--scheme FP8_STATIC --format llm_compressor --dataset CALIB --static_kv_dtype fp8", "dequantized"),
+    "llm_compressor_fp8_block": ("--scheme FP8_BLOCK --format llm_compressor", "dequantized"),
+    "llm_compressor_fpw8a16": ("--scheme FPW8A16 --format llm_compressor", "dequantized"),
+    "fp8": ("--scheme FP8_BLOCK --format fp8", "dequantized"),
+    "auto_round_mxfp4": ("--scheme MXFP4 --format auto_round", "auto-round, inputs"),
+    "auto_round_mxfp8": ("--scheme MXFP8 --format auto_round", "auto-round, inputs"),
+    "auto_round_nvfp4": ("--scheme NVFP4 --format auto_round --dataset CALIB", "auto-round, inputs"),
+    "auto_round_nvfp4_e5m3": ("--scheme NVFP4_E5M3 --format auto_round", "auto-round, inputs"),
+    "auto_round_mxint4": ("--scheme MXINT4 --format auto_round", "auto-round, inputs"),
+    "auto_round_fp8_static": ("--scheme FP8_STATIC --format auto_round --dataset CALIB", "auto-round, inputs"),
+    "fake": ("--scheme W4A16 --format fake", "transformers"),
+    "gguf:q4_0": ("--format gguf:q4_0", "llama.cpp"),
+    "gguf:q8_0": ("--format gguf:q8_0", "llama.cpp"),
+    "gguf:q4_k_s": ("--format gguf:q4_k_s", "llama.cpp"),
+    "gguf:mxfp4": ("--format gguf:mxfp4", "llama.cpp"),
+    "gguf:nvfp4": ("--format gguf:nvfp4", "llama.cpp"),
+}
+
+
+def export_arguments(description, formats, seqlen, max_tokens, tolerance):
+    """The parser of a script that exports a model in `formats` and compares clients' perplexities with our own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", default=str(REPO / "build/release/bin/auto-round"), help="program and first arguments")
+    parser.add_argument("--model", type=pathlib.Path, default=TINY_STORIES)
+    parser.add_argument("--text", type=pathlib.Path, help="default: eval.jsonl of the model, else of tiny-stories")
+    parser.add_argument("--seqlen", type=int, default=seqlen)
+    parser.add_argument("--max_tokens", type=int, default=max_tokens)
+    parser.add_argument("--group_size", help="of the integer schemes; auto-round cannot load a short last group, so it must divide the model's rows")
+    parser.add_argument("--format", nargs="+", choices=formats, default=list(formats), metavar="NAME", help=", ".join(formats))
+    parser.add_argument("--tolerance", type=float, default=tolerance, help="of perplexity, relative")
+    return parser
+
+
+def run_ours(binary, *arguments):
+    """Runs our program and returns its stdout; what it says to people passes through only when it fails."""
+    command = [*binary.split(), *(str(a) for a in arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def text_to_score(args):
+    return args.text or next(p for p in (args.model / "eval.jsonl", TINY_STORIES / "eval.jsonl") if p.exists())
 
 
 def versions(*names):

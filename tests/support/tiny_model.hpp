@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace support {
@@ -16,6 +18,14 @@ struct tiny_tensor {
   std::vector<std::uint64_t> shape;
   std::string bytes;
 };
+
+/// Values as they lie in memory.
+template <class T>
+tiny_tensor tensor_of(const char* dtype, std::vector<std::uint64_t> shape, const std::vector<T>& values) {
+  tiny_tensor t{dtype, std::move(shape), std::string(values.size() * sizeof(T), '\0')};
+  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
+  return t;
+}
 
 struct tiny_model {
   std::int64_t hidden = 64, intermediate = 96, layers = 2, heads = 2, kv_heads = 1, vocab = 256;

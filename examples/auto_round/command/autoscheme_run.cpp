@@ -38,7 +38,7 @@ std::vector<std::string> names_in(const std::string& text) {
   return names;
 }
 
-bool is_gguf(const std::string& format) { return format.starts_with("gguf:"); }
+using exporting::is_gguf;
 
 class choosing {
  public:

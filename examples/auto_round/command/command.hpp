@@ -20,6 +20,8 @@ class command {
   virtual void declare(option_set& options) = 0;
   /// People's text goes to stderr, results to stdout.
   virtual result<void> run() = 0;
+  /// Whether threads share out many small products, so that it matters how they wait for each other.
+  virtual bool shares_products() const { return false; }
 };
 
 /// Values that the name of the program fills in for options that the user leaves out (auto-round-best, -light, -rtn, -opt-rtn).

@@ -1,9 +1,11 @@
 // From the command line to a command that runs: which command, its options from environment, configuration file and arguments, help.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "ar/version.hpp"
@@ -212,6 +214,23 @@ result<std::string> effective_options(const std::string& command, const std::vec
   return fail(error_kind::usage, fmt::format("there is no command \"{}\"", command));
 }
 
+namespace {
+
+/// Threads of libgomp spin through whole time slices while they wait; how long, they read from the environment before main() begins. Where other programs keep
+/// the cores busy, generation with two threads fell to a fifth of its speed (docs/benchmarks.md), so the program begins once more with short waits, unless the
+/// user has said how threads wait. That takes the ten milliseconds of a start. If it cannot, it goes on as it is.
+void begin_with_short_waits([[maybe_unused]] std::string program, [[maybe_unused]] std::vector<std::string> arguments) {
+#if defined(__linux__) && defined(_OPENMP) && !defined(__clang__)
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  std::vector<char*> argv = {program.data()};
+  for (std::string& a : arguments) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv.data());
+#endif
+}
+
+}  // namespace
+
 result<void> run_program(const std::string& path, const std::vector<std::string>& arguments) {
   const std::string program = std::filesystem::path(path).filename().string();
   const recipe& defaults = recipe_of_program(program);
@@ -232,6 +251,7 @@ result<void> run_program(const std::string& path, const std::vector<std::string>
   if (line.command == "help") line = {line.rest.front(), {"--help"}};
   for (auto& c : all_commands(defaults)) {
     if (c->name() != line.command) continue;
+    if (c->shares_products()) begin_with_short_waits(path, arguments);
     const auto d = declare(std::move(c));
     auto done = set_options(*d, program, line.rest);
     if (!done) return forward_error(done);

@@ -24,6 +24,7 @@ class eval final : public command {
  public:
   std::string_view name() const override { return "eval"; }
   std::string_view summary() const override { return "perplexity and task scores of a checkpoint, and how far it is from a reference"; }
+  bool shares_products() const override { return true; }
 
   void declare(option_set& o) override {
     o.watch([this](const option& given, const std::string&) {

@@ -28,6 +28,7 @@ class generate final : public command {
  public:
   std::string_view name() const override { return "generate"; }
   std::string_view summary() const override { return "continue a prompt"; }
+  bool shares_products() const override { return true; }
 
   void declare(option_set& o) override {
     o.positional("MODEL", positional_model_, "model folder or GGUF file");

@@ -223,24 +223,28 @@ class run {
 
   // --- one tensor ------------------------------------------------------------------------------------------------------------------------------
 
-  /// The weight of a packed layer, rounded to bfloat16 as the original does; of others nothing.
-  result<std::vector<float>> unpacked(const piece& p) const {
-    std::vector<float> w;
-    if (p.packed == nullptr) return w;
-    w.resize(static_cast<std::size_t>(p.elements()));
+  /// All of a matrix as floats; of a packed layer rounded to bfloat16, as the original does.
+  result<std::vector<float>> read_all(const piece& p) const {
+    std::vector<float> w(static_cast<std::size_t>(p.elements()));
+    if (p.packed == nullptr) {
+      if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
+      return w;
+    }
     if (auto r = p.packed->weight->read(w); !r) return forward_error(r);
     for (float& x : w) x = ar::round_to_bf16(x);
-    if (!io::all_finite(w)) return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+    if (auto r = check_finite(p, w); !r) return forward_error(r);
     return w;
   }
 
-  /// Rows [first, first + rows) of a piece as floats, one each `stride` values. `whole`: of packed layers, what unpacked() gives.
-  result<void> read(const piece& p, const std::vector<float>& whole, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
+  /// Of values that were computed: io::read_f32 looks at what it reads.
+  result<void> check_finite(const piece& p, std::span<const float> values) const {
+    if (io::all_finite(values)) return {};
+    return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+  }
+
+  /// Rows [first, first + rows) of a piece that is not packed as floats, one each `stride` values.
+  result<void> read(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
     const auto cols = static_cast<std::size_t>(p.shape[1]);
-    if (p.packed != nullptr) {
-      for (std::size_t r = 0; r < rows; ++r) std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>((first + r) * cols), cols, out.begin() + static_cast<std::ptrdiff_t>(r * stride));
-      return {};
-    }
     if (p.scale != nullptr) return read_tiles(p, first, rows, stride, out);
     if (stride == cols) return io::read_f32(*p.source, p.first + first * cols, std::span(out.data(), rows * cols));
     for (std::size_t r = 0; r < rows; ++r) {
@@ -262,19 +266,15 @@ class run {
       for (std::size_t c = 0; c < cols; ++c) {
         out[r * stride + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);
       }
-      if (!io::all_finite(std::span(out.data() + r * stride, cols)))
-        return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+      if (auto finite = check_finite(p, std::span(out.data() + r * stride, cols)); !finite) return finite;
     }
     return {};
   }
 
   result<std::vector<std::vector<std::byte>>> in_bf16(const piece& p) const {
-    auto whole = unpacked(p);
-    if (!whole) return forward_error(whole);
-    if (p.packed != nullptr) return parts_of(exporting::to_bytes(*whole, io::dtype::bf16));
-    std::vector<float> w(static_cast<std::size_t>(p.elements()));
-    if (auto r = read(p, *whole, 0, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
-    return parts_of(exporting::to_bytes(w, io::dtype::bf16));
+    const auto w = read_all(p);
+    if (!w) return forward_error(w);
+    return parts_of(exporting::to_bytes(*w, io::dtype::bf16));
   }
 
   /// The tensors of a layer, in the order of piece::output.
@@ -283,14 +283,12 @@ class run {
     if (p.packed != nullptr && plan_.format != "fake") {
       auto same = exporting::carried_over(*p.packed, scheme);
       if (!same) return forward_error(same);
-      if (*same != nullptr) {
-        if (!io::all_finite((*same)->weight)) return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
+      if (*same) {
+        if (auto r = check_finite(p, (*same)->weight); !r) return forward_error(r);
         (*same)->weight = std::vector<float>();
         return plan::model_free_floats(std::move(**same));
       }
     }
-    auto whole = unpacked(p);
-    if (!whole) return forward_error(whole);
     const bool floats = scheme.data_type != "int", fake = plan_.format == "fake";
     // Words of integers hold whole rows and columns of 32; what is added is zero and is cut off again.
     const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
@@ -303,29 +301,29 @@ class run {
       how.search = plan_.search;
     }
     how.codes_only = !fake && !how.search;
-    auto layer = how.codes_only ? in_bands(p, *whole, scheme, full_rows, full_cols, how) : at_once(p, *whole, scheme, full_rows, full_cols, how);
-    *whole = std::vector<float>();
+    auto layer = how.codes_only ? in_bands(p, scheme, full_rows, full_cols, how) : at_once(p, scheme, how);
     if (!layer) return forward_error(layer);
     if (fake) return parts_of(exporting::to_bytes(layer->weight, p.plain_type()));
     return floats ? plan::model_free_floats(std::move(*layer)) : words(*layer, rows, cols);
   }
 
-  result<tune::quantized_layer> at_once(const piece& p, std::vector<float>& whole, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
-    std::vector<float> w;
-    if (whole.size() == rows * cols) {
-      w = std::move(whole);
-    } else {
-      w.resize(rows * cols);
-      if (auto r = read(p, whole, 0, static_cast<std::size_t>(p.shape[0]), cols, w); !r) return forward_error(r);
-    }
-    return tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, rows, cols, how);
+  result<tune::quantized_layer> at_once(const piece& p, const ar::scheme_fields& scheme, const tune::rounding& how) const {
+    const auto w = read_all(p);
+    if (!w) return forward_error(w);
+    return tune::quantize_layer(w->data(), p.name.substr(0, p.name.rfind('.')), scheme, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), how);
   }
 
-  /// Rows know nothing of each other: as many at a time as fit a cache, of which codes and scales are kept.
-  result<tune::quantized_layer> in_bands(const piece& p, const std::vector<float>& whole, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
+  /// Rows know nothing of each other: as many at a time as fit a cache, of which codes and scales are kept. Packed layers are read as a whole.
+  result<tune::quantized_layer> in_bands(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
     constexpr std::size_t floats_at_once = std::size_t{1} << 18;
     const auto there = static_cast<std::size_t>(p.shape[0]);  // rows beyond are zeros
     const std::size_t band = std::max<std::size_t>(word_rows, floats_at_once / std::max<std::size_t>(1, cols) / word_rows * word_rows);
+    std::vector<float> whole;
+    if (p.packed != nullptr) {
+      auto read = read_all(p);
+      if (!read) return forward_error(read);
+      whole = std::move(*read);
+    }
     tune::quantized_layer all;
     all.code.reserve(rows * cols);
     std::vector<float> w;
@@ -334,7 +332,12 @@ class run {
       w.assign(n * cols, 0.0f);
       if (first < there) {
         const std::size_t present = std::min(n, there - first);
-        if (auto r = read(p, whole, first, present, cols, w); !r) return forward_error(r);
+        if (p.packed != nullptr) {
+          const auto width = static_cast<std::size_t>(p.shape[1]);
+          for (std::size_t r = 0; r < present; ++r) std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>((first + r) * width), width, w.begin() + static_cast<std::ptrdiff_t>(r * cols));
+        } else if (auto r = read(p, first, present, cols, w); !r) {
+          return forward_error(r);
+        }
         if (p.packed == nullptr && p.source->elements() == p.elements() && there != 0) {  // what was read may leave the memory
           const std::size_t row = p.source->bytes.size() / there;
           source_->release(*p.source, p.source->bytes.subspan(first * row, present * row));

@@ -107,10 +107,9 @@ std::string bash_script(std::span<const described_command> commands, std::span<c
   for (const described_command& c : commands) {
     for (const option& o : c.options->options()) {
       if (offered(o).empty() || o.what == effect::refused) continue;
-      const std::string& first = o.names.front();
-      s += fmt::format("    {}:__{}", c.name, first);
-      for (const std::string& n : o.names) s += n == first ? std::string() : fmt::format("|{}:__{}", c.name, n);
-      s += fmt::format(") {}; [[ $current == *:* ]] && COMPREPLY=(\"${{COMPREPLY[@]#\"${{current%:*}}:\"}}\"); return;;\n", reply(offered(o)));
+      std::vector<std::string> patterns;
+      for (const std::string& n : o.names) patterns.push_back(fmt::format("{}:__{}", c.name, n));
+      s += fmt::format("    {}) {}; [[ $current == *:* ]] && COMPREPLY=(\"${{COMPREPLY[@]#\"${{current%:*}}:\"}}\"); return;;\n", fmt::join(patterns, "|"), reply(offered(o)));
     }
   }
   s += "  esac\n  if [[ ${#typed[@]} == 1 && $current != -* ]]; then\n";

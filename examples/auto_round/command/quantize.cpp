@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "command/awq_request.hpp"
 #include "command/command.hpp"
@@ -17,6 +18,7 @@
 #include "command/static_scales_request.hpp"
 #include "evaluation/task.hpp"
 #include "export/export_format.hpp"
+#include "export/export_layer_layout.hpp"
 #include "plan.hpp"
 #include "plan_model_free.hpp"
 #include "plan_scheme.hpp"
@@ -30,6 +32,7 @@ class quantize final : public command {
   explicit quantize(const recipe& defaults) : defaults_(defaults) {}
   std::string_view name() const override { return "quantize"; }
   std::string_view summary() const override { return "quantize a float checkpoint (the default command)"; }
+  bool shares_products() const override { return true; }
 
   void declare(option_set& o) override {
     o.watch([this](const option& given, const std::string& value) {
@@ -75,8 +78,8 @@ class quantize final : public command {
     o.text("model,model_name,model_name_or_path", "DIR", model_, "folder of the float checkpoint (config.json, safetensors, tokenizer)");
     o.add({.names = {"model_dtype"}, .value_name = "TYPE", .help = "the type that weights are taken in: rounded to it before anything else; auto: as they are stored (auto)",
            .choices = {"auto", "fp16", "float16", "bf16", "bfloat16", "fp32", "float32"}, .set = [this](const std::string& v) -> result<void> {
-             run_.model_dtype.reset();
-             if (v != "auto") run_.model_dtype = v == "fp16" || v == "float16" ? io::dtype::f16 : v == "bf16" || v == "bfloat16" ? io::dtype::bf16 : io::dtype::f32;
+             const auto type = plan::real_named(v);  // nothing for auto
+             run_.model_dtype = type ? std::optional(exporting::number_type(*type)) : std::nullopt;
              return {};
            }});
     o.integer("num_hidden_layers,debug_layer_num", run_.first_blocks, "only the first N blocks, to try things: the output is a part of the model, too");
@@ -393,7 +396,7 @@ class quantize final : public command {
     if (run_.model_free) return {};
     if (!changed && !run_.first_blocks && !run_.model_dtype && !run_.regular_route && run_.request.how == exporting::method::rtn) {
       const auto opened = exporting::open_model(run_.model);
-      const bool packed = run_.request.formats.size() == 1 && !run_.request.formats.front().starts_with("gguf:");
+      const bool packed = run_.request.formats.size() == 1 && !exporting::is_gguf(run_.request.formats.front());
       if (!opened && opened.error().kind == error_kind::unsupported && packed && plan::model_free_applies(run_.request, run_.model)) {
         fmt::print(stderr, "note: {}; it is rounded shard by shard, without its model class (--model_free)\n", opened.error().message);
         run_.model_free = true;
@@ -447,7 +450,7 @@ class quantize final : public command {
 
   result<void> complete_scale_dtype() {
     if (scale_dtype_.empty()) return {};
-    const auto type = plan::scale_type_named(scale_dtype_);
+    const auto type = plan::real_named(scale_dtype_);
     if (!type) return fail(error_kind::usage, fmt::format("--scale_dtype \"{}\" is unknown; fp16, bf16 and fp32 are possible", scale_dtype_));
     run_.request.scale_type = *type;
     return {};

@@ -181,8 +181,8 @@ class quantization {
     if (!tuned() || o_.how_tuned != tuning::automatic || source_->spec().plain()) return {};
     return fmt::format(" (a {} is not laid out as LLaMA)", source_->spec().model_class);
   }
-  bool gguf() const { return plan_.jobs.front().format.starts_with("gguf:"); }
-  ar::real scale_type_of(const layer_decision& layer) const { return gguf() ? ar::real::f32 : layer.scale_type.value_or(plan_.jobs.front().scale_type); }
+  bool gguf() const { return exporting::is_gguf(plan_.jobs.front().format); }
+  ar::real scale_type_of(const layer_decision& layer) const { return layer.scale_type.value_or(plan_.jobs.front().scale_type); }
   std::string folder_of(const std::string& base, std::size_t i) const { return export_folder(plan_, base, i); }
   double since_last_part() {
     const double s = part_.seconds();
@@ -238,7 +238,7 @@ class quantization {
     }
     begin_smoothing();
     if (o_.enable_norm_bias_tuning && tuned()) {
-      if (std::ranges::any_of(request_.formats, [](const std::string& f) { return f.starts_with("gguf:"); }))
+      if (std::ranges::any_of(request_.formats, exporting::is_gguf))
         return fail(error_kind::unsupported, "--enable_norm_bias_tuning: gguf files are written with the norms of the source; choose another format");
       vectors_ = std::make_unique<tune::vector_source>(*weights_);
       request_.weights = weights_ = vectors_.get();

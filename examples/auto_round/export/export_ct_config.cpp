@@ -159,6 +159,14 @@ io::json four_bit_config(std::string_view format, bool inputs, io::json ignore, 
   return q;
 }
 
+/// What all others have around their groups.
+io::json framed(io::json groups, std::string_view format, io::json ignore, io::json cache) {
+  io::json q = io::json::object{};
+  q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", std::move(cache)).set("format", format);
+  q.set("quantization_status", "compressed").set("global_compression_ratio", nullptr);
+  return q.set("ignore", std::move(ignore)).set("moe_sparsity_config", nullptr);
+}
+
 io::json legacy_config(const job& run) {
   return four_bit_config(format_of(run.scheme), quantizes_inputs(run.scheme), ignored_layers(run, writer::legacy), cache_scheme(run));
 }
@@ -451,10 +459,7 @@ io::json shard_wise_ct_config(const job& run, io::json ignore) {
   };
   for (const scheme_group& g : others) add(g.layers, g.scheme);
   add({"Linear"}, run.scheme);
-  io::json q = io::json::object{};
-  q.set("config_groups", std::move(groups)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", nullptr);
-  q.set("format", others.empty() ? format_of(run.scheme) : "mixed-precision").set("quantization_status", "compressed").set("global_compression_ratio", nullptr);
-  return q.set("ignore", std::move(ignore)).set("moe_sparsity_config", nullptr).set("provider", "auto-round");
+  return framed(std::move(groups), others.empty() ? format_of(run.scheme) : "mixed-precision", std::move(ignore), nullptr).set("provider", "auto-round");
 }
 
 io::json ct_config(const job& run) {
@@ -475,9 +480,7 @@ io::json ct_config(const job& run) {
     io::json own_format = how == writer::generic || groups.size() > 1 ? io::json(format_of(g.scheme)) : io::json(nullptr);
     listed.set(fmt::format("group_{}", i), config_group(rest ? std::vector<std::string>{"Linear"} : std::move(g.layers), g.scheme, g.any_order, std::move(own_format)));
   }
-  io::json q = io::json::object{};
-  q.set("config_groups", std::move(listed)).set("quant_method", "compressed-tensors").set("kv_cache_scheme", cache_scheme(run)).set("format", format);
-  q.set("quantization_status", "compressed").set("global_compression_ratio", nullptr).set("ignore", ignored_layers(run, how)).set("moe_sparsity_config", nullptr);
+  io::json q = framed(std::move(listed), format, ignored_layers(run, how), cache_scheme(run));
   if (how != writer::generic) q.set("provider", "auto-round");
   if (io::json attention = attention_scheme(run); !attention.is_null()) q.set("attention_input_activations", std::move(attention));
   return q;

@@ -165,6 +165,8 @@ struct export_format {
 
 std::span<const export_format* const> all();
 const export_format* find(std::string_view spelling);  ///< by user's spelling, lower case; null if unknown
+/// A spelling of a file format of llama.cpp, "gguf:q4_0".
+inline bool is_gguf(std::string_view spelling) { return spelling.starts_with("gguf:"); }
 /// What users may type for a format.
 std::vector<std::string> all_spellings();
 /// Spellings of the formats that pack this scheme, separated by commas.

@@ -93,8 +93,7 @@ void dequantize(const layer_layout& l, const layer_numbers& n, std::span<float> 
   }
 }
 
-/// The layer's numbers as they will be stored.
-/// `code` and `scale` are the layer's, which may have given them away.
+/// The layer's numbers as they will be stored. `code` and `scale` are the layer's, which may have given them away.
 layer_numbers numbers_of(const layer_layout& l, const tune::quantized_layer& layer, std::vector<std::uint8_t> code, std::vector<float> scale) {
   layer_numbers n;
   n.code = std::move(code);
@@ -295,11 +294,12 @@ class layout_layer final : public packed_layer {
     if (global_ != nullptr) {
       auto g = io::read_f32(*global_);
       if (!g) return forward_error(g);
-      n.global_scale = !l_.global_multiplies || g->front() == 0.0f ? g->front() : 1.0f / g->front();
-      if (l_.global_multiplies) n.multiplier = g->front();
-      if (!std::isfinite(g->front()) || g->front() < 0) return fail(error_kind::input, "the scale of the whole tensor is no positive number", file_of(*global_), global_->name);
-      const bool zeros = std::ranges::all_of(n.scale, [](float s) { return s == 0; }) || std::ranges::all_of(n.code, [](std::uint8_t c) { return (c & 7u) == 0; });
-      if (g->front() == 0 && !zeros) return fail(error_kind::input, "the scale of the whole tensor is zero, but its codes are not", file_of(*global_), global_->name);
+      const float whole = g->front();
+      if (!std::isfinite(whole) || whole < 0) return fail(error_kind::input, "the scale of the whole tensor is no positive number", file_of(*global_), global_->name);
+      const auto zeros = [&] { return std::ranges::all_of(n.scale, [](float s) { return s == 0; }) || std::ranges::all_of(n.code, [](std::uint8_t c) { return (c & 7u) == 0; }); };
+      if (whole == 0 && !zeros()) return fail(error_kind::input, "the scale of the whole tensor is zero, but its codes are not", file_of(*global_), global_->name);
+      n.global_scale = !l_.global_multiplies || whole == 0 ? whole : 1.0f / whole;
+      if (l_.global_multiplies) n.multiplier = whole;
     }
     for (const io::tensor_ref* t : parts_) dir_.release(*t);
     return n;
@@ -355,25 +355,11 @@ class layout_layer final : public packed_layer {
   result<void> check_shape_tensor() {
     if (auto r = require("weight_shape", {io::dtype::i64, io::dtype::i32}, {{2}}); !r) return r;
     const io::tensor_ref& t = *parts_.back();
-    const std::vector<std::int64_t> shape = integers(t);
+    const std::vector<std::int64_t> shape = integers_of(t);
     if (shape[0] != static_cast<std::int64_t>(l_.rows) || shape[1] != static_cast<std::int64_t>(l_.cols)) {
       return fail(error_kind::input, fmt::format("the packed layer says that it is {} x {}, but the model's is {} x {}", shape[0], shape[1], l_.rows, l_.cols), file_of(t), t.name);
     }
     return {};
-  }
-
-  static std::vector<std::int64_t> integers(const io::tensor_ref& t) {
-    std::vector<std::int64_t> all(static_cast<std::size_t>(t.elements()));
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (t.type == io::dtype::i64) {
-        std::memcpy(&all[i], t.bytes.data() + i * 8, 8);
-      } else {
-        std::int32_t v = 0;
-        std::memcpy(&v, t.bytes.data() + i * 4, 4);
-        all[i] = v;
-      }
-    }
-    return all;
   }
 
   /// Columns in the order of their activations (actorder "group"): the group of each, as compressed-tensors 0.13 reads them (later versions refuse them).
@@ -386,7 +372,7 @@ class layout_layer final : public packed_layer {
                   name_ + ".weight_g_idx");
     }
     if (auto r = require("weight_g_idx", {io::dtype::i32, io::dtype::i64}, {{l_.cols}}); !r) return r;
-    const std::vector<std::int64_t> order = integers(*t);
+    const std::vector<std::int64_t> order = integers_of(*t);
     dir_.release(*t);
     const bool grouped = l_.block_rows == 1 && l_.block_cols < l_.cols;
     if (!grouped || std::ranges::find(order, -1) != order.end()) return {};
@@ -616,6 +602,20 @@ result<float> input_scale(const tune::quantized_layer& layer) {
   if (layer.input_scale) return *layer.input_scale;
   if (layer.act_max < 0) return fail(error_kind::internal, "the static scale of the layer's inputs was not collected", {}, layer.name);
   return input_scale(layer.scheme, layer.act_max);
+}
+
+std::vector<std::int64_t> integers_of(const io::tensor_ref& t) {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(t.elements()));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (t.type == io::dtype::i64) {
+      std::memcpy(&all[i], t.bytes.data() + i * 8, 8);
+    } else {
+      std::int32_t v = 0;
+      std::memcpy(&v, t.bytes.data() + i * 4, 4);
+      all[i] = v;
+    }
+  }
+  return all;
 }
 
 result<std::unique_ptr<packed_layer>> read_layer(const layer_layout& layout, const ar::scheme_fields& scheme, const io::checkpoint_dir& dir,

@@ -90,6 +90,9 @@ io::dtype number_type(ar::real type);
 /// The type that holds numbers of a stored one; powers of two are numbers of bfloat16.
 ar::real real_of(io::dtype type);
 
+/// The numbers of an I64 or I32 tensor.
+std::vector<std::int64_t> integers_of(const io::tensor_ref& t);
+
 /// The packed layer in a folder. Types of scales and zero points are taken as they are found; `layout` says everything else. `scheme` is what the
 /// configuration says of it, activations included. error_kind::input, naming file and tensor, for missing parts and for types, shapes and values that
 /// contradict the layout.

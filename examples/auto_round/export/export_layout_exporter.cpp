@@ -11,7 +11,7 @@
 namespace auto_round::exporting {
 namespace {
 
-layout_context context_of(const job& run, dialect who, const std::string& layer, std::optional<ar::real> scale_type, bool any_order) {
+layout_context context_of(const job& run, dialect who, const std::string& layer, const ar::scheme_fields& scheme, std::optional<ar::real> scale_type, bool any_order) {
   layout_context c;
   c.any_order = any_order;
   c.scale_type = scale_type;
@@ -20,7 +20,8 @@ layout_context context_of(const job& run, dialect who, const std::string& layer,
   if (weight != nullptr) c.model_type = weight->type;
   c.keeps_negative_zeros = run.model_free || run.how == method::stored;
   // The original searches scales of integers in the arithmetic of the weights, and stores them so.
-  c.int_scale_type = run.compat && run.how == method::opt_rtn && c.model_type == io::dtype::bf16 ? io::dtype::bf16 : number_type(run.scale_type);
+  const bool searched = run.how == method::opt_rtn && scheme.sym && tune::searches_by_default(scheme, run.compat);
+  c.int_scale_type = run.compat && searched && c.model_type == io::dtype::bf16 ? io::dtype::bf16 : number_type(run.scale_type);
   return c;
 }
 
@@ -35,10 +36,7 @@ class layout_exporter final : public safetensors_exporter {
  private:
   /// decide_layout() has made sure that there is one.
   layer_layout layout(const std::string& name, const ar::scheme_fields& scheme, std::uint64_t rows, std::uint64_t cols, std::optional<ar::real> scale_type, bool any_order) const {
-    layout_context c = context_of(run_, who_, name, scale_type, any_order);
-    const bool searched = tune::searches_by_default(scheme, run_.compat) && scheme.sym;
-    if (!searched) c.int_scale_type = number_type(run_.scale_type);
-    return layout_of(scheme, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), c).value_or(layer_layout{});
+    return layout_of(scheme, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols), context_of(run_, who_, name, scheme, scale_type, any_order)).value_or(layer_layout{});
   }
   layer_layout layout(const tune::quantized_layer& l) const {
     const auto own = own_scale_types_.find(l.name);
@@ -83,7 +81,7 @@ result<void> decide_layout(job& run, dialect who) {
   }
   for (const layer_decision& l : run.layers) {
     if (!l.quantize) continue;
-    auto layout = layout_of(l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), context_of(run, who, l.name, l.scale_type, l.any_order));
+    auto layout = layout_of(l.scheme, static_cast<std::size_t>(l.rows), static_cast<std::size_t>(l.cols), context_of(run, who, l.name, l.scheme, l.scale_type, l.any_order));
     if (!layout) {
       return fail(layout.error().kind, fmt::format("format {}: {}; choose another scheme for it, or keep it in 16 bits with --ignore_layers", run.format, layout.error().message), {}, l.name);
     }

@@ -4,13 +4,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "ar/dispatch.hpp"
+#include "ar/numeric/small_float.hpp"
 #include "ar/pack.hpp"
 #include "export/export_layer_layout.hpp"
 
@@ -22,7 +21,6 @@ constexpr std::uint64_t tile = 128;  // of FP8 in blocks; no file says another
 
 bool is_number(io::dtype t) { return t == io::dtype::f32 || t == io::dtype::f16 || t == io::dtype::bf16; }
 bool is_power(io::dtype t) { return t == io::dtype::u8 || t == io::dtype::f8_e8m0; }
-std::uint64_t up(std::uint64_t n, std::uint64_t by) { return n / by + (n % by != 0 ? 1 : 0); }
 
 /// How many rows and columns of a matrix have one of the scales.
 struct span_of_scale {
@@ -33,7 +31,7 @@ std::optional<span_of_scale> span_of(const io::tensor_ref& scale, std::uint64_t 
   if (scale.elements() == 1) return span_of_scale{rows, cols};
   const std::uint64_t r = scale.shape[0], c = scale.shape.size() == 2 ? scale.shape[1] : 1;
   if (r == rows && c != 0 && cols % c == 0) return span_of_scale{1, cols / c};
-  if (r == up(rows, tile) && c == up(cols, tile)) return span_of_scale{tile, tile};
+  if (r == ar::ceil_div(rows, tile) && c == ar::ceil_div(cols, tile)) return span_of_scale{tile, tile};
   return std::nullopt;
 }
 
@@ -119,8 +117,9 @@ class finder {
     layer_->rows = t.shape[0];
     layer_->cols = t.shape[1] * 8;
     if (shape != nullptr) {
-      std::array<std::int64_t, 2> said{};
-      if (!read_pair(*shape, said) || said[0] != static_cast<std::int64_t>(t.shape[0]) || said[1] < 1 || said[1] > (std::int64_t{1} << 40)) return unfit(*shape);
+      if (shape->elements() != 2 || (shape->type != io::dtype::i64 && shape->type != io::dtype::i32)) return unfit(*shape);
+      const std::vector<std::int64_t> said = integers_of(*shape);
+      if (said[0] != static_cast<std::int64_t>(t.shape[0]) || said[1] < 1 || said[1] > (std::int64_t{1} << 40)) return unfit(*shape);
       layer_->cols = static_cast<std::uint64_t>(said[1]);
     }
     const ar::codec_kernels& codec = *ar::kernels().codec(ar::ct_int32::name);
@@ -197,15 +196,6 @@ class finder {
     s.group_size = span.rows != 1 ? 0 : span.cols == cols ? -1 : static_cast<int>(span.cols);
     return s;
   }
-  static bool read_pair(const io::tensor_ref& t, std::array<std::int64_t, 2>& out) {
-    if (t.elements() != 2 || (t.type != io::dtype::i64 && t.type != io::dtype::i32)) return false;
-    for (std::size_t i = 0; i < 2; ++i) {
-      std::int32_t narrow = 0;
-      if (t.type == io::dtype::i64) std::memcpy(&out[i], t.bytes.data() + i * 8, 8);
-      else std::memcpy(&narrow, t.bytes.data() + i * 4, 4), out[i] = narrow;
-    }
-    return true;
-  }
 
   const io::checkpoint_dir& dir_;
   const io::json& config_;
@@ -213,7 +203,7 @@ class finder {
   source_layer* layer_ = nullptr;
 };
 
-bool is_power_of_two(float s) { return s > 0 && std::isfinite(s) && std::ilogb(s) >= -127 && std::scalbn(1.0f, std::ilogb(s)) == s; }
+bool is_power_of_two(float s) { return ar::f32_from_e8m0(ar::e8m0_from_f32(s)) == s; }
 
 }  // namespace
 
@@ -250,8 +240,8 @@ const source_layer* source_layers::of_codes(std::string_view tensor) const {
   return at == layers_.end() ? nullptr : &at->second;
 }
 
-result<std::unique_ptr<tune::quantized_layer>> carried_over(const source_layer& layer, const ar::scheme_fields& scheme) {
-  std::unique_ptr<tune::quantized_layer> none;
+result<std::optional<tune::quantized_layer>> carried_over(const source_layer& layer, const ar::scheme_fields& scheme) {
+  const std::optional<tune::quantized_layer> none;
   if (scheme.group_size <= 0 || layer.cols % static_cast<std::uint64_t>(scheme.group_size) != 0) return none;
   const ar::scheme_fields& has = layer.scheme;
   const bool same_type = has.data_type == scheme.data_type && has.bits == scheme.bits;
@@ -262,7 +252,7 @@ result<std::unique_ptr<tune::quantized_layer>> carried_over(const source_layer& 
   if (!stored) return forward_error(stored);
   const std::uint64_t group = static_cast<std::uint64_t>(scheme.group_size), groups = layer.cols / group;
   const std::uint64_t block_rows = has.group_rows > 0 ? static_cast<std::uint64_t>(has.group_rows) : 1;
-  const std::uint64_t block_cols = has.group_size > 0 ? static_cast<std::uint64_t>(has.group_size) : layer.cols, blocks = up(layer.cols, block_cols);
+  const std::uint64_t block_cols = has.group_size > 0 ? static_cast<std::uint64_t>(has.group_size) : layer.cols, blocks = ar::ceil_div(layer.cols, block_cols);
   if (block_cols % group != 0) return none;
   if (coarse && !std::all_of(stored->scale.begin(), stored->scale.end(), is_power_of_two)) return none;
   std::vector<float> scale(layer.rows * groups);
@@ -270,7 +260,7 @@ result<std::unique_ptr<tune::quantized_layer>> carried_over(const source_layer& 
     for (std::uint64_t g = 0; g < groups; ++g) scale[r * groups + g] = stored->scale[r / block_rows * blocks + g * group / block_cols];
   stored->scale = std::move(scale);
   stored->scheme = scheme;
-  return std::make_unique<tune::quantized_layer>(std::move(*stored));
+  return std::optional(std::move(*stored));
 }
 
 }  // namespace auto_round::exporting

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -42,6 +43,6 @@ class source_layers {
 
 /// If a layer holds the codes and powers of two, or E5M3 scales, of an MX or NVFP4_E5M3 scheme already: the layer, with a scale for each of the scheme's
 /// groups. Nothing if it does not.
-result<std::unique_ptr<tune::quantized_layer>> carried_over(const source_layer& layer, const ar::scheme_fields& scheme);
+result<std::optional<tune::quantized_layer>> carried_over(const source_layer& layer, const ar::scheme_fields& scheme);
 
 }  // namespace auto_round::exporting
