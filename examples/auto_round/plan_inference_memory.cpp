@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 
+#include "export/export_inventory.hpp"
 #include "model/block.hpp"
 #include "model/forward_pieces.hpp"
 #include "model/linalg.hpp"
@@ -60,7 +62,10 @@ weight_sizes sizes_of(const exporting::stored_model& model) {
   s.tied = spec.tie_word_embeddings;
   s.quantized_row = quantized_row(model);
   std::map<std::string, bytes_t> blocks;
+  std::set<std::string> needed;  // nobody reads what else lies in the files
+  for (const exporting::required_tensor& t : exporting::required_tensors(spec)) needed.insert(t.name);
   for (const exporting::stored_model::entry& e : model.entries()) {
+    if (!needed.contains(e.name)) continue;
     bytes_t elements = 1;
     for (const bytes_t d : e.shape) elements *= d;
     const bool stays = e.shape.size() == 2 && (e.quantized || e.type == "F16" || e.type == "BF16");
@@ -106,7 +111,8 @@ memory_estimate estimate_evaluation(const evaluation_facts& f) {
 
 result<memory_estimate> fit_evaluation(evaluation_facts& f, std::uint64_t step, std::uint64_t limit) {
   memory_estimate estimate = estimate_evaluation(f);
-  const auto too_much = [&] { return limit != 0 && estimate.bytes() > limit; };
+  const bytes_t most = memory_limit(limit);
+  const auto too_much = [&] { return most != 0 && estimate.bytes() > most; };
   while (too_much() && f.tokens > step) {
     f.tokens = std::max(step, f.tokens / 2 / step * step);
     estimate = estimate_evaluation(f);
@@ -115,7 +121,7 @@ result<memory_estimate> fit_evaluation(evaluation_facts& f, std::uint64_t step, 
     f.threads /= 2;
     estimate = estimate_evaluation(f);
   }
-  if (auto r = check_memory(estimate, limit, 0); !r) return forward_error(r);
+  if (auto r = check_memory(estimate, limit); !r) return forward_error(r);
   omp_set_num_threads(f.threads);
   return estimate;
 }

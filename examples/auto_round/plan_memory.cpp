@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 
+#include "io/file.hpp"
 #include "plan_block_memory.hpp"
 
 namespace auto_round::plan {
@@ -222,13 +223,31 @@ std::string memory_estimate::explain() const {
   return out;
 }
 
-result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit, std::uint64_t mapped) {
-  constexpr bytes_t slack = 32 * mib;  // stacks of threads, blocks that malloc keeps
-  const bytes_t allowed = report::address_space_limit(), resident = report::current_memory_bytes();
-  const bytes_t space = report::current_address_space() + mapped + slack + (std::max(estimate.bytes(), resident) - resident);
+namespace {
+
+/// What a run takes of the address space beside the memory that it will have: libraries, stacks of threads, blocks that malloc keeps. Of files of tensors
+/// only what is being read is mapped (io::tensor_file), which is resident then.
+bytes_t space_beside_memory() {
+  constexpr bytes_t stacks_and_heap = 32 * mib;
+  const bytes_t space = report::current_address_space(), resident = report::current_memory_bytes();
+  return (std::max(space, resident) - resident) + stacks_and_heap;
+}
+
+}  // namespace
+
+std::uint64_t memory_limit(std::uint64_t max_memory) {
+  const bytes_t allowed = io::address_space_limit();
+  if (allowed == 0) return max_memory;
+  const bytes_t beside = space_beside_memory(), left = allowed > beside ? allowed - beside : 1;
+  return max_memory == 0 ? left : std::min(max_memory, left);
+}
+
+result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit) {
+  const bytes_t allowed = io::address_space_limit(), resident = report::current_memory_bytes();
+  const bytes_t space = space_beside_memory() + std::max(estimate.bytes(), resident);
   if (allowed != 0 && space > allowed) {
-    return fail(error_kind::usage, fmt::format("the system limits the address space to {} (ulimit -v), and this run takes about {}: {} of memory, libraries, and the files of the model "
-                                               "and the output, which are mapped; limit the memory by --max_memory or a cgroup instead; nothing was done",
+    return fail(error_kind::usage, fmt::format("the system limits the address space to {} (ulimit -v), and this run takes about {}: {} of memory, libraries, and "
+                                               "what threads and the heap set aside; limit the memory by --max_memory or a cgroup instead; nothing was done",
                                                report::human_bytes(allowed), report::human_bytes(space), report::human_bytes(estimate.bytes())));
   }
   if (limit == 0 || estimate.bytes() <= limit) return {};

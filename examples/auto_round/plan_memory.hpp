@@ -84,9 +84,13 @@ struct memory_facts {
   training_facts trained;
 };
 
+/// What a run may take: --max_memory, or what libraries and stacks leave of the address space where the system limits that to less (RLIMIT_AS, ulimit -v).
+/// 0: no limit. Of ways with the same result the first that fits is taken.
+std::uint64_t memory_limit(std::uint64_t max_memory);
+
 /// error_kind::usage if it is more than the limit of --max_memory (0: there is none), with what it is made of and what would lower it; also where the
-/// system limits the address space (RLIMIT_AS, ulimit -v) to less than that and all mapped files, `mapped` bytes of which are still to come.
-result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit, std::uint64_t mapped);
+/// system limits the address space (RLIMIT_AS, ulimit -v) to less than that and libraries.
+result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit);
 
 memory_estimate estimate_memory(const memory_facts& facts, const model::model_spec& spec, const std::vector<exporting::layer_decision>& layers);
 

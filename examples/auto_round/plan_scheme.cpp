@@ -87,8 +87,8 @@ result<void> refuse_what_has_no_quantizer(const ar::scheme_fields& s) {
   if (s.act_bits.value_or(16) <= 8) {
     if (auto r = check("activations", {.data_type = s.act_data_type.value_or("float"), .bits = *s.act_bits, .sym = s.act_sym.value_or(true)}); !r) return r;
   }
-  if (s.data_type == "int" && (s.bits < 2 || (s.bits > 8 && s.bits != 16 && s.bits != 32)))
-    return fail(error_kind::unsupported, fmt::format("{} bits: integer weights have 2 to 8, and 16 mean that layers stay as they are", s.bits));
+  if (s.data_type == "int" && (s.bits < 1 || (s.bits > 8 && s.bits != 16 && s.bits != 32)))
+    return fail(error_kind::unsupported, fmt::format("{} bits: integer weights have 1 to 8, and 16 mean that layers stay as they are", s.bits));
   return {};
 }
 

@@ -21,7 +21,7 @@ inline namespace AR_ABI {
 /// the fixed families, which need them), errc::bad_size for sizes that wrap. Every function below starts with it.
 [[nodiscard]] constexpr errc check(const tune_grid& g, const tune_layer& layer) noexcept {
   const bool superblocks = g.family == tune_family::superblock_asymmetric || g.family == tune_family::superblock_symmetric;
-  if (g.bits < 2 || g.bits > 8 || !(g.factor_min <= g.factor_max)) return errc::bad_value;
+  if (g.bits < 1 || g.bits > 8 || !(g.factor_min <= g.factor_max)) return errc::bad_value;
   if (g.family == tune_family::scaled) {
     if (g.facts == nullptr || g.facts->weight != real::f32 || g.facts->scale != real::f32) return errc::bad_value;
     if (g.facts->two_level() && !(g.global_scale >= 0.0f && g.global_scale <= 0x1.fffffep127f)) return errc::bad_value;

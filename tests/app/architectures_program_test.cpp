@@ -46,8 +46,10 @@ std::vector<float> logits_of(const std::string& path) {
 
 std::map<std::string, tiny_tensor> tensors_of(const io::checkpoint_dir& dir) {
   std::map<std::string, tiny_tensor> all;
-  for (const io::tensor_ref& t : dir.tensors())
-    all[t.name] = {std::string(io::name_of(t.type)), t.shape, std::string(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size())};
+  for (const io::tensor_ref& t : dir.tensors()) {
+    const io::pinned_bytes stored = t.bytes.pin();
+    all[t.name] = {std::string(io::name_of(t.type)), t.shape, std::string(reinterpret_cast<const char*>(stored.data()), stored.size())};
+  }
   return all;
 }
 
@@ -314,7 +316,7 @@ TEST(ArchitectureProgram, FusedExpertsAndExtraBlocks) {
     for (const io::tensor_ref& t : whole.tensors()) {
       const io::tensor_ref* const other = fused.find(t.name);
       ASSERT_NE(other, nullptr) << t.name;
-      EXPECT_TRUE(std::equal(t.bytes.begin(), t.bytes.end(), other->bytes.begin(), other->bytes.end())) << t.name;
+      EXPECT_TRUE(std::ranges::equal(std::span<const std::byte>(t.bytes.pin()), std::span<const std::byte>(other->bytes.pin()))) << t.name;
     }
   }
 }

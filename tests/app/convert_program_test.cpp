@@ -41,8 +41,9 @@ std::map<std::string, tiny_tensor> tensors_of(const fs::path& folder) {
   EXPECT_TRUE(dir.has_value()) << (dir ? "" : describe(dir.error()));
   if (!dir) return all;
   for (const io::tensor_ref& t : dir->tensors()) {
-    const auto* raw = reinterpret_cast<const char*>(t.bytes.data());
-    all[t.name] = {std::string(io::name_of(t.type)), t.shape, std::string(raw, raw + t.bytes.size())};
+    const io::pinned_bytes stored = t.bytes.pin();
+    const auto* raw = reinterpret_cast<const char*>(stored.data());
+    all[t.name] = {std::string(io::name_of(t.type)), t.shape, std::string(raw, raw + stored.size())};
   }
   return all;
 }
@@ -63,8 +64,9 @@ std::map<std::string, std::string> gguf_tensors(const fs::path& folder) {
   EXPECT_TRUE(contents.has_value()) << folder;
   if (!contents) return all;
   for (const io::gguf_tensor_ref& t : contents->tensors) {
-    const auto* raw = reinterpret_cast<const char*>(t.data.data());
-    all[t.name] = std::string(raw, raw + t.data.size());
+    const io::pinned_bytes stored = t.data.pin();
+    const auto* raw = reinterpret_cast<const char*>(stored.data());
+    all[t.name] = std::string(raw, raw + stored.size());
   }
   return all;
 }
@@ -84,7 +86,7 @@ void set_floats(const fs::path& folder, const std::string& name, std::vector<flo
   ASSERT_TRUE(writer.has_value());
   for (const io::gguf_tensor_ref& t : contents->tensors)
     if (t.name != name) {
-      ASSERT_TRUE(writer->write(t.name, t.data).has_value());
+      ASSERT_TRUE(writer->write(t.name, t.data.pin()).has_value());
     }
   ASSERT_TRUE(writer->write(name, std::as_bytes(std::span(values))).has_value());
   ASSERT_TRUE(writer->finish().has_value());

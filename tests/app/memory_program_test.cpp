@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "plan.hpp"
+#include "support/checkpoint_files.hpp"
 #include "support/golden_json.hpp"
 #include "support/program.hpp"
 #include "support/tiny_model.hpp"
@@ -134,6 +136,36 @@ TEST_F(Memory, ARunUnderALimitedAddressSpaceIsDoneOrRefusedBeforeItBegins) {
   const outcome o = run(quantize(ways().at("gram"), "narrow"), "ulimit -v 131072;");
   support::expect_error_line(o, usage, {"address space", "ulimit -v", "128 MiB", "--max_memory"});
   EXPECT_FALSE(fs::exists(dir_ / "narrow"));
+}
+
+TEST_F(Memory, AModelLargerThanTheAddressSpaceIsReadPieceByPiece) {
+  if (sanitized) GTEST_SKIP() << "sanitizers map terabytes";
+  // A second file with a tensor that nothing multiplies with, 320 MiB of zeros (a hole in the file), for 256 MiB of addresses.
+  const std::string model = dir_ / "model", large = "model-00002-of-00002.safetensors";
+  support::tiny_model m;
+  m.write(model);
+  support::write_two_files(model, m.tensors, [](const std::string&) { return true; });
+  constexpr std::uint64_t size = 320 * mib;
+  std::string header = R"({"mtp.extra":{"dtype":"U8","shape":[335544320],"data_offsets":[0,335544320]}})", length(8, '\0');
+  const std::uint64_t header_bytes = header.size();
+  std::memcpy(length.data(), &header_bytes, 8);
+  support::tiny_model::put(fs::path(model) / large, length + header);
+  fs::resize_file(fs::path(model) / large, 8 + header_bytes + size);
+  auto index = golden::parse_json(read(model + "/model.safetensors.index.json"));
+  index["weight_map"]["mtp.extra"] = large;
+  support::tiny_model::put(fs::path(model) / "model.safetensors.index.json", index.dump());
+
+  const std::string limited = "ulimit -v 262144;";
+  for (const arguments& way : {arguments{"--model_free"}, arguments{"--disable_model_free"}}) {
+    arguments a = {"quantize", "--model", model, "--output_dir", dir_ / "out", "--scheme", "W4A16G32", "--iters", "0", "--disable_opt_rtn", "--overwrite", "--threads", "1"};
+    a.insert(a.end(), way.begin(), way.end());
+    const outcome o = run(a, limited);
+    ASSERT_EQ(o.status, 0) << way.back() << o.err;
+    EXPECT_EQ(run({"verify", "--model", dir_ / "out", "--source", model}, limited).status, 0) << way.back();
+  }
+  EXPECT_EQ(run({"convert", "--model", dir_ / "out", "--format", "mlx", "--output_dir", dir_ / "converted"}, limited).status, 0);
+  support::tiny_model::put(dir_ / "text.jsonl", support::tiny_model::calibration(8));
+  EXPECT_EQ(run({"eval", "--model", dir_ / "out", "--ref", model, "--ppl", dir_ / "text.jsonl", "--seqlen", "32"}, limited).status, 0);
 }
 
 TEST_F(Memory, ALowLimitChangesHowButNotWhat) {

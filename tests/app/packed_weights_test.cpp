@@ -128,7 +128,7 @@ TEST(PackedWeightsDamaged, AScaleThatIsNoNumberIsTheSameErrorInBothForms) {
   ASSERT_TRUE(contents);
   for (const io::gguf_tensor_ref& t : contents->tensors) {
     if (t.name != "blk.1.ffn_down.weight") continue;
-    const auto at = static_cast<std::size_t>(reinterpret_cast<const char*>(t.data.data()) - bytes.data());
+    const auto at = static_cast<std::size_t>(reinterpret_cast<const char*>(t.data.memory()) - bytes.data());
     bytes[at + 1] = '\x7c';  // the scale of the first block: infinite or no number
   }
   support::tiny_model::put(file, bytes);

@@ -73,6 +73,16 @@ TEST(IntAsym, TheComputeFormatRoundsTheRange) {
   EXPECT_EQ((fit(ar::int_asym<4, real::bf16, real::f32>{}, w).scale), ar::round_to_bf16(ar::round_to_bf16(1.01171875f) / 15.0f));
 }
 
+TEST(IntAsym, OneBitHasTwoValuesAndZeroIsOneOfThem) {
+  const std::vector<float> w = {-0.25f, 1.0f, 0.5f, -0.125f};
+  float scale = 0.0f, zero = 9.0f;
+  std::uint8_t code[4] = {};
+  ASSERT_EQ(ar::quantize(ar::scheme<ar::int_asym<1>, ar::group<4>>{}, {w.data(), 1, 4}, {code, 1, 4}, {&scale, 1, 1}, {&zero, 1, 1}), ar::errc::ok);
+  EXPECT_EQ(scale, 1.25f);
+  EXPECT_EQ(zero, 0.0f);
+  EXPECT_EQ((std::vector<int>(code, code + 4)), (std::vector<int>{0, 1, 0, 0}));
+}
+
 TEST(IntAsym, StaticAndDynamicSchemesAgreeOnEveryLane) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal(0.01f, 0.05f);

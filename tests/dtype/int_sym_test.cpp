@@ -73,6 +73,12 @@ TEST(IntSym, ScaleIsRoundedToHalfPrecisionBeforeUse) {
   EXPECT_EQ(f.qdq[0], -2.0f * ar::round_to_f16(0.1f));
 }
 
+TEST(IntSym, OneBitKeepsTheSideOfTheExtremeElement) {
+  // -1 and 0 are all that there is: the negative side, or with a negative scale the positive one; what is nearer to zero than half of the extreme is lost.
+  EXPECT_EQ(fit(ar::int_sym<1>{}, {-1.0f, 0.75f, -0.5f, -0.625f}).qdq, (std::vector<float>{-1.0f, 0.0f, 0.0f, -1.0f}));
+  EXPECT_EQ(fit(ar::int_sym<1>{}, {1.0f, 0.75f, -0.5f, 0.25f}).qdq, (std::vector<float>{1.0f, 1.0f, 0.0f, 0.0f}));
+}
+
 TEST(IntSym, QuantizingTwiceChangesNothing) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0.0f, 0.05f);

@@ -19,8 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const std::byte* end = bytes.data();
   for (const gguf_tensor_ref& t : c->tensors) {
-    if (t.data.size() != t.bytes() || t.data.data() < end) std::abort();
-    end = t.data.data() + t.data.size();
+    if (t.data.size() != t.bytes() || t.data.memory() < end) std::abort();
+    end = t.data.memory() + t.data.size();
   }
   if (end > bytes.data() + bytes.size()) std::abort();
   // The writer's idea of the header is as long as the header that was read: the data begins where it says.
@@ -28,8 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::uint64_t total = gguf_size(c->metadata, decls), without = gguf_size(c->metadata, {});
   if (total < without) std::abort();
   if (!c->tensors.empty()) {
-    const auto begin = static_cast<std::uint64_t>(c->tensors.front().data.data() - bytes.data());
-    if (total < begin || total - begin < static_cast<std::uint64_t>(end - c->tensors.front().data.data())) std::abort();
+    const auto begin = static_cast<std::uint64_t>(c->tensors.front().data.memory() - bytes.data());
+    if (total < begin || total - begin < static_cast<std::uint64_t>(end - c->tensors.front().data.memory())) std::abort();
   }
   return 0;
 }

@@ -20,10 +20,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (tensors.error().message.empty() || tensors.error().message.size() > 1000) std::abort();
     return 0;
   }
-  const std::byte* next = tensors->empty() ? bytes.data() + bytes.size() : tensors->front().bytes.data();
+  const std::byte* next = tensors->empty() ? bytes.data() + bytes.size() : tensors->front().bytes.memory();
   for (const tensor_ref& t : *tensors) {
-    if (t.bytes.size() != t.elements() * size_of(t.type) || t.bytes.data() != next) std::abort();
-    next = t.bytes.data() + t.bytes.size();
+    if (t.bytes.size() != t.elements() * size_of(t.type) || t.bytes.memory() != next) std::abort();
+    next = t.bytes.memory() + t.bytes.size();
     std::vector<float> values(t.bytes.size() / size_of(t.type));
     if (read_f32(t, 0, values)) static_cast<void>(all_finite(values));
   }

@@ -144,7 +144,7 @@ TEST(Gguf, WhatIsWrittenIsReadBack) {
       EXPECT_EQ(c->tensors[i].name, tensors[i].name);
       EXPECT_EQ(c->tensors[i].type, tensors[i].type);
       EXPECT_EQ(c->tensors[i].ne, tensors[i].ne);
-      const auto data = c->tensors[i].data;
+      const auto data = c->tensors[i].data.pin();
       EXPECT_EQ(std::string(reinterpret_cast<const char*>(data.data()), data.size()), std::string(tensors[i].bytes(), next++));
       EXPECT_EQ(static_cast<std::size_t>(data.data() - bytes_of(text).data()) % (alignment == 0 ? 32 : alignment), 0u);
     }
@@ -358,8 +358,8 @@ TEST(Gguf, EveryByteOfAHeaderMayBeAnything) {
       const auto r = parse_gguf(bytes_of(changed), "f");
       if (!r) continue;
       for (const auto& t : r->tensors) {
-        ASSERT_GE(t.data.data(), bytes_of(changed).data());
-        ASSERT_LE(t.data.data() + t.data.size(), bytes_of(changed).data() + changed.size());
+        ASSERT_GE(t.data.memory(), bytes_of(changed).data());
+        ASSERT_LE(t.data.memory() + t.data.size(), bytes_of(changed).data() + changed.size());
         ASSERT_EQ(t.data.size(), t.bytes());
       }
     }

@@ -82,7 +82,7 @@ TEST(Safetensors, WhatIsWrittenIsReadBack) {
     EXPECT_EQ((*tensors)[i].shape, decls[i].shape);
     EXPECT_EQ((*tensors)[i].bytes.size(), decls[i].bytes());
   }
-  EXPECT_EQ(std::memcmp((*tensors)[0].bytes.data(), data.data(), 24), 0);
+  EXPECT_EQ(std::memcmp((*tensors)[0].bytes.memory(), data.data(), 24), 0);
 }
 
 // Header bytes made by the reference (Python safetensors 0.8, save_file of two tensors with {"format": "pt"}).
@@ -331,8 +331,8 @@ TEST(Safetensors, EveryByteOfAHeaderMayBeAnything) {
       const auto r = parse_safetensors(bytes_of(changed), "f");
       if (!r) continue;
       for (const auto& t : *r) {
-        ASSERT_GE(t.bytes.data(), bytes_of(changed).data());
-        ASSERT_LE(t.bytes.data() + t.bytes.size(), bytes_of(changed).data() + changed.size());
+        ASSERT_GE(t.bytes.memory(), bytes_of(changed).data());
+        ASSERT_LE(t.bytes.memory() + t.bytes.size(), bytes_of(changed).data() + changed.size());
         ASSERT_EQ(t.bytes.size(), t.elements() * size_of(t.type));
       }
     }
@@ -412,7 +412,7 @@ TEST(Safetensors, RandomTensorsSurviveTheRoundTrip) {
     for (const auto& t : *tensors) {
       const std::size_t i = static_cast<std::size_t>(std::stoi(t.name.substr(1)));
       EXPECT_EQ(t.shape, decls[i].shape);
-      EXPECT_EQ(std::string(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size()), data[i]);
+      EXPECT_EQ(std::string(reinterpret_cast<const char*>(t.bytes.memory()), t.bytes.size()), data[i]);
     }
   }
 }

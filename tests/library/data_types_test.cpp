@@ -335,7 +335,7 @@ TEST(RangeTypes, WrongShapesAndParametersAreErrors) {
     quantized q(4, 64, 32);
     using ar::errc;
     if (k.fixed_bits() == 0) {
-      EXPECT_EQ(k.qdq(1, 32, w.view(), out.view()), errc::bad_value);
+      EXPECT_EQ(k.qdq(0, 32, w.view(), out.view()), errc::bad_value);
       EXPECT_EQ(k.qdq(9, 32, w.view(), out.view()), errc::bad_value);
     }
     const ar::type_values v = values(k, 4, w.v);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <type_traits>
 
 #include "support/every_target.hpp"
 
@@ -93,6 +94,23 @@ TEST(Search, EveryTargetAndTheFloatLaneGiveTheSameBits) {
       }
     }
   }
+}
+
+TEST(Search, OneBitTriesTheZeroPointsThatThereAre) {
+  const matrix w = weights(16, 128, real::f32);
+  const std::vector<float> im = importances(128);
+  std::vector<float> plain(w.v.size()), searched(w.v.size()), scalar(w.v.size()), scale(16 * 4), zero(16 * 4);
+  const auto check = [&](const auto& s, const ar::search_options& how) {
+    ASSERT_EQ(ar::qdq(s, w.view(), {plain.data(), w.rows, w.cols}), errc::ok);
+    ASSERT_EQ(ar::search(s, w.view(), how, {.scale = {scale.data(), 16, 4}, .zero_point = {zero.data(), 16, 4}, .weight = {searched.data(), w.rows, w.cols}}), errc::ok);
+    EXPECT_LT(weighted_error(w, searched, im), weighted_error(w, plain, im));
+    for (const float z : zero) EXPECT_TRUE(z == 0.0f || z == 1.0f) << z;
+    ASSERT_EQ((ar::searches::search<std::decay_t<decltype(s.type)>, float>(s.type, s.shape(), w.view(), how, {.weight = {scalar.data(), w.rows, w.cols}})), errc::ok);
+    EXPECT_EQ(scalar, searched);
+  };
+  check(ar::scheme<ar::int_sym<1>, ar::group<32>>{}, {.importance = im.data()});
+  check(ar::scheme<ar::int_sym<1>, ar::group<32>>{}, {.importance = im.data(), .neuqi = true});
+  check(ar::scheme<ar::int_asym<1>, ar::group<32>>{}, {.importance = im.data(), .neuqi = true});
 }
 
 TEST(Search, IsNotWorseThanTheRangeAndFindsSomething) {

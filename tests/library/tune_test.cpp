@@ -665,7 +665,7 @@ TEST(TuneCheck, RefusesWhatDoesNotFit) {
     return ar::check(g, view);
   };
   EXPECT_EQ(with([](auto&, auto&) {}), ar::errc::ok);
-  EXPECT_EQ(with([](auto& g, auto&) { g.bits = 1; }), ar::errc::bad_value);
+  EXPECT_EQ(with([](auto& g, auto&) { g.bits = 0; }), ar::errc::bad_value);
   EXPECT_EQ(with([](auto& g, auto&) { g.bits = 9; }), ar::errc::bad_value);
   EXPECT_EQ(with([](auto& g, auto&) { g.superblock_groups = 3; }), ar::errc::bad_value);
   EXPECT_EQ(with([](auto& g, auto&) { g.factor_min = 2.0f; }), ar::errc::bad_value);

@@ -71,7 +71,7 @@ TEST_P(Architectures, TextsOfManyLengthsAreScoredAsEachByItself) {
   const auto all = ids();
   const auto vocab = static_cast<std::size_t>(model_.source.spec().vocab_size);
   std::vector<model::likelihood_request> requests;
-  for (const std::size_t n : {5, 14, 15, 9}) requests.push_back({{all.begin() + 2, all.begin() + 2 + static_cast<std::ptrdiff_t>(n)}, n - 1});
+  for (const std::size_t n : {std::size_t{5}, std::size_t{14}, std::size_t{15}, std::size_t{9}}) requests.push_back({{all.begin() + 2, all.begin() + 2 + static_cast<std::ptrdiff_t>(n)}, n - 1});
   requests.front().ids.front() = all.front();  // begins no other text
   const auto scored = model::log_likelihoods(model_.source, requests);
   ASSERT_TRUE(scored) << describe(scored.error());

@@ -48,7 +48,7 @@ class converter {
 
   result<void> run() {
     if (auto r = open(); !r) return r;
-    if (auto r = plan::check_memory(plan().memory, o_.max_memory, plan().total_bytes()); !r) return r;
+    if (auto r = plan::check_memory(plan().memory, o_.max_memory); !r) return r;
     std::optional<io::output_dir> dir;
     if (!o_.dry_run) {  // an output folder that cannot be used must not cost a pass over the model
       auto begun = begin_output(o_.output_dir, o_.overwrite, o_.model);

@@ -72,7 +72,7 @@ class generate final : public command {
       return fail(error_kind::usage, fmt::format("the prompt has {} tokens, and the model knows {} positions; write a shorter --prompt", prompt->size(), positions), model_);
     const plan::memory_estimate estimate = plan::estimate_generation({&(*model)->spec(), plan::sizes_of(**model)}, prompt->size(),
                                                                      positions > 0 ? std::min(tokens, static_cast<std::uint64_t>(positions)) : tokens, omp_get_max_threads());
-    if (auto r = plan::check_memory(estimate, max_memory_, 0); !r) return r;
+    if (auto r = plan::check_memory(estimate, max_memory_); !r) return r;
     fmt::print(stderr, "about {} of memory ({})\n", report::human_bytes(estimate.bytes()), estimate.explain());
     const report::stopwatch clock;
     const auto weights = model::resident_model::read(**model);

@@ -84,8 +84,9 @@ class run {
     for (const std::string& w : plan_.warnings) bar_.message("warning: " + w);
     for (const std::string& line : unused_options(o_, {.shard_wise = true, .integers = true})) bar_.message("note: " + line);
     // Fewer tensors at a time give the same bytes.
-    for (memory_ = plan_.memory(threads_); o_.max_memory != 0 && memory_.bytes() > o_.max_memory && threads_ > 1;) memory_ = plan_.memory(--threads_);
-    if (auto r = plan::check_memory(memory_, o_.max_memory, plan_.bytes()); !r) return r;
+    const std::uint64_t limit = plan::memory_limit(o_.max_memory);
+    for (memory_ = plan_.memory(threads_); limit != 0 && memory_.bytes() > limit && threads_ > 1;) memory_ = plan_.memory(--threads_);
+    if (auto r = plan::check_memory(memory_, o_.max_memory); !r) return r;
     if (o_.dry_run) {
       if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_, memory_)));
       else fmt::print("{}", plan::describe(plan_, memory_));
@@ -260,8 +261,9 @@ class run {
     std::vector<float> scale(rows == 0 ? 0 : ((first + rows - 1) / tile_rows - first_tile + 1) * tiles);
     if (auto r = io::read_f32(*p.scale, first_tile * tiles, scale); !r) return r;
     for (float& s : scale) s = ar::round_to_bf16(s);
+    const io::pinned_bytes stored = p.source->bytes.subspan(first * cols, rows * cols).pin();
     for (std::size_t r = 0; r < rows; ++r) {
-      const std::byte* const codes = p.source->bytes.data() + (first + r) * cols;
+      const std::byte* const codes = stored.data() + r * cols;
       const float* const row_scale = scale.data() + ((first + r) / tile_rows - first_tile) * tiles;
       for (std::size_t c = 0; c < cols; ++c) {
         out[r * stride + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);

@@ -309,20 +309,19 @@ class quantization {
       if (reads_text() || scored_.samples > 0) static_cast<void>(linalg::fast_bf16());  // asks the backend, which takes memory of its own from then on
       base_memory_ = report::current_memory_bytes();
     }
+    const std::uint64_t limit = plan::memory_limit(o_.max_memory);
     constexpr std::size_t kept = tune::signround_options{}.kept_bytes;
     const auto fits = [&](bool spilled, std::size_t bytes) {
       spilled_ = spilled;
       if (!scoring_done_) scored_.spilled = spilled;
       kept_bytes_ = bytes;
       plan_.memory = plan::estimate_memory(memory_facts(), source_->spec(), plan_.layers());
-      return o_.max_memory == 0 || plan_.memory.bytes() <= o_.max_memory;
+      return limit == 0 || plan_.memory.bytes() <= limit;
     };
     if (!fits(false, kept) && !fits(false, 0) && !fits(true, kept)) {
       while (!fits(true, 0) && omp_get_max_threads() > 1) omp_set_num_threads(omp_get_max_threads() / 2);
     }
-    std::uint64_t mapped = 0;  // of one output at a time, when it is verified
-    for (const auto& e : plan_.exporters) mapped = std::max(mapped, e->plan().total_bytes());
-    return plan::check_memory(plan_.memory, o_.max_memory, mapped);
+    return plan::check_memory(plan_.memory, o_.max_memory);
   }
 
   /// Weights from here on are rotated, where that is asked for.

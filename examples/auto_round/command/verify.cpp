@@ -6,12 +6,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <set>
+#include <span>
 
 #include "command/command.hpp"
 #include "command/model_path.hpp"
 #include "export/export_checksums.hpp"
 #include "export/export_format.hpp"
 #include "export/export_inventory.hpp"
+#include "io/tensor.hpp"
 #include "report/table.hpp"
 
 namespace auto_round::command {
@@ -22,6 +24,12 @@ struct distortion {
   std::string name, type;
   double relative = 0;  ///< Frobenius norm of the difference over that of the source
   double largest = 0;   ///< largest absolute difference
+};
+
+/// What comparing a checkpoint with its source found.
+struct comparison {
+  std::vector<distortion> distances;
+  std::vector<std::string> left_out;  ///< of the source
 };
 
 constexpr double suspicious_distortion = 1.0;  // as far away as a tensor of zeros
@@ -53,29 +61,53 @@ class verify final : public command {
       files = *checked;
     }
     std::size_t tensors = 0, quantized = 0;
-    std::vector<distortion> distances;
+    comparison found;
     if (!source_.empty()) {
       if (auto r = find_local_model(source_); !r) return r;
       auto source = exporting::open_model(source_);
       if (!source) return forward_error(source);
-      if (auto r = compare_rotated(m, **source, distances); !r) return r;
+      if (auto r = compare_rotated(m, **source, found); !r) return r;
     }
     for (const auto& e : m.entries()) {
       ++tensors;
       quantized += e.quantized ? 1 : 0;
-      if (!m.has(e.name) || is_integer(e.type)) continue;  // buffers of rotations; opening the model has looked at them
-      std::vector<float> values(elements(e.shape));
-      if (auto r = m.read(e.name, values); !r) return as_verification(r.error());
+      if (!m.has(e.name) || !is_real(e)) continue;  // buffers of rotations: opening the model has looked at them
+      std::vector<float> values;
+      auto r = by_rows(e, e.quantized, [&](std::uint64_t first, std::size_t count) {
+        values.resize(count);
+        return m.read_part(e.name, elements(e.shape), first, values);
+      });
+      if (!r) return as_verification(r.error());
     }
-    print(m, tensors, quantized, files, distances);
+    print(m, tensors, quantized, files, found);
     return {};
   }
 
  private:
-  static std::size_t elements(const std::vector<std::uint64_t>& shape) {
+  using entry = exporting::stored_model::entry;
+
+  static std::uint64_t elements(const std::vector<std::uint64_t>& shape) {
     std::uint64_t n = 1;
     for (const std::uint64_t d : shape) n *= d;
-    return static_cast<std::size_t>(n);
+    return n;
+  }
+
+  /// Packed, or of a type that can be read as floats.
+  static bool is_real(const entry& e) {
+    io::dtype type;
+    return e.quantized || !io::dtype_from_name(e.type, type) || type == io::dtype::f32 || type == io::dtype::bf16 || type == io::dtype::f16 || type == io::dtype::f64;
+  }
+
+  /// f(first, count) over the elements of a tensor, some rows at a time; `at_once`: all of them.
+  template <class F>
+  static result<void> by_rows(const entry& e, bool at_once, const F& f) {
+    constexpr std::uint64_t elements_at_once = std::uint64_t{1} << 22;
+    const std::uint64_t n = elements(e.shape), row = e.shape.empty() ? 1 : std::max<std::uint64_t>(1, e.shape.back());
+    const std::uint64_t step = at_once ? std::max<std::uint64_t>(1, n) : std::max<std::uint64_t>(1, elements_at_once / row) * row;
+    for (std::uint64_t first = 0; first < n; first += step) {
+      if (auto r = f(first, static_cast<std::size_t>(std::min(step, n - first))); !r) return r;
+    }
+    return {};
   }
 
   static result<void> as_verification(error e) {
@@ -83,10 +115,8 @@ class verify final : public command {
     return tl::unexpected<error>(std::move(e));
   }
 
-  static bool is_integer(const std::string& type) { return type == "I8" || type == "U8" || type == "I32" || type == "I64"; }
-
   /// A rotated checkpoint is compared with its source after the same rotation.
-  static result<void> compare_rotated(const exporting::stored_model& m, const exporting::stored_model& source, std::vector<distortion>& out) {
+  static result<void> compare_rotated(const exporting::stored_model& m, const exporting::stored_model& source, comparison& out) {
     const transform::found_rotation* rotation = m.rotation();
     if (rotation == nullptr) return compare(m, source, source, out);
     if (rotation->options.trained) {
@@ -98,10 +128,10 @@ class verify final : public command {
     return compare(m, source, rotated, out);
   }
 
-  /// Every tensor of the source is there; what is stored in floats is unchanged up to the rounding of its type; what is quantized is near.
-  static result<void> compare(const exporting::stored_model& m, const exporting::stored_model& source, const model::weight_source& weights,
-                              std::vector<distortion>& out) {
-    std::set<std::string> stored_quantized;
+  /// Every tensor of the source is there (a GGUF file has no place for those that are no part of the model); what is stored in floats is unchanged up to the
+  /// rounding of its type; what is quantized is near; what are no numbers of either kind is the same.
+  static result<void> compare(const exporting::stored_model& m, const exporting::stored_model& source, const model::weight_source& weights, comparison& out) {
+    std::set<std::string> stored_quantized, needed;
     for (const auto& e : m.entries()) {
       if (e.quantized) stored_quantized.insert(e.name);
     }
@@ -109,24 +139,39 @@ class verify final : public command {
     const bool may_be_fake = stored_quantized.empty();
     for (const auto& need : exporting::required_tensors(m.spec())) {
       if (may_be_fake && need.linear) stored_quantized.insert(need.name);
+      needed.insert(need.name);
     }
     for (const auto& e : source.entries()) {
       if (!source.has(e.name)) continue;
       if (!m.has(e.name)) {
         if (weights.spec().tie_word_embeddings && e.name == weights.spec().head_name) continue;
+        if (m.directory() == nullptr && !needed.contains(e.name)) {
+          out.left_out.push_back(e.name);
+          continue;
+        }
         return fail(error_kind::verification, "a tensor of the source is missing", m.tokenizer_directory(), e.name);
       }
-      std::vector<float> expected(elements(e.shape)), read(expected.size());
-      if (auto r = weights.read(e.name, expected); !r) return r;
-      if (auto r = m.read(e.name, read); !r) return as_verification(r.error());
+      if (!is_real(e)) {
+        if (auto r = compare_bytes(m, source, e.name); !r) return r;
+        continue;
+      }
       distortion d{e.name, stored_quantized.contains(e.name) ? "quantized" : "kept"};
       double error = 0, norm = 0;
-      for (std::size_t i = 0; i < read.size(); ++i) {
-        const double diff = static_cast<double>(read[i]) - static_cast<double>(expected[i]);
-        error += diff * diff;
-        norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
-        d.largest = std::max(d.largest, std::abs(diff));
-      }
+      std::vector<float> expected, read;
+      auto r = by_rows(e, stored_quantized.contains(e.name) || e.quantized || weights.changed(e.name), [&](std::uint64_t first, std::size_t count) -> result<void> {
+        expected.resize(count);
+        read.resize(count);
+        if (auto got = weights.read_part(e.name, elements(e.shape), first, expected); !got) return got;
+        if (auto got = m.read_part(e.name, elements(e.shape), first, read); !got) return as_verification(got.error());
+        for (std::size_t i = 0; i < read.size(); ++i) {
+          const double diff = static_cast<double>(read[i]) - static_cast<double>(expected[i]);
+          error += diff * diff;
+          norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
+          d.largest = std::max(d.largest, std::abs(diff));
+        }
+        return {};
+      });
+      if (!r) return r;
       d.relative = norm > 0 ? std::sqrt(error / norm) : error > 0 ? suspicious_distortion : 0;
       constexpr double half_precision = 1e-3;  // the coarsest type that unquantized tensors are converted to
       constexpr double rewritten = 0x1p-8;     // and that rotated ones are rounded to: bfloat16
@@ -135,12 +180,26 @@ class verify final : public command {
         return fail(error_kind::verification, fmt::format("the tensor is {:.3g} (relative) away from the source, which nothing explains", d.relative),
                     m.tokenizer_directory(), e.name);
       }
-      out.push_back(std::move(d));
+      out.distances.push_back(std::move(d));
     }
     return {};
   }
 
-  void print(const exporting::stored_model& m, std::size_t tensors, std::size_t quantized, std::size_t files, std::vector<distortion>& distances) const {
+  static result<void> compare_bytes(const exporting::stored_model& m, const exporting::stored_model& source, const std::string& name) {
+    const auto tensor_in = [&](const exporting::stored_model& of) { return of.directory() == nullptr ? nullptr : of.directory()->find(name); };
+    const io::tensor_ref *const expected = tensor_in(source), *const read = tensor_in(m);
+    const auto different = [&] { return fail(error_kind::verification, "the tensor is not the source's", m.tokenizer_directory(), name); };
+    if (expected == nullptr || read == nullptr || expected->type != read->type || expected->shape != read->shape) return different();
+    return source.directory()->for_pieces(*expected, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
+      const io::file_bytes same = read->bytes.subspan(offset, piece.size());
+      if (!std::ranges::equal(same.pin(), piece)) return different();
+      m.directory()->release(*read, same);
+      return {};
+    });
+  }
+
+  void print(const exporting::stored_model& m, std::size_t tensors, std::size_t quantized, std::size_t files, comparison& found) const {
+    std::vector<distortion>& distances = found.distances;
     std::stable_sort(distances.begin(), distances.end(), [](const distortion& a, const distortion& b) { return a.relative > b.relative; });
     if (json_) {
       io::json::array list;
@@ -150,7 +209,10 @@ class verify final : public command {
       }
       io::json out = io::json::object{};
       out.set("model", model_).set("ok", true).set("format", m.format()).set("tensors", tensors).set("quantized", quantized).set("checksums", files);
-      if (!source_.empty()) out.set("distortion", std::move(list));
+      if (!source_.empty()) {
+        out.set("distortion", std::move(list));
+        out.set("left_out", io::json(io::json::array(found.left_out.begin(), found.left_out.end())));
+      }
       fmt::print("{}\n", io::dump(out, {.indent = -1}));
       return;
     }
@@ -160,6 +222,9 @@ class verify final : public command {
       using report::align;
       fmt::print("{}\n", report::text_table({{"tensor"}, {"stored"}, {"relative error", align::right}, {"largest error", align::right}}, rows));
     }
+    if (const std::size_t n = found.left_out.size(); n != 0)
+      fmt::print("tensors of the source that are no part of the model, for which this format has no place: {}{}\n", fmt::join(found.left_out.begin(), found.left_out.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(n, 5)), ", "),
+                 n > 5 ? fmt::format(" and {} more", n - 5) : "");
     fmt::print("{}: {}, {} tensors, {} quantized, all finite{}: good\n", model_, m.format(), tensors, quantized,
                files > 0 ? fmt::format(", {} checksums right", files) : "");
   }

@@ -79,7 +79,7 @@ class float_layer final : public packed_layer {
     return fail(error_kind::unsupported, "the layer's weight is stored as floats, without codes that could be packed; quantize --model quantizes it anew", dir_.files()[weight_().file], weight_().name);
   }
   result<model::packed_pointer> packed() const override {
-    return model::number_matrix(weight_().type, weight_().bytes, static_cast<std::size_t>(weight_().shape[0]), static_cast<std::size_t>(weight_().shape[1]));
+    return model::number_matrix(weight_().type, weight_().bytes.pin(), static_cast<std::size_t>(weight_().shape[0]), static_cast<std::size_t>(weight_().shape[1]));
   }
 
  private:

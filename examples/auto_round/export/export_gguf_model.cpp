@@ -45,7 +45,7 @@ result<std::vector<double>> factors_in(const io::gguf_contents& c, std::string_v
   if (at == c.tensors.end()) return std::vector<double>();
   if (at->type != io::gguf_type::f32 || at->ne.size() != 1) return fail(error_kind::input, "the rope factors have an unexpected type or shape", file, at->name);
   std::vector<float> factors(at->data.size() / sizeof(float));
-  if (auto r = decode_gguf(at->type, at->data, 1, factors.size(), factors); !r) return forward_error(r);
+  if (auto r = decode_gguf(at->type, at->data.pin(), 1, factors.size(), factors); !r) return forward_error(r);
   for (const float f : factors) {
     if (!(f > 0) || !std::isfinite(f)) return fail(error_kind::input, "the rope factors are not positive numbers", file, at->name);
   }
@@ -123,7 +123,7 @@ bool is_float(io::gguf_type t) { return t == io::gguf_type::f32 || t == io::gguf
 
 class gguf_model final : public stored_model {
  public:
-  explicit gguf_model(io::mapped_file file) : file_(std::move(file)) {}
+  explicit gguf_model(io::tensor_file file) : file_(std::move(file)) {}
 
   result<void> open() {
     auto contents = io::parse_gguf(file_.bytes(), file_.path());
@@ -180,10 +180,10 @@ class gguf_model final : public stored_model {
     const std::size_t rows = out.size() / cols;
     const std::uint64_t heads = permuted_heads(spec_, name);
     if (heads == 0) {
-      if (auto r = decode_gguf(t->type, t->data, rows, cols, out); !r) return r;
+      if (auto r = decode_gguf(t->type, t->data.pin(), rows, cols, out); !r) return r;
     } else {
       std::vector<float> stored(out.size());
-      if (auto r = decode_gguf(t->type, t->data, rows, cols, stored); !r) return r;
+      if (auto r = decode_gguf(t->type, t->data.pin(), rows, cols, stored); !r) return r;
       // A bias is one row of "cols" values; its elements are the rows that are permuted.
       const std::size_t n = t->ne.size() == 1 ? cols : rows, width = t->ne.size() == 1 ? 1 : cols;
       for (std::size_t i = 0; i < n; ++i) {
@@ -206,7 +206,7 @@ class gguf_model final : public stored_model {
     if (!rows || first > elements || out.size() > elements - first || t->data.size() % (elements / cols) != 0) return stored_model::read_part(name, elements, first, out);
     const auto row_bytes = static_cast<std::size_t>(t->data.size() / (elements / cols)), n = static_cast<std::size_t>(out.size() / cols);
     const auto part = t->data.subspan(static_cast<std::size_t>(first / cols) * row_bytes, n * row_bytes);
-    if (auto r = decode_gguf(t->type, part, n, static_cast<std::size_t>(cols), out); !r) return r;
+    if (auto r = decode_gguf(t->type, part.pin(), n, static_cast<std::size_t>(cols), out); !r) return r;
     file_.release(part);
     scale(name, out);
     return check_finite(out, *t);
@@ -216,7 +216,7 @@ class gguf_model final : public stored_model {
     const io::gguf_tensor_ref* t = find(weight);
     if (t == nullptr || t->ne.size() != 2) return stored_model::stored_layer(weight);
     const auto rows = static_cast<std::size_t>(t->ne[1]), cols = static_cast<std::size_t>(t->ne[0]);
-    auto layer = unpack_gguf(t->type, t->data, rows, cols, permuted_heads(spec_, weight));
+    auto layer = unpack_gguf(t->type, t->data.pin(), rows, cols, permuted_heads(spec_, weight));
     if (!layer) return fail(layer.error().kind, layer.error().message, file_.path(), t->name);
     layer->name = weight.substr(0, weight.rfind('.'));
     layer->weight.resize(rows * cols);
@@ -240,11 +240,12 @@ class gguf_model final : public stored_model {
     const auto n = static_cast<std::size_t>(rows), width = static_cast<std::size_t>(cols);
     model::packed_pointer found;
     if (const std::uint64_t heads = permuted_heads(spec_, name); heads == 0) {
-      found = stored_rows(t->type, t->data, n, width);
+      found = stored_rows(t->type, t->data.pin(), n, width);
     } else if (n != 0 && t->data.size() % n == 0) {
-      std::vector<std::byte> ordered(t->data.size());
+      const io::pinned_bytes stored = t->data.pin();
+      std::vector<std::byte> ordered(stored.size());
       const std::size_t row = ordered.size() / n;
-      for (std::size_t i = 0; i < n; ++i) std::copy_n(t->data.data() + i * row, row, ordered.data() + static_cast<std::size_t>(permuted_row(i, n, heads)) * row);
+      for (std::size_t i = 0; i < n; ++i) std::copy_n(stored.data() + i * row, row, ordered.data() + static_cast<std::size_t>(permuted_row(i, n, heads)) * row);
       file_.release(t->data);
       found = stored_rows(t->type, std::move(ordered), n, width);
     }
@@ -296,8 +297,7 @@ class gguf_model final : public stored_model {
     return fail(error_kind::input, "the tensor holds NaN or infinity; the file is damaged", file_.path(), t.name);
   }
 
-  template <class Bytes>
-  static model::packed_pointer stored_rows(io::gguf_type type, Bytes bytes, std::size_t rows, std::size_t cols) {
+  static model::packed_pointer stored_rows(io::gguf_type type, io::pinned_bytes bytes, std::size_t rows, std::size_t cols) {
     if (type == io::gguf_type::f16) return model::number_matrix(io::dtype::f16, std::move(bytes), rows, cols);
     if (type == io::gguf_type::bf16) return model::number_matrix(io::dtype::bf16, std::move(bytes), rows, cols);
     return model::block_matrix(static_cast<std::uint32_t>(type), std::move(bytes), rows, cols);
@@ -311,7 +311,7 @@ class gguf_model final : public stored_model {
     if (scales.type != io::gguf_type::f32 || scales.ne != std::vector<std::uint64_t>{place.count})
       return fail(error_kind::input, fmt::format("the scale of a tensor must be {} numbers of type F32", place.count), file_.path(), scales.name);
     std::vector<float> values(static_cast<std::size_t>(place.count));
-    if (auto r = decode_gguf(scales.type, scales.data, 1, values.size(), values); !r) return forward_error(r);
+    if (auto r = decode_gguf(scales.type, scales.data.pin(), 1, values.size(), values); !r) return forward_error(r);
     const float factor = values[static_cast<std::size_t>(place.index)];
     if (!std::isfinite(factor)) return fail(error_kind::input, "the scale of a tensor is no finite number", file_.path(), scales.name);
     return factor;
@@ -348,7 +348,7 @@ class gguf_model final : public stored_model {
     return {};
   }
 
-  io::mapped_file file_;
+  io::tensor_file file_;
   io::gguf_contents contents_;
   io::json config_;
   model::model_spec spec_;
@@ -373,7 +373,7 @@ result<std::unique_ptr<stored_model>> open_gguf(const std::string& path) {
   } else if (!path.ends_with(".gguf")) {
     return std::unique_ptr<stored_model>();
   }
-  auto mapped = io::mapped_file::open(file);
+  auto mapped = io::tensor_file::open(file);
   if (!mapped) return forward_error(mapped);
   auto model = std::make_unique<gguf_model>(std::move(*mapped));
   if (auto r = model->open(); !r) return forward_error(r);

@@ -67,8 +67,9 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
 
 template <class T>
 std::vector<T> copy_of(const io::tensor_ref& t) {
-  std::vector<T> v(t.bytes.size() / sizeof(T));
-  std::memcpy(v.data(), t.bytes.data(), v.size() * sizeof(T));  // safetensors data need not be aligned
+  const io::pinned_bytes stored = t.bytes.pin();
+  std::vector<T> v(stored.size() / sizeof(T));
+  std::memcpy(v.data(), stored.data(), v.size() * sizeof(T));  // safetensors data need not be aligned
   return v;
 }
 
@@ -114,9 +115,9 @@ class packed_int_layer final : public packed_layer {
     p.rows = m_.rows, p.cols = m_.cols, p.bits = m_.bits;
     p.block_cols = m_.group_size;
     if (!model::set_codes(p, n->code)) return fail(error_kind::internal, "the layer's codes do not fit its width");
-    p.scale = model::stored_numbers(parts_[2]->type, parts_[2]->bytes);
+    p.scale = model::stored_numbers(parts_[2]->type, parts_[2]->bytes.pin());
     if (has_biases(m_.layout)) {
-      p.bias = model::stored_numbers(parts_[1]->type, parts_[1]->bytes);
+      p.bias = model::stored_numbers(parts_[1]->type, parts_[1]->bytes.pin());
     } else {
       p.scale.transpose(m_.groups, m_.rows);
       p.zero.assign(n->zero.begin(), n->zero.end());  // 0 to 256

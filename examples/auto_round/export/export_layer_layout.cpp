@@ -267,7 +267,7 @@ class layout_layer final : public packed_layer {
     }
     std::array<float, 256> table{};
     for (std::size_t i = 0; i < table.size(); ++i) table[i] = scale_of_byte(byte_scales_, static_cast<std::uint8_t>(i));
-    p.scale = model::stored_numbers(scales_->type, scales_->bytes, table);
+    p.scale = model::stored_numbers(scales_->type, scales_->bytes.pin(), table);
     p.divisor = n->global_scale;
     p.group.assign(n->group.begin(), n->group.end());
     return model::code_matrix(std::move(p));
@@ -276,7 +276,7 @@ class layout_layer final : public packed_layer {
  private:
   result<layer_numbers> unpack() const {
     layer_numbers n;
-    if (const ar::errc e = unpack_codes(l_, codes_->bytes, n.code); e != ar::errc::ok) {
+    if (const ar::errc e = unpack_codes(l_, codes_->bytes.pin(), n.code); e != ar::errc::ok) {
       return fail(error_kind::input, std::string("packed codes cannot be read: ") + ar::message(e), file_of(*codes_), codes_->name);
     }
     if (byte_scales_ == scale_form::number) {
@@ -284,7 +284,8 @@ class layout_layer final : public packed_layer {
       if (!scales) return forward_error(scales);
       n.scale = std::move(*scales);
     } else {
-      for (const std::byte b : scales_->bytes) n.scale.push_back(scale_of_byte(byte_scales_, static_cast<std::uint8_t>(b)));
+      const io::pinned_bytes stored = scales_->bytes.pin();
+      for (const std::byte b : stored) n.scale.push_back(scale_of_byte(byte_scales_, static_cast<std::uint8_t>(b)));
     }
     if (l_.codes == element::integer) {
       n.zero.assign(n.scale.size(), 1 << (l_.bits - 1));
@@ -340,13 +341,14 @@ class layout_layer final : public packed_layer {
   result<void> read_zero_points(std::vector<std::int32_t>& zero) const {
     if (zeros_ == nullptr) return {};
     const std::int32_t middle = 1 << (l_.bits - 1);
+    const io::pinned_bytes stored = zeros_->bytes.pin();
     if (zeros_->type == io::dtype::i8) {
-      for (std::size_t i = 0; i < zero.size(); ++i) zero[i] = static_cast<std::int8_t>(zeros_->bytes[i]) + middle;
+      for (std::size_t i = 0; i < zero.size(); ++i) zero[i] = static_cast<std::int8_t>(stored[i]) + middle;
       return {};
     }
     const ar::matrix_shape s = codec_of(l_).packed_zero_shape(l_.bits, l_.scale_rows(), l_.scale_cols());
     std::vector<std::uint32_t> words(s.rows * s.cols);
-    std::memcpy(words.data(), zeros_->bytes.data(), zeros_->bytes.size());
+    std::memcpy(words.data(), stored.data(), stored.size());
     const ar::errc e = codec_of(l_).unpack_zeros(ar::zero_convention::v2, l_.bits, {words.data(), s.rows, s.cols}, {zero.data(), l_.scale_rows(), l_.scale_cols()});
     if (e != ar::errc::ok) return fail(error_kind::input, std::string("packed zero points cannot be read: ") + ar::message(e), file_of(*zeros_), zeros_->name);
     return {};
@@ -606,12 +608,13 @@ result<float> input_scale(const tune::quantized_layer& layer) {
 
 std::vector<std::int64_t> integers_of(const io::tensor_ref& t) {
   std::vector<std::int64_t> all(static_cast<std::size_t>(t.elements()));
+  const io::pinned_bytes stored = t.bytes.pin();
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (t.type == io::dtype::i64) {
-      std::memcpy(&all[i], t.bytes.data() + i * 8, 8);
+      std::memcpy(&all[i], stored.data() + i * 8, 8);
     } else {
       std::int32_t v = 0;
-      std::memcpy(&v, t.bytes.data() + i * 4, 4);
+      std::memcpy(&v, stored.data() + i * 4, 4);
       all[i] = v;
     }
   }

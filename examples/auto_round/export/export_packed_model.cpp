@@ -111,7 +111,7 @@ class folder_model final : public stored_model {
       found = std::move(*layer);
     } else if (const io::tensor_ref* t = dir_.find(name); t != nullptr && t->shape == shape) {
       if (!exporting::check_finite(dir_, *t)) return model::packed_pointer();
-      return model::number_matrix(t->type, t->bytes, static_cast<std::size_t>(rows), static_cast<std::size_t>(cols));
+      return model::number_matrix(t->type, t->bytes.pin(), static_cast<std::size_t>(rows), static_cast<std::size_t>(cols));
     }
     return found != nullptr && model::all_finite(*found) ? found : model::packed_pointer();
   }

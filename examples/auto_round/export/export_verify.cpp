@@ -64,7 +64,7 @@ result<void> check_rotation(const job& run, const stored_model& stored) {
   if (stored.rotation() == nullptr) return fail(error_kind::verification, "the output does not say how it was rotated", stored.tokenizer_directory());
   for (const transform::stored_tensor& t : run.rotation->tensors) {
     const io::tensor_ref* read = dir->find(t.tensor.name);
-    if (read == nullptr || !std::equal(read->bytes.begin(), read->bytes.end(), t.data.begin(), t.data.end())) {
+    if (read == nullptr || !std::ranges::equal(std::span<const std::byte>(read->bytes.pin()), t.data)) {
       return fail(error_kind::verification, "a tensor of the rotation does not read back as it was written", stored.tokenizer_directory(), t.tensor.name);
     }
   }
@@ -80,7 +80,7 @@ result<void> check_copy(const job& run, const tensor_plan& planned, const stored
     if (t == nullptr || t->type != source.type || t->shape != source.shape || t->bytes.size() != source.bytes.size()) return different();
     return run.source->for_pieces(source, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
       const auto copy = t->bytes.subspan(offset, piece.size());
-      if (std::memcmp(copy.data(), piece.data(), piece.size()) != 0) return different();
+      if (std::memcmp(copy.pin().data(), piece.data(), piece.size()) != 0) return different();
       dir->release(*t, copy);
       return {};
     });

@@ -17,6 +17,7 @@ class byte_reader {
  public:
   explicit byte_reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
+  std::size_t size() const { return bytes_.size(); }          ///< all bytes, read or not
   std::uint64_t at() const { return at_; }                    ///< bytes read so far
   std::uint64_t left() const { return bytes_.size() - at_; }  ///< bytes not read yet
 

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr json_limits kConfigLimits = {std::uint64_t{16} << 20, 1'000'000};
 constexpr json_limits kIndexLimits = {100'000'000, 1'000'000};
-constexpr std::size_t kMostShards = 10'000;  // each is one memory map; Linux grants 65,530
+constexpr std::size_t kMostShards = 10'000;  // each is one memory map, of which Linux grants 65,530, or one open file
 constexpr std::size_t kPiece = std::size_t{4} << 20;  // whole values of every type
 constexpr char kConfig[] = "config.json";
 constexpr char kSingle[] = "model.safetensors";
@@ -114,7 +114,7 @@ result<index_contents> read_index(const std::string& path) {
 }  // namespace
 
 struct checkpoint_dir::impl {
-  std::vector<mapped_file> maps;                                  // in the order of files_
+  std::vector<tensor_file> files;                                 // in the order of files_
   std::vector<std::pair<std::string_view, std::size_t>> by_name;  // sorted; the views point into tensors_
 };
 
@@ -165,16 +165,16 @@ result<checkpoint_dir> checkpoint_dir::open_checked(const std::string& dir) {
 
   for (const std::string& shard : index.shards) {
     const std::string path = inside(shard);
-    result<mapped_file> map = mapped_file::open(path);
-    if (!map) return forward_error(map);
-    result<std::vector<tensor_ref>> tensors = parse_safetensors(map->bytes(), path);
+    result<tensor_file> opened = tensor_file::open(path);
+    if (!opened) return forward_error(opened);
+    result<std::vector<tensor_ref>> tensors = parse_safetensors(opened->bytes(), path);
     if (!tensors) return forward_error(tensors);
     for (tensor_ref& t : *tensors) {
       t.file = static_cast<std::uint32_t>(c.files_.size());
       c.tensors_.push_back(std::move(t));
     }
     c.files_.push_back(path);
-    c.impl_->maps.push_back(std::move(*map));
+    c.impl_->files.push_back(std::move(*opened));
   }
   if (c.tensors_.empty()) return fail(error_kind::input, "the files of the model hold no tensor", dir);
 
@@ -268,14 +268,14 @@ checkpoint_dir checkpoint_dir::presented(const std::string& file, std::vector<te
 result<void> checkpoint_dir::for_pieces(const tensor_ref& t, const std::function<result<void>(std::span<const std::byte>, std::size_t)>& f) const {
   for (std::size_t at = 0; at < t.bytes.size(); at += kPiece) {
     const auto piece = t.bytes.subspan(at, std::min(kPiece, t.bytes.size() - at));
-    if (auto r = f(piece, at); !r) return r;
+    if (auto r = f(piece.pin(), at); !r) return r;
     release(t, piece);
   }
   return {};
 }
 
-void checkpoint_dir::release(const tensor_ref& t, std::span<const std::byte> part) const {
-  if (!part.empty()) impl_->maps[t.file].release(part);
+void checkpoint_dir::release(const tensor_ref& t, const file_bytes& part) const {
+  if (!part.empty()) impl_->files[t.file].release(part);
 }
 
 }  // namespace auto_round::io

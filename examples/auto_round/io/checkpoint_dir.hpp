@@ -43,7 +43,7 @@ class checkpoint_dir {
   result<void> split(const std::function<std::vector<std::string>(const tensor_ref&)>& parts);
   /// Tells the kernel that a tensor's pages are no longer needed (keeps resident memory at one block).
   void release(const tensor_ref& t) const { release(t, t.bytes); }
-  void release(const tensor_ref& t, std::span<const std::byte> part) const;  ///< of some of its bytes
+  void release(const tensor_ref& t, const file_bytes& part) const;  ///< of some of its bytes
   /// f(bytes, offset in the tensor) over the bytes of a tensor, a few MiB at a time and each released behind it, until f gives an error.
   result<void> for_pieces(const tensor_ref& t, const std::function<result<void>(std::span<const std::byte>, std::size_t)>& f) const;
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -17,11 +18,13 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "ar/view.hpp"
+#include "io/file_bytes.hpp"
 #include "io/posix.hpp"
 
 namespace auto_round::io {
@@ -256,6 +259,52 @@ void mapped_file::release(std::span<const std::byte> part) const {
   const auto offset = static_cast<std::size_t>(part.data() - data_);
   const std::size_t begin = (offset - std::min(offset, around)) / page * page, end = std::min(size_, offset + part.size() + around);
   ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+std::uint64_t address_space_limit() {
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? static_cast<std::uint64_t>(limit.rlim_cur) : 0;
+}
+
+pinned_bytes file_bytes::pin() const {
+  if (memory_ != nullptr || size_ == 0) return std::span(memory_, size_);
+  const std::uint64_t page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)), begin = offset_ / page * page;
+  const std::size_t before = static_cast<std::size_t>(offset_ - begin), length = before + size_;
+  void* const data = ::mmap(nullptr, length, PROT_READ, MAP_PRIVATE, fd_, static_cast<off_t>(begin));
+  if (data == MAP_FAILED) throw std::bad_alloc();
+  std::shared_ptr<const void> map(data, [length](const void* p) { ::munmap(const_cast<void*>(p), length); });
+  return {std::move(map), {static_cast<const std::byte*>(data) + before, size_}};
+}
+
+result<tensor_file> tensor_file::open(const std::string& path) {
+  tensor_file f;
+  f.path_ = path;
+  if (address_space_limit() == 0) {
+    result<mapped_file> whole = mapped_file::open(path);
+    if (!whole) return forward_error(whole);
+    f.whole_ = std::move(*whole);
+    return f;
+  }
+  result<opened_file> file = open_regular(path);
+  if (!file) return forward_error(file);
+  if (file->size > PTRDIFF_MAX) return fail(error_kind::input, "the file is too large for this machine", path);
+  f.size_ = static_cast<std::size_t>(file->size);
+  f.fd_ = file->fd.release();
+  return f;
+}
+
+tensor_file::tensor_file(tensor_file&& o) noexcept : path_(std::move(o.path_)), whole_(std::move(o.whole_)), fd_(std::exchange(o.fd_, -1)), size_(o.size_) {}
+
+tensor_file& tensor_file::operator=(tensor_file&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(whole_, o.whole_);
+  std::swap(fd_, o.fd_);
+  std::swap(size_, o.size_);
+  return *this;
+}
+
+tensor_file::~tensor_file() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 result<output_file> output_file::create(const std::string& path) {

@@ -34,6 +34,9 @@ class mapped_file {
   std::size_t size_ = 0;
 };
 
+/// Most addresses that the system gives this process (RLIMIT_AS, ulimit -v); 0: any number.
+std::uint64_t address_space_limit();
+
 /// A file under construction: positioned writes, every short write and error checked, fsync before close. Removed if not finished. A file that
 /// exists already is never overwritten. Errors are error_kind::output and name path, bytes and the system's reason.
 class output_file {

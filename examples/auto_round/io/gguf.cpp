@@ -19,6 +19,7 @@ namespace auto_round::io {
 namespace {
 
 constexpr std::uint32_t kVersion = 3;
+constexpr std::size_t kFirstLook = std::size_t{1} << 20;
 constexpr std::uint64_t kMostKeys = 100'000;
 constexpr std::uint64_t kMostTensors = 1'000'000;
 constexpr std::uint64_t kMostArrayElements = 10'000'000;
@@ -107,7 +108,11 @@ const char* tensor_bytes(std::uint32_t type, const std::vector<std::uint64_t>& n
 
 class gguf_parser {
  public:
-  gguf_parser(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), reader_(bytes), file_(file) {}
+  /// `header` is what is read of the file `bytes`, from its beginning on.
+  gguf_parser(const file_bytes& bytes, std::span<const std::byte> header, const std::string& file) : bytes_(bytes), reader_(header), file_(file) {}
+
+  /// More of the file may hold what was missed.
+  bool wants_more() const { return ends_early_ && reader_.size() < bytes_.size(); }
 
   result<gguf_contents> parse() {
     std::string_view magic;
@@ -156,7 +161,10 @@ class gguf_parser {
   tl::unexpected<error> bad(const std::string& what, const std::string& tensor = {}) const {
     return fail(error_kind::input, "damaged GGUF file: " + what + where_, file_, tensor);
   }
-  tl::unexpected<error> cut_short() const { return bad("it ends inside its header"); }
+  tl::unexpected<error> cut_short() const {
+    ends_early_ = true;
+    return bad("it ends inside its header");
+  }
 
   template <class Items, class Name>
   result<void> distinct(const Items& items, Name name, const char* complaint) const {
@@ -357,9 +365,10 @@ class gguf_parser {
     return std::move(c);
   }
 
-  std::span<const std::byte> bytes_;
+  file_bytes bytes_;
   byte_reader reader_;
   const std::string& file_;
+  mutable bool ends_early_ = false;
   std::string where_;
 };
 
@@ -469,9 +478,15 @@ const gguf_value* gguf_contents::find(std::string_view key) const {
   return nullptr;
 }
 
-result<gguf_contents> parse_gguf(std::span<const std::byte> bytes, const std::string& file) {
+result<gguf_contents> parse_gguf(const file_bytes& bytes, const std::string& file) {
   try {
-    return gguf_parser(bytes, file).parse();
+    // Nobody knows how long a header is: of a file that is mapped piece by piece, more and more is looked at.
+    for (std::size_t n = bytes.memory() != nullptr ? bytes.size() : std::min(bytes.size(), kFirstLook);; n = std::min(bytes.size(), 4 * n)) {
+      const pinned_bytes header = bytes.first(n).pin();
+      gguf_parser parser(bytes, header, file);
+      result<gguf_contents> contents = parser.parse();
+      if (contents || !parser.wants_more()) return contents;
+    }
   } catch (const std::bad_alloc&) {
     return fail(error_kind::input, "the header of this file needs more memory than there is", file);
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "io/file_bytes.hpp"
 
 namespace auto_round::io {
 
@@ -77,15 +78,15 @@ struct gguf_tensor_decl {
   std::uint64_t bytes() const;
 };
 struct gguf_tensor_ref : gguf_tensor_decl {
-  std::span<const std::byte> data;
+  file_bytes data;
 };
 struct gguf_contents {
   gguf_metadata metadata;
   std::vector<gguf_tensor_ref> tensors;
   const gguf_value* find(std::string_view key) const;
 };
-/// Parses a whole file in memory with every check of spec gguf-files section 1. Spans refer into `bytes`.
-result<gguf_contents> parse_gguf(std::span<const std::byte> bytes, const std::string& file);
+/// Parses a whole file with every check of spec gguf-files section 1. Tensors refer into `bytes`.
+result<gguf_contents> parse_gguf(const file_bytes& bytes, const std::string& file);
 
 std::uint64_t gguf_size(const gguf_metadata& metadata, const std::vector<gguf_tensor_decl>& tensors);  ///< exact bytes of the finished file
 

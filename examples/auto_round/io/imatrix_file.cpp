@@ -54,7 +54,7 @@ result<imatrix_file> from_gguf(std::span<const std::byte> bytes, const std::stri
     e.name = t.name.substr(0, t.name.size() - sums_suffix.size());
     const auto n = counts.find(e.name);
     if (n == counts.end()) return fail(error_kind::input, "the importance matrix lacks the counts of this entry", path, t.name);
-    auto sums = floats_of(t.data, path, t.name), tokens = floats_of(n->second->data, path, n->second->name);
+    auto sums = floats_of(t.data.pin(), path, t.name), tokens = floats_of(n->second->data.pin(), path, n->second->name);
     if (!sums) return forward_error(sums);
     if (!tokens) return forward_error(tokens);
     e.cols = t.ne.empty() ? 0 : t.ne[0];

@@ -185,23 +185,21 @@ class header_parser final : public json_sink {
   std::size_t skipped_depth_ = 0;
 };
 
-result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, const std::string& file,
+result<std::vector<tensor_ref>> parse_checked(const file_bytes& bytes, const std::string& file,
                                               std::map<std::string, std::string>* metadata) {
-  byte_reader reader(bytes);
+  constexpr std::size_t length_bytes = sizeof(std::uint64_t);
   std::uint64_t header_bytes = 0;
-  if (!reader.number(header_bytes)) return fail(error_kind::input, "this is no safetensors file: it is shorter than 8 bytes", file);
+  if (!byte_reader(bytes.first(std::min(length_bytes, bytes.size())).pin()).number(header_bytes)) return fail(error_kind::input, "this is no safetensors file: it is shorter than 8 bytes", file);
   if (header_bytes > kMostHeaderBytes) {
     return fail(error_kind::input, "this is no safetensors file, or it is damaged: its header claims " + std::to_string(header_bytes) + " bytes",
                 file);
   }
-  std::string_view header;
-  if (!reader.text(header_bytes, header)) {
-    return fail(
-        error_kind::input,
-        "the file is cut short: its header claims " + std::to_string(header_bytes) + " bytes and " + std::to_string(reader.left()) + " are there",
-        file);
+  if (header_bytes > bytes.size() - length_bytes) {
+    return fail(error_kind::input,
+                "the file is cut short: its header claims " + std::to_string(header_bytes) + " bytes and " + std::to_string(bytes.size() - length_bytes) + " are there", file);
   }
-  result<std::vector<header_entry>> parsed = header_parser(header, file).parse(metadata);
+  const pinned_bytes header = bytes.subspan(length_bytes, static_cast<std::size_t>(header_bytes)).pin();
+  result<std::vector<header_entry>> parsed = header_parser({reinterpret_cast<const char*>(header.data()), header.size()}, file).parse(metadata);
   if (!parsed) return forward_error(parsed);
   std::vector<header_entry>& entries = *parsed;
 
@@ -217,7 +215,7 @@ result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, 
                    [](const header_entry& a, const header_entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
   std::vector<tensor_ref> tensors;
   tensors.reserve(entries.size());
-  const std::uint64_t data_start = reader.at();
+  const std::size_t data_start = length_bytes + header.size(), data_bytes = bytes.size() - data_start;
   std::uint64_t next = 0;
   for (header_entry& e : entries) {
     const auto bad = [&](const std::string& what) { return fail(error_kind::input, "damaged safetensors header: " + what, file, e.tensor.name); };
@@ -232,17 +230,18 @@ result<std::vector<tensor_ref>> parse_checked(std::span<const std::byte> bytes, 
     if (!ar::checked_mul(size, size_of(e.tensor.type), size)) return bad("the shape is too large");
     if (size != e.end - e.begin)
       return bad("the shape needs " + std::to_string(size) + " bytes and " + std::to_string(e.end - e.begin) + " are given");
-    if (!reader.take(size, e.tensor.bytes)) {
+    if (e.end > data_bytes) {
       return fail(error_kind::input,
                   "the file is cut short: the tensor ends at byte " + std::to_string(e.end) + " of the data and " +
-                      std::to_string(bytes.size() - data_start) + " are there",
+                      std::to_string(data_bytes) + " are there",
                   file, e.tensor.name);
     }
+    e.tensor.bytes = bytes.subspan(data_start + static_cast<std::size_t>(e.begin), static_cast<std::size_t>(size));
     next = e.end;
     tensors.push_back(std::move(e.tensor));
   }
-  if (reader.left() != 0)
-    return fail(error_kind::input, "damaged safetensors file: " + std::to_string(reader.left()) + " bytes follow the last tensor", file);
+  if (next != data_bytes)
+    return fail(error_kind::input, "damaged safetensors file: " + std::to_string(data_bytes - next) + " bytes follow the last tensor", file);
   return tensors;
 }
 
@@ -274,7 +273,7 @@ std::string build_header(const std::vector<tensor_decl>& tensors, const std::map
 
 }  // namespace
 
-result<std::vector<tensor_ref>> parse_safetensors(std::span<const std::byte> bytes, const std::string& file,
+result<std::vector<tensor_ref>> parse_safetensors(const file_bytes& bytes, const std::string& file,
                                                   std::map<std::string, std::string>* metadata) {
   try {
     return parse_checked(bytes, file, metadata);

@@ -13,11 +13,11 @@
 
 namespace auto_round::io {
 
-/// Parses the header of a whole file in memory. Checks as the reference implementation does: header at most 100,000,000 bytes, valid JSON
+/// Parses the header of a whole file. Checks as the reference implementation does: header at most 100,000,000 bytes, valid JSON
 /// object, known types, shape * size == extent without overflow, extents contiguous, not overlapping and covering the file exactly.
 /// The tensors come in the order of their data and refer into `bytes`. `metadata` receives __metadata__ if not null.
 /// error_kind::input, or unsupported for a type that the format knows and we do not (F4, F6, FNUZ, complex).
-result<std::vector<tensor_ref>> parse_safetensors(std::span<const std::byte> bytes, const std::string& file,
+result<std::vector<tensor_ref>> parse_safetensors(const file_bytes& bytes, const std::string& file,
                                                   std::map<std::string, std::string>* metadata = nullptr);
 
 /// Bytes of the finished file with these tensors, header and padding included; exact, for plans.

@@ -106,7 +106,9 @@ result<void> read_f32(const tensor_ref& t, std::uint64_t first, std::span<float>
         t.name);
   }
   if (out.empty()) return {};
-  const std::byte* const data = t.bytes.data() + first * size_of(t.type);
+  const std::size_t width = size_of(t.type);
+  const pinned_bytes stored = t.bytes.subspan(static_cast<std::size_t>(first) * width, out.size() * width).pin();
+  const std::byte* const data = stored.data();
   switch (t.type) {
     case dtype::f32:
       std::memcpy(out.data(), data, out.size_bytes());

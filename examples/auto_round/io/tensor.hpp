@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "error.hpp"
+#include "io/file_bytes.hpp"
 
 namespace auto_round::io {
 
@@ -24,7 +25,7 @@ struct tensor_ref {
   std::string name;
   dtype type = dtype::f32;
   std::vector<std::uint64_t> shape;  ///< row-major, slowest axis first
-  std::span<const std::byte> bytes;  ///< exactly size_of(type) * product(shape), checked when the file was opened
+  file_bytes bytes;                  ///< exactly size_of(type) * product(shape), checked when the file was opened
   std::uint32_t file = 0;            ///< index into checkpoint_dir::files()
 
   std::uint64_t elements() const;

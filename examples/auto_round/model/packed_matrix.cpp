@@ -40,8 +40,8 @@ std::size_t panel_rows(std::size_t cols) { return std::clamp<std::size_t>((std::
 
 class blocks_of_type final : public packed_matrix {
  public:
-  blocks_of_type(const ar::gguf_kernels& type, packed::block_dot product, std::vector<std::byte> own, std::span<const std::byte> blocks, std::size_t rows, std::size_t cols)
-      : packed_matrix(rows, cols), type_(type), dot_(product), own_(std::move(own)), blocks_(own_.empty() ? blocks : own_), row_bytes_(cols / type.block_elements * type.block_bytes) {}
+  blocks_of_type(const ar::gguf_kernels& type, packed::block_dot product, io::pinned_bytes blocks, std::size_t rows, std::size_t cols)
+      : packed_matrix(rows, cols), type_(type), dot_(product), blocks_(std::move(blocks)), row_bytes_(cols / type.block_elements * type.block_bytes) {}
 
   std::uint64_t bytes() const override { return blocks_.size(); }
   void decode(std::size_t first, std::size_t count, float* out) const override {
@@ -57,27 +57,16 @@ class blocks_of_type final : public packed_matrix {
 
   const ar::gguf_kernels& type_;
   packed::block_dot dot_;
-  std::vector<std::byte> own_;
-  std::span<const std::byte> blocks_;
+  io::pinned_bytes blocks_;
   std::size_t row_bytes_;
 };
-
-packed_pointer make_blocks(std::uint32_t type, std::vector<std::byte> own, std::span<const std::byte> blocks, std::size_t rows, std::size_t cols) {
-  const ar::gguf_kernels* k = ar::kernels().gguf_type(type);
-  const packed::block_dot dot = packed::find_block_dot(type);
-  const std::size_t size = own.empty() ? blocks.size() : own.size();
-  if (k == nullptr || dot == nullptr || rows == 0 || cols % k->block_elements != 0) return {};
-  const std::size_t row_bytes = cols / k->block_elements * k->block_bytes;
-  if (row_bytes == 0 || size / row_bytes != rows || size % row_bytes != 0) return {};
-  return std::make_shared<blocks_of_type>(*k, dot, std::move(own), blocks, rows, cols);
-}
 
 // ---- numbers ----
 
 class numbers_of_type final : public packed_matrix {
  public:
-  numbers_of_type(io::dtype type, std::vector<std::byte> own, std::span<const std::byte> numbers, std::size_t rows, std::size_t cols)
-      : packed_matrix(rows, cols), half_(type == io::dtype::f16), own_(std::move(own)), numbers_(own_.empty() ? numbers : own_) {}
+  numbers_of_type(io::dtype type, io::pinned_bytes numbers, std::size_t rows, std::size_t cols)
+      : packed_matrix(rows, cols), half_(type == io::dtype::f16), numbers_(std::move(numbers)) {}
 
   std::uint64_t bytes() const override { return numbers_.size(); }
   void decode(std::size_t first, std::size_t count, float* out) const override {
@@ -103,15 +92,8 @@ class numbers_of_type final : public packed_matrix {
   static bool aligned(const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p) % 2 == 0; }  // data of files need not be
 
   bool half_;
-  std::vector<std::byte> own_;
-  std::span<const std::byte> numbers_;
+  io::pinned_bytes numbers_;
 };
-
-packed_pointer make_numbers(io::dtype type, std::vector<std::byte> own, std::span<const std::byte> numbers, std::size_t rows, std::size_t cols) {
-  const std::size_t size = own.empty() ? numbers.size() : own.size();
-  if ((type != io::dtype::f16 && type != io::dtype::bf16) || rows == 0 || cols == 0 || size % 2 != 0 || size / 2 % cols != 0 || size / 2 / cols != rows) return {};
-  return std::make_shared<numbers_of_type>(type, std::move(own), numbers, rows, cols);
-}
 
 // ---- codes ----
 
@@ -286,14 +268,19 @@ bool all_finite(const packed_matrix& w) {
   return finite.load();
 }
 
-packed_pointer block_matrix(std::uint32_t type, std::span<const std::byte> blocks, std::size_t rows, std::size_t cols) { return make_blocks(type, {}, blocks, rows, cols); }
-packed_pointer block_matrix(std::uint32_t type, std::vector<std::byte> blocks, std::size_t rows, std::size_t cols) {
-  return make_blocks(type, std::move(blocks), {}, rows, cols);
+packed_pointer block_matrix(std::uint32_t type, io::pinned_bytes blocks, std::size_t rows, std::size_t cols) {
+  const ar::gguf_kernels* k = ar::kernels().gguf_type(type);
+  const packed::block_dot dot = packed::find_block_dot(type);
+  if (k == nullptr || dot == nullptr || rows == 0 || cols % k->block_elements != 0) return {};
+  const std::size_t row_bytes = cols / k->block_elements * k->block_bytes, size = blocks.size();
+  if (row_bytes == 0 || size / row_bytes != rows || size % row_bytes != 0) return {};
+  return std::make_shared<blocks_of_type>(*k, dot, std::move(blocks), rows, cols);
 }
 
-packed_pointer number_matrix(io::dtype type, std::span<const std::byte> numbers, std::size_t rows, std::size_t cols) { return make_numbers(type, {}, numbers, rows, cols); }
-packed_pointer number_matrix(io::dtype type, std::vector<std::byte> numbers, std::size_t rows, std::size_t cols) {
-  return make_numbers(type, std::move(numbers), {}, rows, cols);
+packed_pointer number_matrix(io::dtype type, io::pinned_bytes numbers, std::size_t rows, std::size_t cols) {
+  const std::size_t size = numbers.size();
+  if ((type != io::dtype::f16 && type != io::dtype::bf16) || rows == 0 || cols == 0 || size % 2 != 0 || size / 2 % cols != 0 || size / 2 / cols != rows) return {};
+  return std::make_shared<numbers_of_type>(type, std::move(numbers), rows, cols);
 }
 
 stored_numbers::stored_numbers(io::dtype type, std::span<const std::byte> bytes, const std::array<float, 256>& table)

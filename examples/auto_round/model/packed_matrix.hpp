@@ -44,15 +44,11 @@ void multiply(const packed_matrix& w, const float* x, std::size_t tokens, float*
 /// Every value is a finite number. Decodes all rows once, in cache.
 bool all_finite(const packed_matrix& w);
 
-// Bytes given as a span belong to somebody else, who keeps them alive.
-
 /// Rows of GGUF blocks of a ggml type. Null if the library has no such type, or if the blocks are not rows x cols weights.
-packed_pointer block_matrix(std::uint32_t type, std::span<const std::byte> blocks, std::size_t rows, std::size_t cols);
-packed_pointer block_matrix(std::uint32_t type, std::vector<std::byte> blocks, std::size_t rows, std::size_t cols);
+packed_pointer block_matrix(std::uint32_t type, io::pinned_bytes blocks, std::size_t rows, std::size_t cols);
 
 /// Rows of 16-bit numbers (F16, BF16). Null for other types and sizes.
-packed_pointer number_matrix(io::dtype type, std::span<const std::byte> numbers, std::size_t rows, std::size_t cols);
-packed_pointer number_matrix(io::dtype type, std::vector<std::byte> numbers, std::size_t rows, std::size_t cols);
+packed_pointer number_matrix(io::dtype type, io::pinned_bytes numbers, std::size_t rows, std::size_t cols);
 
 /// Another matrix, all of it multiplied by a number. `inner` is not null.
 packed_pointer scaled_matrix(packed_pointer inner, float factor);

@@ -37,11 +37,6 @@ std::uint64_t current_memory_bytes() { return memory_now().second; }
 
 std::uint64_t current_address_space() { return memory_now().first; }
 
-std::uint64_t address_space_limit() {
-  rlimit limit{};
-  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? static_cast<std::uint64_t>(limit.rlim_cur) : 0;
-}
-
 double cpu_seconds() {
   rusage usage{};
   if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;

@@ -12,7 +12,6 @@ namespace auto_round::report {
 std::uint64_t peak_memory_bytes();     ///< largest resident set so far, mapped files included
 std::uint64_t current_memory_bytes();  ///< resident set now; 0 if the system does not tell
 std::uint64_t current_address_space();  ///< everything mapped now, resident or not; 0 if the system does not tell
-std::uint64_t address_space_limit();   ///< RLIMIT_AS; 0: there is none
 double cpu_seconds();                  ///< user and system time of all threads
 
 /// Seconds since construction or the last restart().

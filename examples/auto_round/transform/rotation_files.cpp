@@ -206,7 +206,8 @@ class reader {
     if (t.type != io::dtype::u8 || t.shape != std::vector<std::uint64_t>{(n + 7) / 8})
       return bad("the signs of a rotation have another type or number than " + std::to_string(n), t.name);
     std::vector<std::int8_t> signs(n);
-    for (std::size_t i = 0; i < n; ++i) signs[i] = (t.bytes[i / 8] >> (i % 8) & std::byte{1}) != std::byte{} ? std::int8_t{1} : std::int8_t{-1};
+    const io::pinned_bytes stored = t.bytes.pin();
+    for (std::size_t i = 0; i < n; ++i) signs[i] = (stored[i / 8] >> (i % 8) & std::byte{1}) != std::byte{} ? std::int8_t{1} : std::int8_t{-1};
     return signs;
   }
 
@@ -243,7 +244,8 @@ class reader {
     if (t == nullptr) return bad("a random rotation needs the matrix or the signs that it was made with", name);
     if (t->type != io::dtype::i8 || t->shape != std::vector<std::uint64_t>{n, n})
       return bad("the matrix of a rotation has another type or shape", name);
-    auto s = recover(name, n, [&](std::size_t i, std::size_t j) { return static_cast<std::int8_t>(t->bytes[i * n + j]); });
+    const io::pinned_bytes stored = t->bytes.pin();
+    auto s = recover(name, n, [&](std::size_t i, std::size_t j) { return static_cast<std::int8_t>(stored[i * n + j]); });
     if (s) found_.signs[name.find("_r1_") != std::string::npos ? "r1" : "r4"] = *s;
     return s;
   }
@@ -275,7 +277,7 @@ class reader {
     if (t == nullptr) return bad("a packed layer of a rotated model has no such buffer", name);
     if (t->type != io::dtype::i32 || t->elements() != 1) return bad("the buffer must be one I32 number", name);
     std::int32_t v = 0;
-    std::memcpy(&v, t->bytes.data(), sizeof(v));
+    std::memcpy(&v, t->bytes.pin().data(), sizeof(v));
     return v;
   }
 
@@ -306,7 +308,7 @@ class reader {
     const std::string first = spec_.linear_name(0, which == "r1" ? spec_.q : spec_.down) + ".spinquant_" + which + "_matrix";
     const io::tensor_ref* same = find(first);
     if (same == nullptr || same->shape != matrix->shape || same->type != matrix->type ||
-        std::memcmp(same->bytes.data(), matrix->bytes.data(), matrix->bytes.size()) != 0)
+        std::memcmp(same->bytes.pin().data(), matrix->bytes.pin().data(), matrix->bytes.size()) != 0)
       return bad("the layers of a model share one matrix, but this is another", prefix + "_matrix");
     return {};
   }

@@ -17,7 +17,7 @@ const ar::tune_kernels& tune_kernels() {
 
 std::optional<ar::tune_grid> grid_of(const ar::scheme_fields& scheme, ar::real scale_type) {
   const bool superblock = scheme.super_bits.has_value() && scheme.super_group_size.has_value();
-  if (scheme.bits < 2 || scheme.bits > 8) return std::nullopt;
+  if (scheme.bits < 1 || scheme.bits > 8) return std::nullopt;
   const bool minimum_of_a_block = !superblock && !scheme.sym && scheme.data_type == "int_asym_float_zp";  // Q4_1, Q5_1
   if (!minimum_of_a_block && scheme.data_type != (superblock ? (scheme.sym ? "int_sym_dq" : "int_asym_dq") : "int")) {
     const ar::range_kernels* k = tuned_kernels(scheme.data_type, scheme.bits, scheme.sym, scheme.group_rows > 0);

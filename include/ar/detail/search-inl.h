@@ -181,7 +181,9 @@ struct zero_point_search {
   AR_FN constexpr void look(F fraction, std::size_t here, winner& best) const noexcept {
     const F s = lane_set<F>(scale) * fraction;
     F loss = lane_set<F>(detail::infinity), point = lane_set<F>(0.0f);
-    if (bits == 2) {
+    if (bits == 1) {
+      try_zeros<2>(s, loss, point);
+    } else if (bits == 2) {
       try_zeros<4>(s, loss, point);
     } else {
       try_zeros<8>(s, loss, point);
@@ -326,7 +328,7 @@ struct search_fitter {
   any_scaled plain{};  ///< of scaled types: as float weights have it
 
   constexpr search_fitter(const T& t, const search_options& options, const detail::importance_repair& r, float tensor_maximum) noexcept
-      : type(t), how(options), family(family_of(t, options.reference)), repair(r), tries(t.bits() < 2 ? 2 : t.bits(), options.scale_ratio), multiples(family) {
+      : type(t), how(options), family(family_of(t, options.reference)), repair(r), tries(t.bits() < 1 ? 1 : t.bits(), options.scale_ratio), multiples(family) {
     if constexpr (is_scaled<T>) {
       plain = as_any(t);
       plain.the_facts.weight = real::f32;

@@ -33,7 +33,7 @@ enum class scale_gradient : std::uint8_t { reference, f32 };
 /// A grid to tune on, as plain numbers. Which data types lie on which grid is said by their headers.
 struct tune_grid {
   tune_family family = tune_family::symmetric;
-  int bits = 4;               ///< 2..8; scaled: the facts have it
+  int bits = 4;               ///< 1..8; scaled: the facts have it
   int super_bits = 0;         ///< bits of the quantized scales of a super-block, 2..8
   int superblock_groups = 1;  ///< groups in a super-block: 1, 2, 4, 8 or 16
   real scale_type = real::f16;  ///< integers: what scales are rounded to

@@ -1,4 +1,4 @@
-// int_asym: asymmetric integers of 2 to 8 bits, codes 0 .. 2^bits-1; weight = scale * (code - zero_point), the zero point a whole number.
+// int_asym: asymmetric integers of 1 to 8 bits, codes 0 .. 2^bits-1; weight = scale * (code - zero_point), the zero point a whole number.
 // Source: auto-round 0.16.1, data_type/int.py (int_asym); equal bit for bit.
 #if defined(AR_DTYPE_INT_ASYM_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
 #ifdef HWY_TARGET_TOGGLE
@@ -17,7 +17,7 @@ AR_BEGIN_TARGET
 /// for the same values. `Scale` is the format that the scale is stored in.
 template <int Bits = dynamic, real Weight = real::f32, real Scale = real::f16>
 struct int_asym {
-  static_assert(Bits == dynamic || (Bits >= 2 && Bits <= 8), "ar: int_asym has 2 to 8 bits");
+  static_assert(Bits == dynamic || (Bits >= 1 && Bits <= 8), "ar: int_asym has 1 to 8 bits");
   static constexpr const char* name = "int_asym";
   static constexpr std::string_view reference_names = "int_asym opt_rtn_int_asym";
   static constexpr real weight_format = Weight;
@@ -27,7 +27,7 @@ struct int_asym {
 
   [[no_unique_address]] extent<Bits> width{};
   AR_FN constexpr int bits() const noexcept { return width.value(); }
-  AR_FN constexpr bool valid() const noexcept { return bits() >= 2 && bits() <= 8; }
+  AR_FN constexpr bool valid() const noexcept { return bits() >= 1 && bits() <= 8; }
   AR_FN constexpr int code_offset() const noexcept { return 0; }
   AR_FN constexpr float max_code() const noexcept { return static_cast<float>((1 << bits()) - 1); }
 

@@ -1,4 +1,4 @@
-// int_sym: symmetric integers of 2 to 8 bits in the full range -n .. n-1, n = 2^(bits-1); weight = scale * code. The scale is negative when
+// int_sym: symmetric integers of 1 to 8 bits in the full range -n .. n-1, n = 2^(bits-1); weight = scale * code. The scale is negative when
 // the positive side of a group is the larger one, so that the extreme element gets code -n exactly.
 // Source: auto-round 0.16.1, data_type/int.py (rtn_int_sym, int_sym); equal bit for bit.
 #if defined(AR_DTYPE_INT_SYM_HPP) == defined(HWY_TARGET_TOGGLE)  // see detail/target.hpp
@@ -17,7 +17,7 @@ AR_BEGIN_TARGET
 /// `Weight` is the format that the reference computes in (that of the weights), `Scale` the format that the scale is stored in.
 template <int Bits = dynamic, real Weight = real::f32, real Scale = real::f16>
 struct int_sym {
-  static_assert(Bits == dynamic || (Bits >= 2 && Bits <= 8), "ar: int_sym has 2 to 8 bits");
+  static_assert(Bits == dynamic || (Bits >= 1 && Bits <= 8), "ar: int_sym has 1 to 8 bits");
   static constexpr const char* name = "int_sym";
   static constexpr std::string_view reference_names = "int_sym rtn_int_sym opt_rtn_int_sym opt_rtn_int_sym_neuqi";
   static constexpr real weight_format = Weight;
@@ -27,7 +27,7 @@ struct int_sym {
 
   [[no_unique_address]] extent<Bits> width{};
   AR_FN constexpr int bits() const noexcept { return width.value(); }
-  AR_FN constexpr bool valid() const noexcept { return bits() >= 2 && bits() <= 8; }
+  AR_FN constexpr bool valid() const noexcept { return bits() >= 1 && bits() <= 8; }
 
   /// A stored code is code + code_offset(); it is also the zero point of formats that want one.
   AR_FN constexpr int code_offset() const noexcept { return 1 << (bits() - 1); }
