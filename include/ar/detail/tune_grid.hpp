@@ -155,7 +155,7 @@ struct tuned_asymmetric {
         // The closed interval is the open one widened by less than the next number before the clamp: an integer, or a fraction, of which the least
         // below zero is a rounding error of zp - k, and the least above top its successor.
         pass_low(g.clamp != clamp_gradient::closed ? 0.0f : g.whole_zero ? -0.5f : -0x1p-30f),
-        pass_high(g.clamp != clamp_gradient::closed ? top : g.whole_zero ? top + 0.5f : top + top * 0x1p-24f),
+        pass_high(g.clamp != clamp_gradient::closed ? top : g.whole_zero ? top + 0.5f : top + top * 0x1.8p-24f),
         scale_type(g.scale_type),
         gradient_type(g.scale_grad == scale_gradient::reference ? g.scale_type : real::f32),
         whole_zero(g.whole_zero) {}
