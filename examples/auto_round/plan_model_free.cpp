@@ -11,8 +11,10 @@
 
 #include "export/export_auto_round_config.hpp"
 #include "export/export_ct_config.hpp"
+#include "export/export_int_layout.hpp"
 #include "export/export_layer_layout.hpp"
 #include "export/export_packed_model.hpp"
+#include "export/export_safetensors.hpp"
 #include "io/safetensors.hpp"
 #include "plan_scheme.hpp"
 #include "report/resources.hpp"
@@ -298,8 +300,8 @@ class planner {
     auto rules = apply_layer_rules(wanted_.rules, plan_.scheme, wanted_.scheme, wanted_.formats, outline_, plan_.layers);
     if (!rules) return forward_error(rules);
     plan_.warnings.insert(plan_.warnings.end(), rules->warnings.begin(), rules->warnings.end());
+    if (is_integer(plan_.scheme)) exporting::apply_multiple_of_32_rule(plan_.layers);
     std::set<std::string_view> families;
-    std::vector<std::string> odd;
     for (layer_decision& l : plan_.layers) {
       if (!l.quantize) continue;
       if (!is_integer(l.scheme) && l.cols % static_cast<std::uint64_t>(std::max(1, l.scheme.group_size)) != 0) {
@@ -310,15 +312,12 @@ class planner {
       }
       if (auto r = check_one(l.scheme, plan_.format); !r) return fail(r.error().kind, r.error().message, {}, l.name);
       families.insert(l.scheme.data_type);
-      if (is_integer(l.scheme) && (l.rows % 32 != 0 || l.cols % 32 != 0)) odd.push_back(l.name);
+      if (is_integer(l.scheme) && !exporting::is_storable(exporting::int_matrix_of(exporting::int_layout::gptq_v1, l.scheme, l.rows, l.cols)))
+        return fail(error_kind::unsupported, fmt::format("{} x {} weights with {} bits are no whole words; keep the layer in 16 bits", l.rows, l.cols, l.scheme.bits), {}, l.name);
       if (is_integer(l.scheme) && l.scheme.sym != plan_.scheme.sym && ar::quantizes(plan_.scheme))
         return fail(error_kind::unsupported, "symmetric and asymmetric integers store zero points in two ways, which model-free mode cannot mix", {}, l.name);
     }
     if (families.size() > 1) return fail(error_kind::unsupported, "model-free mode cannot mix data types in one checkpoint");
-    if (!odd.empty()) {
-      plan_.warnings.push_back(fmt::format("rows or columns of {} are no multiple of 32, which most engines cannot load; --ignore_layers keeps such layers in float",
-                                           fmt::join(compress_names(odd), ", ")));
-    }
     for (std::string& line : split_fused_groups(plan_.layers)) {
       if (wanted_.fused == fuse_check::off) break;
       if (wanted_.fused == fuse_check::error) return fail(error_kind::usage, line + " (--fuse_check error)");
@@ -515,10 +514,9 @@ std::vector<io::tensor_decl> model_free_tensors(const ar::scheme_fields& s, cons
     const auto layout = layout_of_floats(s, rows, cols);
     return layout ? exporting::tensors_of(*layout, name) : std::vector<io::tensor_decl>();
   }
-  const auto up = [](std::uint64_t n, std::uint64_t by) { return (n + by - 1) / by; };
-  const std::uint64_t in_word = 32 / static_cast<std::uint64_t>(s.bits);
-  const std::uint64_t groups = s.group_size < 0 ? 1 : up(cols, static_cast<std::uint64_t>(s.group_size));
-  return {{name + ".qweight", io::dtype::i32, {up(cols, in_word), rows}}, {name + ".qzeros", io::dtype::i32, {groups, up(rows, in_word)}}, {name + ".scales", io::dtype::f16, {groups, rows}}};
+  const std::uint64_t in_word = 32 / static_cast<std::uint64_t>(s.bits), size = static_cast<std::uint64_t>(std::max(1, s.group_size));
+  const std::uint64_t groups = s.group_size < 0 ? 1 : (cols + size - 1) / size;
+  return {{name + ".qweight", io::dtype::i32, {cols / in_word, rows}}, {name + ".qzeros", io::dtype::i32, {groups, rows / in_word}}, {name + ".scales", io::dtype::f16, {groups, rows}}};
 }
 
 result<model_free_plan> make_model_free_plan(const request& wanted, const io::checkpoint_dir& source) { return planner(wanted, source).run(); }

@@ -117,6 +117,21 @@ TEST_F(ModelFree, FourBitFloatsWithScalesOfTheirOwn) {
   EXPECT_FALSE(fs::exists(dir_ / "mixed"));
 }
 
+TEST_F(ModelFree, LeavesTheLayersInFloatThatTheTuningFlowLeaves) {
+  tiny_model(3, false, false, 64, 88).write(dir_ / "odd");  // up and gate have 88 rows, down 88 columns
+  for (const char* format : {"auto_round", "fake"}) {
+    const outcome odd = run(arguments("odd", "out", {"--scheme", "W4A16G32", "--format", format, "--json", "--overwrite"}));
+    ASSERT_EQ(odd.status, 0) << odd.err;
+    EXPECT_EQ(golden::parse_json(odd.out)["quantized_layers"], 8) << odd.err;
+    EXPECT_NE(odd.out.find("must be multiples of 32"), std::string::npos) << odd.out;
+    EXPECT_EQ(run({"verify", "--model", dir_ / "out", "--source", dir_ / "odd"}).status, 0);
+    EXPECT_EQ(run({"generate", "--model", dir_ / "out", "--prompt", "a", "--max_tokens", "2"}).status, 0);
+  }
+  const outcome named = run(arguments("odd", "named", {"--scheme", "W4A16G32", "--layer_config", R"({"model.layers.0.mlp.up_proj":{"bits":8}})", "--json"}));
+  ASSERT_EQ(named.status, 0) << named.err;
+  EXPECT_EQ(golden::parse_json(named.out)["quantized_layers"], 8) << "a rule does not change that, as in the tuning flow";
+}
+
 /// NVFP4_E5M3 against auto-round 0.16.1's own export, and its formats against each other.
 TEST_F(ModelFree, FourBitFloatsUnderUnsignedScales) {
   const fs::path formats = golden::root() / "formats";

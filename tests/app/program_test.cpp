@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "ar/numeric/half.hpp"
 #include "io/checkpoint_dir.hpp"
 #include "support/golden.hpp"
 #include "support/golden_json.hpp"
@@ -935,8 +937,43 @@ TEST_F(Program, VerifyComparesWithTheSource) {
   tiny_model(1).write(model_);
   tiny_model(2).write(dir_ / "other");
   ASSERT_EQ(run(quantize()).status, 0);
-  const outcome o = run({"verify", "--model", out_, "--source", dir_ / "other"});
-  EXPECT_EQ(o.status, failed_verification) << o.err;
+  support::expect_error_line(run({"verify", "--model", out_, "--source", dir_ / "other"}), failed_verification, {"which nothing explains"});
+}
+
+TEST_F(Program, VerifyKnowsWhatQuantizingDoesToWeights) {
+  tiny_model m(1);
+  m.write(model_);
+  calibration();
+  const auto verify = [&](const std::string& model) { return run({"verify", "--model", model, "--source", model_, "--json"}); };
+  // Tuning at few bits moves a weight by more than it is large, to both sides.
+  tiny_model moved = m;
+  std::string& bytes = moved.tensors.at("model.layers.0.mlp.up_proj.weight").bytes;
+  for (std::size_t i = 0; i < bytes.size(); i += 2) {
+    std::uint16_t h = 0;
+    std::memcpy(&h, bytes.data() + i, 2);
+    const float w = ar::f32_from_bf16(h);
+    h = ar::bf16_from_f32(w + 1.4f * (i / 2 % 3 == 0 ? -w : i / 2 % 3 == 1 ? 0.5f * w : w));
+    std::memcpy(bytes.data() + i, &h, 2);
+  }
+  moved.write(dir_ / "moved");
+  EXPECT_EQ(verify(dir_ / "moved").status, 0);
+
+  // Norms that were smoothed are named.
+  ASSERT_EQ(run({"quantize", "--model", model_, "--output_dir", dir_ / "awq", "--scheme", "W4A16G32", "--algorithm", "awq", "--iters", "0", "--dataset", dir_ / "calib.jsonl", "--nsamples", "8", "--seqlen", "32"}).status, 0);
+  const outcome smoothed = verify(dir_ / "awq");
+  ASSERT_EQ(smoothed.status, 0) << smoothed.err;
+  EXPECT_NE(smoothed.out.find("\"changed\": [\"model.layers.0.input_layernorm.weight\""), std::string::npos) << smoothed.out;
+  EXPECT_NE(run({"verify", "--model", dir_ / "awq", "--source", model_}).out.find("model.layers.0.input_layernorm.weight"), std::string::npos);
+
+  // Zero points that are off by one, as when the two forms of GPTQ words are taken for each other.
+  ASSERT_EQ(run(quantize()).status, 0);
+  for (const char* name : {"config.json", "quantization_config.json"}) {
+    std::string text = golden::read_bytes(fs::path(out_) / name);
+    text.replace(text.find("auto_round:auto_gptq"), std::string("auto_round:auto_gptq").size(), "auto_round:gptqmodel");
+    tiny_model::put(fs::path(out_) / name, text);
+  }
+  fs::remove(out_ + "/SHA256SUMS");
+  support::expect_error_line(verify(out_), failed_verification, {"zero points", "model.layers.0"});
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <filesystem>
 #include <future>
 #include <memory>
@@ -35,9 +34,7 @@ namespace {
 using exporting::layer_decision;
 using plan::piece;
 
-constexpr std::size_t word_rows = 32;  // rows and columns are filled up to whole words
-
-std::size_t filled(std::uint64_t n) { return (static_cast<std::size_t>(n) + word_rows - 1) / word_rows * word_rows; }
+constexpr std::size_t band_rows = 32;  // rows are rounded by whole numbers of these
 
 /// Without the copies that a list in braces makes.
 template <class... Part>
@@ -45,17 +42,6 @@ std::vector<std::vector<std::byte>> parts_of(Part&&... part) {
   std::vector<std::vector<std::byte>> all;
   (all.push_back(std::forward<Part>(part)), ...);
   return all;
-}
-
-/// The upper left part of a matrix of `width`-byte elements.
-std::vector<std::byte> cropped(std::vector<std::byte> all, std::size_t cols, std::size_t keep_rows, std::size_t keep_cols, std::size_t width) {
-  if (cols == keep_cols) {
-    all.resize(keep_rows * cols * width);
-    return all;
-  }
-  std::vector<std::byte> out(keep_rows * keep_cols * width);
-  for (std::size_t r = 0; r < keep_rows; ++r) std::memcpy(out.data() + r * keep_cols * width, all.data() + r * cols * width, keep_cols * width);
-  return out;
 }
 
 class run {
@@ -228,7 +214,7 @@ class run {
   result<std::vector<float>> read_all(const piece& p) const {
     std::vector<float> w(static_cast<std::size_t>(p.elements()));
     if (p.packed == nullptr) {
-      if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), static_cast<std::size_t>(p.shape[1]), w); !r) return forward_error(r);
+      if (auto r = read(p, 0, static_cast<std::size_t>(p.shape[0]), w); !r) return forward_error(r);
       return w;
     }
     if (auto r = p.packed->weight->read(w); !r) return forward_error(r);
@@ -243,19 +229,15 @@ class run {
     return fail(error_kind::input, "the tensor holds NaN or infinity; the checkpoint is damaged", source_->files()[p.source->file], p.name);
   }
 
-  /// Rows [first, first + rows) of a piece that is not packed as floats, one each `stride` values.
-  result<void> read(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
+  /// Rows [first, first + rows) of a piece that is not packed as floats.
+  result<void> read(const piece& p, std::size_t first, std::size_t rows, std::vector<float>& out) const {
+    if (p.scale != nullptr) return read_tiles(p, first, rows, out);
     const auto cols = static_cast<std::size_t>(p.shape[1]);
-    if (p.scale != nullptr) return read_tiles(p, first, rows, stride, out);
-    if (stride == cols) return io::read_f32(*p.source, p.first + first * cols, std::span(out.data(), rows * cols));
-    for (std::size_t r = 0; r < rows; ++r) {
-      if (auto done = io::read_f32(*p.source, p.first + (first + r) * cols, std::span(out.data() + r * stride, cols)); !done) return done;
-    }
-    return {};
+    return io::read_f32(*p.source, p.first + first * cols, std::span(out.data(), rows * cols));
   }
 
   /// FP8 times the scale of its tile: the scale is rounded to bfloat16 first, and so is the product, as the original computes it.
-  result<void> read_tiles(const piece& p, std::size_t first, std::size_t rows, std::size_t stride, std::vector<float>& out) const {
+  result<void> read_tiles(const piece& p, std::size_t first, std::size_t rows, std::vector<float>& out) const {
     const auto tile_rows = static_cast<std::size_t>(plan_.tile_rows), tile_cols = static_cast<std::size_t>(plan_.tile_cols);
     const std::size_t cols = static_cast<std::size_t>(p.shape[1]), tiles = (cols + tile_cols - 1) / tile_cols, first_tile = first / tile_rows;
     std::vector<float> scale(rows == 0 ? 0 : ((first + rows - 1) / tile_rows - first_tile + 1) * tiles);
@@ -266,9 +248,9 @@ class run {
       const std::byte* const codes = stored.data() + r * cols;
       const float* const row_scale = scale.data() + ((first + r) / tile_rows - first_tile) * tiles;
       for (std::size_t c = 0; c < cols; ++c) {
-        out[r * stride + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);
+        out[r * cols + c] = ar::round_to_bf16(ar::f32_from_small<ar::e4m3fn>(static_cast<std::uint8_t>(codes[c])) * row_scale[c / tile_cols]);
       }
-      if (auto finite = check_finite(p, std::span(out.data() + r * stride, cols)); !finite) return finite;
+      if (auto finite = check_finite(p, std::span(out.data() + r * cols, cols)); !finite) return finite;
     }
     return {};
   }
@@ -292,9 +274,6 @@ class run {
       }
     }
     const bool floats = scheme.data_type != "int", fake = plan_.format == "fake";
-    // Words of integers hold whole rows and columns of 32; what is added is zero and is cut off again.
-    const std::size_t rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
-    const std::size_t full_rows = floats || fake ? rows : filled(rows), full_cols = floats || fake ? cols : filled(cols);
     tune::rounding how;
     how.reference = true;
     if (floats) {
@@ -303,10 +282,10 @@ class run {
       how.search = plan_.search;
     }
     how.codes_only = !fake && !how.search;
-    auto layer = how.codes_only ? in_bands(p, scheme, full_rows, full_cols, how) : at_once(p, scheme, how);
+    auto layer = how.codes_only ? in_bands(p, scheme, how) : at_once(p, scheme, how);
     if (!layer) return forward_error(layer);
     if (fake) return parts_of(exporting::to_bytes(layer->weight, p.plain_type()));
-    return floats ? plan::model_free_floats(std::move(*layer)) : words(*layer, rows, cols);
+    return floats ? plan::model_free_floats(std::move(*layer)) : words(*layer);
   }
 
   result<tune::quantized_layer> at_once(const piece& p, const ar::scheme_fields& scheme, const tune::rounding& how) const {
@@ -316,10 +295,10 @@ class run {
   }
 
   /// Rows know nothing of each other: as many at a time as fit a cache, of which codes and scales are kept. Packed layers are read as a whole.
-  result<tune::quantized_layer> in_bands(const piece& p, const ar::scheme_fields& scheme, std::size_t rows, std::size_t cols, const tune::rounding& how) const {
+  result<tune::quantized_layer> in_bands(const piece& p, const ar::scheme_fields& scheme, const tune::rounding& how) const {
     constexpr std::size_t floats_at_once = std::size_t{1} << 18;
-    const auto there = static_cast<std::size_t>(p.shape[0]);  // rows beyond are zeros
-    const std::size_t band = std::max<std::size_t>(word_rows, floats_at_once / std::max<std::size_t>(1, cols) / word_rows * word_rows);
+    const auto rows = static_cast<std::size_t>(p.shape[0]), cols = static_cast<std::size_t>(p.shape[1]);
+    const std::size_t band = std::max<std::size_t>(band_rows, floats_at_once / std::max<std::size_t>(1, cols) / band_rows * band_rows);
     std::vector<float> whole;
     if (p.packed != nullptr) {
       auto read = read_all(p);
@@ -331,21 +310,17 @@ class run {
     std::vector<float> w;
     for (std::size_t first = 0; first < rows; first += band) {
       const std::size_t n = std::min(band, rows - first);
-      w.assign(n * cols, 0.0f);
-      if (first < there) {
-        const std::size_t present = std::min(n, there - first);
-        if (p.packed != nullptr) {
-          const auto width = static_cast<std::size_t>(p.shape[1]);
-          for (std::size_t r = 0; r < present; ++r) std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>((first + r) * width), width, w.begin() + static_cast<std::ptrdiff_t>(r * cols));
-        } else if (auto r = read(p, first, present, cols, w); !r) {
-          return forward_error(r);
-        }
-        if (p.packed == nullptr && p.source->elements() == p.elements() && there != 0) {  // what was read may leave the memory
-          const std::size_t row = p.source->bytes.size() / there;
-          source_->release(*p.source, p.source->bytes.subspan(first * row, present * row));
+      const float* weights = whole.data() + first * cols;
+      if (p.packed == nullptr) {
+        w.resize(n * cols);
+        if (auto r = read(p, first, n, w); !r) return forward_error(r);
+        weights = w.data();
+        if (p.source->elements() == p.elements()) {  // what was read may leave the memory
+          const std::size_t row = p.source->bytes.size() / rows;
+          source_->release(*p.source, p.source->bytes.subspan(first * row, n * row));
         }
       }
-      auto part = tune::quantize_layer(w.data(), p.name.substr(0, p.name.rfind('.')), scheme, n, cols, how);
+      auto part = tune::quantize_layer(weights, p.name.substr(0, p.name.rfind('.')), scheme, n, cols, how);
       if (!part) return forward_error(part);
       if (first == 0) all.scale.reserve(part->scale.size() / n * rows);
       all.code.insert(all.code.end(), part->code.begin(), part->code.end());
@@ -359,16 +334,12 @@ class run {
     return all;
   }
 
-  static result<std::vector<std::vector<std::byte>>> words(const tune::quantized_layer& l, std::size_t rows, std::size_t cols) {
+  static result<std::vector<std::vector<std::byte>>> words(const tune::quantized_layer& l) {
     const exporting::int_matrix m = exporting::int_matrix_of(l.scheme.sym ? exporting::int_layout::gptq_v1 : exporting::int_layout::gptq_v2, l.scheme, l.rows, l.cols);
     auto packed = exporting::pack_int(m, l);
     if (!packed) return forward_error(packed);
-    const std::size_t in_word = 32 / static_cast<std::size_t>(l.scheme.bits);
-    const std::size_t groups = l.scheme.group_size < 0 ? 1 : (cols + static_cast<std::size_t>(l.scheme.group_size) - 1) / static_cast<std::size_t>(l.scheme.group_size);
     std::vector<std::vector<std::byte>> out;
-    out.push_back(cropped(std::move((*packed)[0].data), l.rows, (cols + in_word - 1) / in_word, rows, sizeof(std::uint32_t)));
-    out.push_back(cropped(std::move((*packed)[1].data), l.rows / in_word, groups, (rows + in_word - 1) / in_word, sizeof(std::uint32_t)));
-    out.push_back(cropped(std::move((*packed)[2].data), l.rows, groups, rows, sizeof(std::uint16_t)));
+    for (int i = 0; i < 3; ++i) out.push_back(std::move((*packed)[static_cast<std::size_t>(i)].data));
     return out;
   }
 

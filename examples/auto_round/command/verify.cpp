@@ -24,15 +24,47 @@ struct distortion {
   std::string name, type;
   double relative = 0;  ///< Frobenius norm of the difference over that of the source
   double largest = 0;   ///< largest absolute difference
+  double cosine = 0;    ///< of the angle between the two
+  double shared = 0;    ///< part of the error that neighbors have in common
 };
 
 /// What comparing a checkpoint with its source found.
 struct comparison {
   std::vector<distortion> distances;
+  std::vector<std::string> changed;   ///< kept in floats, but not as the source has them
   std::vector<std::string> left_out;  ///< of the source
 };
 
-constexpr double suspicious_distortion = 1.0;  // as far away as a tensor of zeros
+/// Sums over a tensor and what it was made from. Tuning at few bits moves weights by more than they are large, so distance alone says little: rounded weights
+/// point the way of their source, and are off to either side of it.
+class resemblance {
+ public:
+  void add(std::span<const float> source, std::span<const float> stored) {
+    for (std::size_t first = 0; first < source.size(); first += run) {
+      const std::size_t end = std::min(source.size(), first + run);
+      double sum = 0;
+      for (std::size_t i = first; i < end; ++i) {
+        const double a = static_cast<double>(source[i]), b = static_cast<double>(stored[i]);
+        source_ += a * a;
+        stored_ += b * b;
+        both_ += a * b;
+        error_ += (b - a) * (b - a);
+        sum += b - a;
+        largest_ = std::max(largest_, std::abs(b - a));
+      }
+      shifts_ += sum * sum / static_cast<double>(end - first);
+    }
+  }
+  double relative() const { return source_ > 0 ? std::sqrt(error_ / source_) : error_ > 0 ? 1.0 : 0.0; }
+  double largest() const { return largest_; }
+  double cosine() const { return source_ > 0 && stored_ > 0 ? both_ / std::sqrt(source_ * stored_) : source_ == stored_ ? 1.0 : 0.0; }
+  /// 1/32 where each is rounded by itself, near 1 where all codes are off by one.
+  double shared() const { return error_ > 0 ? shifts_ / error_ : 0.0; }
+
+ private:
+  static constexpr std::size_t run = 32;  // no group is smaller, but those of NVFP4
+  double source_ = 0, stored_ = 0, both_ = 0, error_ = 0, shifts_ = 0, largest_ = 0;
+};
 
 class verify final : public command {
  public:
@@ -85,6 +117,11 @@ class verify final : public command {
 
  private:
   using entry = exporting::stored_model::entry;
+
+  static std::string some_of(const std::vector<std::string>& names) {
+    const std::size_t n = std::min<std::size_t>(names.size(), 5);
+    return fmt::format("{}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(n), ", "), names.size() > n ? fmt::format(" and {} more", names.size() - n) : "");
+  }
 
   static std::uint64_t elements(const std::vector<std::uint64_t>& shape) {
     std::uint64_t n = 1;
@@ -155,30 +192,33 @@ class verify final : public command {
         if (auto r = compare_bytes(m, source, e.name); !r) return r;
         continue;
       }
-      distortion d{e.name, stored_quantized.contains(e.name) ? "quantized" : "kept"};
-      double error = 0, norm = 0;
+      const bool quantized = stored_quantized.contains(e.name);
+      resemblance alike;
       std::vector<float> expected, read;
-      auto r = by_rows(e, stored_quantized.contains(e.name) || e.quantized || weights.changed(e.name), [&](std::uint64_t first, std::size_t count) -> result<void> {
+      auto r = by_rows(e, quantized || e.quantized || weights.changed(e.name), [&](std::uint64_t first, std::size_t count) -> result<void> {
         expected.resize(count);
         read.resize(count);
         if (auto got = weights.read_part(e.name, elements(e.shape), first, expected); !got) return got;
         if (auto got = m.read_part(e.name, elements(e.shape), first, read); !got) return as_verification(got.error());
-        for (std::size_t i = 0; i < read.size(); ++i) {
-          const double diff = static_cast<double>(read[i]) - static_cast<double>(expected[i]);
-          error += diff * diff;
-          norm += static_cast<double>(expected[i]) * static_cast<double>(expected[i]);
-          d.largest = std::max(d.largest, std::abs(diff));
-        }
+        alike.add(expected, read);
         return {};
       });
       if (!r) return r;
-      d.relative = norm > 0 ? std::sqrt(error / norm) : error > 0 ? suspicious_distortion : 0;
+      distortion d{e.name, quantized ? "quantized" : "kept", alike.relative(), alike.largest(), alike.cosine(), alike.shared()};
+      const auto refuse = [&](std::string_view why) {
+        return fail(error_kind::verification, fmt::format("the tensor is {:.3g} (relative) away from the source, {}", d.relative, why), m.tokenizer_directory(), e.name);
+      };
       constexpr double half_precision = 1e-3;  // the coarsest type that unquantized tensors are converted to
       constexpr double rewritten = 0x1p-8;     // and that rotated ones are rounded to: bfloat16
-      const double limit = d.type != "kept" ? suspicious_distortion : weights.changed(e.name) ? rewritten : half_precision;
-      if (!(d.relative <= limit)) {
-        return fail(error_kind::verification, fmt::format("the tensor is {:.3g} (relative) away from the source, which nothing explains", d.relative),
-                    m.tokenizer_directory(), e.name);
+      if (quantized) {
+        if (d.cosine < 0.1) return refuse("and has nothing in common with it");
+        if (d.shared > 0.6) return refuse("nearly all of it a step of its grid to the same side: its zero points are meant in another way than the configuration says");
+      } else if (!(d.relative <= (weights.changed(e.name) ? rewritten : half_precision))) {
+        // Norms and biases that were smoothed or tuned; an embedding or a head that was rounded in a file that this one was made from.
+        const bool vector = e.shape.size() == 1, outside = e.name == m.spec().embed_name || e.name == m.spec().head_name;
+        if (weights.changed(e.name) || !(vector || outside) || !needed.contains(e.name) || d.cosine < (vector ? 0.3 : 0.9)) return refuse("which nothing explains");
+        d.type = "changed";
+        out.changed.push_back(e.name);
       }
       out.distances.push_back(std::move(d));
     }
@@ -205,12 +245,13 @@ class verify final : public command {
       io::json::array list;
       for (const distortion& d : distances) {
         io::json one = io::json::object{};
-        list.push_back(one.set("name", d.name).set("stored", d.type).set("relative", d.relative).set("largest", d.largest));
+        list.push_back(one.set("name", d.name).set("stored", d.type).set("relative", d.relative).set("largest", d.largest).set("cosine", d.cosine).set("shared_error", d.shared));
       }
       io::json out = io::json::object{};
       out.set("model", model_).set("ok", true).set("format", m.format()).set("tensors", tensors).set("quantized", quantized).set("checksums", files);
       if (!source_.empty()) {
         out.set("distortion", std::move(list));
+        out.set("changed", io::json(io::json::array(found.changed.begin(), found.changed.end())));
         out.set("left_out", io::json(io::json::array(found.left_out.begin(), found.left_out.end())));
       }
       fmt::print("{}\n", io::dump(out, {.indent = -1}));
@@ -222,9 +263,10 @@ class verify final : public command {
       using report::align;
       fmt::print("{}\n", report::text_table({{"tensor"}, {"stored"}, {"relative error", align::right}, {"largest error", align::right}}, rows));
     }
-    if (const std::size_t n = found.left_out.size(); n != 0)
-      fmt::print("tensors of the source that are no part of the model, for which this format has no place: {}{}\n", fmt::join(found.left_out.begin(), found.left_out.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(n, 5)), ", "),
-                 n > 5 ? fmt::format(" and {} more", n - 5) : "");
+    if (!found.changed.empty())
+      fmt::print("kept in floats, but not as the source has them (norms and biases are smoothed by AWQ and moved by --enable_norm_bias_tuning; an embedding or head was rounded before): {}\n", some_of(found.changed));
+    if (!found.left_out.empty())
+      fmt::print("tensors of the source that are no part of the model, for which this format has no place: {}\n", some_of(found.left_out));
     fmt::print("{}: {}, {} tensors, {} quantized, all finite{}: good\n", model_, m.format(), tensors, quantized,
                files > 0 ? fmt::format(", {} checksums right", files) : "");
   }

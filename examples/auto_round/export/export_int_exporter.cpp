@@ -82,7 +82,7 @@ result<void> decide_int(job& run, const int_limits& limits, int_layout layout) {
     return fail(error_kind::unsupported, fmt::format("format {} cannot store quantized activations or MX integers", run.format), {}, layer);
   };
   if (auto r = check(run.scheme, {}); !r) return r;
-  apply_multiple_of_32_rule(run);
+  apply_multiple_of_32_rule(run.layers);
   const layer_decision* short_layer = nullptr;
   for (const layer_decision& l : run.layers) {
     if (!l.quantize) continue;

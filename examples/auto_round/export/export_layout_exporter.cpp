@@ -77,7 +77,7 @@ result<void> decide_layout(job& run, dialect who) {
   if (ar::quantizes(run.scheme)) {
     if (auto r = accepts_layout(run.format, run.scheme, who); !r) return forward_error(r);
     if (has_block_scales(run.scheme)) apply_whole_groups_rule(run);
-    else if (run.scheme.data_type == "int" && run.scheme.act_bits.value_or(16) >= 16) apply_multiple_of_32_rule(run);
+    else if (run.scheme.data_type == "int" && run.scheme.act_bits.value_or(16) >= 16) apply_multiple_of_32_rule(run.layers);
   }
   for (const layer_decision& l : run.layers) {
     if (!l.quantize) continue;

@@ -54,8 +54,8 @@ std::vector<std::string> writing_order(const io::checkpoint_dir& source, const m
   return order;
 }
 
-void apply_multiple_of_32_rule(job& run) {
-  for (layer_decision& layer : run.layers) {
+void apply_multiple_of_32_rule(std::vector<layer_decision>& layers) {
+  for (layer_decision& layer : layers) {
     if (!layer.quantize || layer.chosen || (layer.rows % 32 == 0 && layer.cols % 32 == 0)) continue;
     layer.quantize = false;
     layer.reason = fmt::format("{} x {}: rows and columns must be multiples of 32", layer.rows, layer.cols);

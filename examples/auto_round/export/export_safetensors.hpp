@@ -18,8 +18,8 @@ namespace auto_round::exporting {
 /// head, and whatever else there is.
 std::vector<std::string> writing_order(const io::checkpoint_dir& source, const model::model_spec& spec);
 
-/// Integer weight-only schemes leave layers in 16 bits whose rows or columns are no multiple of 32.
-void apply_multiple_of_32_rule(job& run);
+/// Integer weight-only schemes leave layers in 16 bits whose rows or columns are no multiple of 32, unless a rule names them.
+void apply_multiple_of_32_rule(std::vector<layer_decision>& layers);
 /// MX and NVFP4 schemes leave layers in 16 bits whose columns are no multiple of the group size.
 void apply_whole_groups_rule(job& run);
 

@@ -78,7 +78,7 @@ result<holding> accepts(std::string_view, const ar::scheme_fields&) { return hol
 
 result<void> decide(job& run) {
   const std::string_view type = run.scheme.data_type;
-  if (type == "int" && run.scheme.act_bits.value_or(16) >= 16 && !run.scheme.super_bits) apply_multiple_of_32_rule(run);
+  if (type == "int" && run.scheme.act_bits.value_or(16) >= 16 && !run.scheme.super_bits) apply_multiple_of_32_rule(run.layers);
   if (type.find("mx_fp") != type.npos || type.find("nv_fp") != type.npos) apply_whole_groups_rule(run);
   return {};
 }
