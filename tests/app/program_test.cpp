@@ -864,6 +864,21 @@ TEST_F(Program, OverwriteReplacesWhatThisProgramMadeAndNothingElse) {
   ASSERT_EQ(overwrite(other).status, 0);
   EXPECT_NE(golden::read_bytes(out_ + "/SHA256SUMS"), before);
   EXPECT_FALSE(fs::exists(out_ + ".partial"));
+  // What somebody put beside it since stays, the calibration text of this very run too.
+  fs::create_directories(out_ + "/experiments");
+  support::expect_error_line(overwrite(quantize()), bad_output, {out_ + "/experiments", "was not made by this program"});
+  fs::remove(out_ + "/experiments");
+  tiny_model::put(out_ + "/calib.jsonl", tiny_model::calibration(64));
+  support::expect_error_line(overwrite(quantize({"--dataset", out_ + "/calib.jsonl"})), bad_output, {out_ + "/calib.jsonl"});
+  EXPECT_TRUE(fs::exists(out_ + "/calib.jsonl"));
+  fs::remove(out_ + "/calib.jsonl");
+  // Several formats: one folder each.
+  const std::string several = dir_ / "several";
+  const std::vector<std::string> both = {"quantize", "--model", model_, "--output_dir", several, "--scheme", "W4A16G32", "--iters", "0", "--format", "auto_round,fake"};
+  ASSERT_EQ(overwrite(both).status, 0);
+  ASSERT_EQ(overwrite(both).status, 0);
+  tiny_model::put(several + "/fake/notes.txt", "mine");
+  support::expect_error_line(overwrite(both), bad_output, {several + "/fake/notes.txt"});
   support::expect_error_line(overwrite({"--model", model_, "--output_dir", fs::path(model_).parent_path().string(), "--iters", "0"}), usage, {"the model that is read"});
 }
 

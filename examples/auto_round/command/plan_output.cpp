@@ -1,7 +1,10 @@
 #include "command/plan_output.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include "export/export_checksums.hpp"
@@ -12,13 +15,27 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder of one format, or of one folder for each format.
-bool made_here(const fs::path& folder) {
+/// What lies in a folder of one format that its SHA256SUMS does not name, the folder itself if it has none; nothing if this program made all of it.
+std::optional<std::string> not_made_here(const fs::path& folder) {
+  const auto sums = exporting::read_checksums(folder.string());
+  if (!sums || sums->empty()) return folder.string();
   std::error_code ec;
-  const auto has_sums = [&](const fs::path& p) { return fs::is_regular_file(p / exporting::checksums_name, ec); };
-  if (has_sums(folder)) return true;
-  const fs::directory_iterator inside(folder, ec);
-  return !ec && std::all_of(begin(inside), end(inside), [&](const fs::directory_entry& e) { return has_sums(e.path()); });
+  for (const fs::directory_entry& e : fs::directory_iterator(folder, ec)) {
+    const std::string name = e.path().filename().string();
+    if (name != exporting::checksums_name && std::ranges::find(*sums, name, [](const auto& line) { return line.first; }) == sums->end()) return e.path().string();
+  }
+  return ec ? std::optional(folder.string()) : std::nullopt;
+}
+
+/// The same of a folder of one format, or of one folder for each format.
+std::optional<std::string> foreign_part(const fs::path& folder) {
+  std::error_code ec;
+  if (fs::exists(folder / exporting::checksums_name, ec)) return not_made_here(folder);
+  for (const fs::directory_entry& e : fs::directory_iterator(folder, ec)) {
+    if (!fs::exists(e.path() / exporting::checksums_name, ec)) return folder.string();
+    if (auto found = not_made_here(e.path())) return found;
+  }
+  return ec ? std::optional(folder.string()) : std::nullopt;
 }
 
 /// `inner` is `outer` or lies in it.
@@ -35,7 +52,9 @@ result<io::output_dir> begin_output(const std::string& path, bool overwrite, con
   std::error_code ec;
   if (fs::is_directory(path, ec) && !fs::is_empty(path, ec)) {
     if (lies_in(model, path)) return fail(error_kind::usage, "--overwrite would remove the model that is read; name another output folder", path);
-    if (!made_here(path)) return fail(error_kind::output, "the folder was not made by this program, and --overwrite replaces no other; name another one or empty it first", path);
+    if (const auto foreign = foreign_part(path)) {
+      return fail(error_kind::output, fmt::format("the {} was not made by this program, and --overwrite replaces nothing else; name another output folder or move it away first", fs::is_directory(*foreign, ec) ? "folder" : "file"), *foreign);
+    }
   }
   return io::output_dir::begin(path, io::output_dir::existing::replace);
 }

@@ -75,27 +75,35 @@ result<void> write_checksums(const std::string& directory, const std::vector<std
   return io::write_text(directory + "/" + checksums_name, text);
 }
 
-result<std::size_t> check_checksums(const std::string& directory) {
+result<std::vector<std::pair<std::string, std::string>>> read_checksums(const std::string& directory) {
+  std::vector<std::pair<std::string, std::string>> all;
   const std::string path = directory + "/" + checksums_name;
-  if (!std::filesystem::exists(path)) return std::size_t{0};
-  auto text = io::read_text(path);
+  if (!std::filesystem::exists(path)) return all;
+  const auto text = io::read_text(path);
   if (!text) return forward_error(text);
-  std::size_t files = 0;
   for (std::size_t at = 0; at < text->size();) {
     const std::size_t end = std::min(text->find('\n', at), text->size());
     const std::string line = text->substr(at, end - at);
     at = end + 1;
-    const std::string name = line.size() > hex_digits + 2 ? line.substr(hex_digits + 2) : std::string();
+    std::string name = line.size() > hex_digits + 2 ? line.substr(hex_digits + 2) : std::string();
     if (name.empty() || name.find('/') != std::string::npos) return fail(error_kind::verification, "a line of the checksum file is damaged", path);
-    auto sum = file_sha256_hex(directory + "/" + name);
+    all.emplace_back(std::move(name), line.substr(0, hex_digits));
+  }
+  return all;
+}
+
+result<std::size_t> check_checksums(const std::string& directory) {
+  const auto lines = read_checksums(directory);
+  if (!lines) return forward_error(lines);
+  for (const auto& [name, expected] : *lines) {
+    const auto sum = file_sha256_hex(directory + "/" + name);
     if (!sum) return fail(error_kind::verification, "a file listed in SHA256SUMS cannot be read: " + sum.error().message, directory + "/" + name);
-    if (*sum != line.substr(0, hex_digits)) {
+    if (*sum != expected) {
       return fail(error_kind::verification, "the file is not what was written: its SHA-256 differs from SHA256SUMS; copy or quantize it again",
                   directory + "/" + name);
     }
-    ++files;
   }
-  return files;
+  return lines->size();
 }
 
 }  // namespace auto_round::exporting

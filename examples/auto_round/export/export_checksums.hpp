@@ -6,6 +6,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "error.hpp"
@@ -21,6 +22,9 @@ std::uint64_t checksums_size(const std::vector<std::string>& names);  ///< bytes
 
 /// Writes DIR/SHA256SUMS over the named files, in the given order, as sha256sum prints it. known: sums by name that are not computed again.
 result<void> write_checksums(const std::string& directory, const std::vector<std::string>& names, const std::map<std::string, std::string>& known = {});
+
+/// Name and sum of each line of DIR/SHA256SUMS; empty if there is none. error_kind::verification for lines that are no such.
+result<std::vector<std::pair<std::string, std::string>>> read_checksums(const std::string& directory);
 
 /// Recomputes every line. error_kind::verification names the first file that is missing or differs. Returns the number of files checked; 0 if the
 /// folder has no SHA256SUMS.
