@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <utility>
 
 #include "export/export_auto_round_config.hpp"
+#include "export/export_checksums.hpp"
 #include "export/export_ct_config.hpp"
 #include "export/export_int_layout.hpp"
 #include "export/export_layer_layout.hpp"
@@ -131,7 +133,8 @@ class planner {
       s.bytes = io::safetensors_size(all, {{"format", "pt"}});
     }
     if (plan_.quantized() == 0) return fail(error_kind::usage, "no layer would be quantized");
-    write_config();
+    plan_texts();
+    if (auto r = plan_companions(); !r) return forward_error(r);
     return std::move(plan_);
   }
 
@@ -432,14 +435,38 @@ class planner {
     return exporting::shard_wise_ct_config(run, std::move(ignore));
   }
 
-  void write_config() {
-    io::json config = without_quantization(source_.config());
-    if (plan_.format != "fake") {
-      const io::json q = quantization_config();
-      plan_.quantization_text = io::dump(q);
-      config.set("quantization_config", q);
+  void plan_texts() {
+    if (plan_.shards.size() > 1) {
+      io::json map = io::json::object{}, metadata = io::json::object{}, index = io::json::object{};
+      std::uint64_t total = 0;
+      for (const shard& s : plan_.shards) {
+        for (const piece& p : s.pieces) {
+          for (const io::tensor_decl& t : p.output) {
+            map.members().emplace_back(t.name, s.name);
+            total += t.bytes();
+          }
+        }
+      }
+      metadata.set("total_size", static_cast<std::int64_t>(total));
+      index.set("metadata", std::move(metadata)).set("weight_map", std::move(map));
+      plan_.texts.push_back({"model.safetensors.index.json", io::dump(index)});
     }
-    plan_.config_text = io::dump(config);
+    io::json config = without_quantization(source_.config());
+    const io::json q = plan_.format == "fake" ? io::json() : quantization_config();
+    if (!q.is_null()) config.set("quantization_config", q);
+    plan_.texts.push_back({"config.json", io::dump(config)});
+    if (!q.is_null()) plan_.texts.push_back({"quantization_config.json", io::dump(q)});
+  }
+
+  result<void> plan_companions() {
+    for (const std::string& name : source_.side_files()) {
+      if (name == exporting::checksums_name || !exporting::is_companion_file(name)) continue;
+      std::error_code ec;
+      const std::uint64_t bytes = std::filesystem::file_size(source_.path() + "/" + name, ec);
+      if (ec) return fail(error_kind::input, "cannot read a file beside the model: " + ec.message(), source_.path() + "/" + name);
+      plan_.companions.push_back({name, bytes});
+    }
+    return {};
   }
 
   const request& wanted_;
@@ -458,7 +485,24 @@ std::uint64_t piece::elements() const {
   return n;
 }
 
+std::vector<exporting::file_plan> model_free_plan::files() const {
+  std::vector<exporting::file_plan> all;
+  for (const shard& s : shards) all.push_back({s.name, s.bytes});
+  for (const text_file& t : texts) all.push_back({t.name, t.content.size()});
+  all.insert(all.end(), companions.begin(), companions.end());
+  std::vector<std::string> names;
+  for (const exporting::file_plan& f : all) names.push_back(f.name);
+  all.push_back({exporting::checksums_name, exporting::checksums_size(names)});
+  return all;
+}
+
 std::uint64_t model_free_plan::bytes() const {
+  std::uint64_t n = 0;
+  for (const exporting::file_plan& f : files()) n += f.bytes;
+  return n;
+}
+
+std::uint64_t model_free_plan::weight_bytes() const {
   std::uint64_t n = 0;
   for (const shard& s : shards) n += s.bytes;
   return n;
@@ -546,15 +590,15 @@ std::string describe(const model_free_plan& plan, const memory_estimate& memory)
   for (auto& [scheme, names] : quantized) out += fmt::format("\n{}: {} layers\n  {}\n", scheme, names.size(), fmt::join(compress_names(names), "\n  "));
   for (auto& [reason, names] : kept) out += fmt::format("\nkept ({}): {} layers\n  {}\n", reason, names.size(), fmt::join(compress_names(names), "\n  "));
   out += "\n";
-  for (const shard& s : plan.shards) out += fmt::format("{}  {} bytes\n", s.name, s.bytes);
+  for (const exporting::file_plan& f : plan.files()) out += fmt::format("{}  {} bytes\n", f.name, f.bytes);
   return out + fmt::format("Peak memory: about {} ({}).\n", report::human_bytes(memory.bytes()), memory.explain());
 }
 
 io::json to_json(const model_free_plan& plan, const memory_estimate& memory) {
-  io::json::array shards, layers, warnings;
-  for (const shard& s : plan.shards) {
+  io::json::array files, layers, warnings;
+  for (const exporting::file_plan& f : plan.files()) {
     io::json one = io::json::object{};
-    shards.push_back(one.set("name", s.name).set("bytes", static_cast<std::int64_t>(s.bytes)));
+    files.push_back(one.set("name", f.name).set("bytes", static_cast<std::int64_t>(f.bytes)));
   }
   for (const layer_decision& l : plan.layers) {
     io::json one = io::json::object{};
@@ -566,8 +610,9 @@ io::json to_json(const model_free_plan& plan, const memory_estimate& memory) {
   for (const std::string& w : plan.warnings) warnings.emplace_back(w);
   io::json out = io::json::object{};
   out.set("scheme", plan.scheme_name).set("format", plan.format).set("model_free", true).set("bytes", static_cast<std::int64_t>(plan.bytes()));
+  out.set("weight_bytes", static_cast<std::int64_t>(plan.weight_bytes()));
   out.set("peak_memory_bytes", static_cast<std::int64_t>(memory.bytes())).set("quantized_layers", plan.quantized());
-  return out.set("files", std::move(shards)).set("layers", std::move(layers)).set("warnings", std::move(warnings));
+  return out.set("files", std::move(files)).set("layers", std::move(layers)).set("warnings", std::move(warnings));
 }
 
 }  // namespace auto_round::plan

@@ -48,10 +48,16 @@ struct model_free_plan {
   std::shared_ptr<const exporting::source_layers> packed_layers;  ///< of packed sources; pieces refer to them
   std::vector<shard> shards;
   std::vector<exporting::layer_decision> layers;  ///< every matrix that could be quantized, in the order of the files
-  std::string config_text, quantization_text;     ///< config.json; quantization_config.json, empty: none is written
+  struct text_file {
+    std::string name, content;
+  };
+  std::vector<text_file> texts;                   ///< index, config.json, quantization_config.json, as far as they are written
+  std::vector<exporting::file_plan> companions;   ///< files beside the source that come along
   std::vector<std::string> warnings;
 
-  std::uint64_t bytes() const;              ///< of all weight files
+  std::vector<exporting::file_plan> files() const;  ///< all that the output will hold, weights first, in the order of SHA256SUMS, which is the last
+  std::uint64_t bytes() const;                      ///< of all files
+  std::uint64_t weight_bytes() const;               ///< of the files of tensors
   std::size_t quantized() const;
   /// A matrix that is more than its share of a file's work is worked on by all threads, the others by one each.
   bool by_all_threads(const shard& s, const piece& p, int threads) const;

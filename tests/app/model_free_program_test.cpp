@@ -335,7 +335,14 @@ TEST_F(ModelFree, WhatItCannotDoIsRefusedBeforeAnyWork) {
   const outcome dry = run(arguments("model", "out", {"--dry_run", "--json"}));
   ASSERT_EQ(dry.status, 0) << dry.err;
   ASSERT_EQ(run(arguments("model", "out")).status, 0);
-  EXPECT_EQ(golden::parse_json(dry.out)["files"][0]["bytes"].get<std::uint64_t>(), fs::file_size(fs::path(dir_ / "out") / "model.safetensors"));
+  const auto plan = golden::parse_json(dry.out);
+  std::uint64_t all = 0;
+  for (const auto& f : plan["files"]) {
+    EXPECT_EQ(f["bytes"].get<std::uint64_t>(), fs::file_size(fs::path(dir_ / "out") / f["name"].get<std::string>())) << f;
+    all += f["bytes"].get<std::uint64_t>();
+  }
+  EXPECT_EQ(plan["bytes"].get<std::uint64_t>(), all);
+  EXPECT_EQ(static_cast<std::size_t>(std::distance(fs::directory_iterator(dir_ / "out"), {})), plan["files"].size());
 }
 
 }  // namespace

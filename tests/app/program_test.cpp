@@ -190,6 +190,30 @@ TEST_F(Program, OneBitGoesToTheFakeFormatInEveryWayAndNowhereElse) {
     }
 }
 
+TEST_F(Program, AGgufFileAmongOtherFilesTakesOnlyItsOwnAlong) {
+  tiny_model().write(model_);
+  const fs::path downloads = dir_.path() / "downloads";
+  ASSERT_EQ(run({"quantize", "--model", model_, "--output_dir", dir_ / "made", "--format", "gguf:q8_0", "--iters", "0"}).status, 0);
+  fs::create_directories(downloads);
+  for (const auto& e : fs::directory_iterator(dir_ / "made")) fs::copy_file(e.path(), downloads / (e.path().extension() == ".gguf" ? "m.gguf" : e.path().filename().string()));
+  for (const char* mine : {"credentials.json", "notes.txt", "script.py", "paper.txt"}) tiny_model::put(downloads / mine, "mine");
+  const auto names = [](const fs::path& folder) {
+    std::set<std::string> all;
+    for (const auto& e : fs::directory_iterator(folder)) all.insert(e.path().filename().string());
+    return all;
+  };
+  const std::set<std::string> expected = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "SHA256SUMS"};
+  ASSERT_EQ(run({"convert", "--model", downloads / "m.gguf", "--format", "fake", "--output_dir", dir_ / "converted"}).status, 0);
+  EXPECT_EQ(names(dir_ / "converted"), expected);
+  ASSERT_EQ(run({"quantize", "--model", downloads / "m.gguf", "--format", "fake", "--iters", "0", "--scheme", "W4A16G32", "--output_dir", dir_ / "quantized"}).status, 0);
+  EXPECT_EQ(names(dir_ / "quantized"), expected);
+  // Its bare name means this folder.
+  tiny_model::put(dir_ / "lines.jsonl", "\"a b\"\n");
+  const std::string here = "cd " + downloads.string() + ";";
+  EXPECT_EQ(run({"generate", "m.gguf", "--prompt", "a", "--max_tokens", "2"}, here).status, 0);
+  EXPECT_EQ(run({"tokenize", "m.gguf", "--file", dir_ / "lines.jsonl"}, here).status, 0);
+}
+
 TEST_F(Program, EvaluatesWhatItWroteInEveryFormat) {
   tiny_model().write(model_);
   calibration();

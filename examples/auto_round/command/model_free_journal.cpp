@@ -18,7 +18,9 @@ constexpr const char* journal_name = "journal.json";
 
 /// Everything that the bytes of the output depend on: the files of the source and the plan.
 std::string describe_run(const io::checkpoint_dir& source, const plan::model_free_plan& plan) {
-  std::string text = plan.config_text + plan.format + (plan.search ? " searched" : "") + io::dump(files_of(source));
+  std::string text;
+  for (const auto& file : plan.texts) text += file.content;
+  text += plan.format + (plan.search ? " searched" : "") + io::dump(files_of(source));
   for (const exporting::layer_decision& l : plan.layers) text += fmt::format("\n{} {} {}", l.name, l.quantize, describe(l.scheme));
   return hash_of(text);
 }

@@ -346,36 +346,13 @@ class run {
   // --- the folder ------------------------------------------------------------------------------------------------------------------------------
 
   result<void> write_rest(const std::string& partial) {
+    for (const auto& [name, content] : plan_.texts)
+      if (auto r = io::write_text(partial + "/" + name, content); !r) return r;
+    for (const exporting::file_plan& f : plan_.companions)
+      if (auto r = io::copy_file_durably(o_.model + "/" + f.name, partial + "/" + f.name); !r) return r;
     std::vector<std::string> names;
-    for (const plan::shard& s : plan_.shards) names.push_back(s.name);
-    const auto text = [&](const std::string& name, const std::string& content) -> result<void> {
-      if (content.empty()) return {};
-      names.push_back(name);
-      return io::write_text(partial + "/" + name, content);
-    };
-    if (plan_.shards.size() > 1) {
-      io::json map = io::json::object{};
-      std::uint64_t total = 0;
-      for (const plan::shard& s : plan_.shards) {
-        for (const piece& p : s.pieces) {
-          for (const io::tensor_decl& t : p.output) {
-            map.members().emplace_back(t.name, s.name);
-            total += t.bytes();
-          }
-        }
-      }
-      io::json metadata = io::json::object{}, index = io::json::object{};
-      metadata.set("total_size", static_cast<std::int64_t>(total));
-      index.set("metadata", std::move(metadata)).set("weight_map", std::move(map));
-      if (auto r = text("model.safetensors.index.json", io::dump(index)); !r) return r;
-    }
-    if (auto r = text("config.json", plan_.config_text); !r) return r;
-    if (auto r = text("quantization_config.json", plan_.quantization_text); !r) return r;
-    for (const std::string& name : source_->side_files()) {
-      if (name == exporting::checksums_name || !exporting::is_companion_file(name)) continue;
-      names.push_back(name);
-      if (auto r = io::copy_file_durably(o_.model + "/" + name, partial + "/" + name); !r) return r;
-    }
+    for (const exporting::file_plan& f : plan_.files())
+      if (f.name != exporting::checksums_name) names.push_back(f.name);
     return exporting::write_checksums(partial, names, journal_ ? journal_->sums() : std::map<std::string, std::string>{});
   }
 
@@ -407,7 +384,7 @@ class run {
       kept.emplace_back(l.name + " (" + l.reason + ")");
     }
     io::json one = io::json::object{};
-    formats.push_back(one.set("format", plan_.format).set("path", path).set("bytes", number(plan_.bytes())));
+    formats.push_back(one.set("format", plan_.format).set("path", path).set("bytes", number(plan_.bytes())).set("weight_bytes", number(plan_.weight_bytes())));
     io::json out = io::json::object{};
     out.set("model", o_.model).set("output_dir", path).set("scheme", plan_.scheme_name).set("method", "round to nearest, model-free").set("tuning", "none");
     out.set("quantized_layers", plan_.quantized()).set("weight_bytes_before", number(before)).set("formats", std::move(formats)).set("kept_layers", std::move(kept));
@@ -418,7 +395,7 @@ class run {
     bar_.message(fmt::format("time: {} ({} of CPU); peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
                              report::human_bytes(report::peak_memory_bytes())));
     bar_.message(plan::summary(plan_.quantized(), plan_.layers));
-    bar_.message(fmt::format("written: {} ({}), {} -> {}", path, plan_.format, report::human_bytes(before), report::human_bytes(plan_.bytes())));
+    bar_.message(fmt::format("written: {} ({}), {} -> {}", path, plan_.format, report::human_bytes(before), report::human_bytes(plan_.weight_bytes())));
   }
 
   const run_options& o_;

@@ -1,5 +1,6 @@
 // The command tokenize: token ids of the lines of a file, for comparison with other tokenizers.
 #include <cstdio>
+#include <filesystem>
 
 #include "command/command.hpp"
 #include "command/model_path.hpp"
@@ -24,6 +25,10 @@ class tokenize final : public command {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty() || file_.empty()) return fail(error_kind::usage, "write --model DIR and --file FILE");
     if (auto r = find_local_model(model_); !r) return r;
+    if (model_.ends_with(".gguf")) {  // whose tokenizer lies beside it
+      const std::filesystem::path folder = std::filesystem::path(model_).parent_path();
+      model_ = folder.empty() ? "." : folder.string();
+    }
     auto tok = text::tokenizer::open(model_);
     if (!tok) return forward_error(tok);
     return text::tokenize_lines(*tok, file_, [](const std::string& line) {

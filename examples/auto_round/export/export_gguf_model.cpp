@@ -265,7 +265,10 @@ class gguf_model final : public stored_model {
   }
 
   std::string format() const override { return "gguf"; }
-  std::string tokenizer_directory() const override { return std::filesystem::path(file_.path()).parent_path().string(); }
+  std::string tokenizer_directory() const override {
+    const std::filesystem::path folder = std::filesystem::path(file_.path()).parent_path();
+    return folder.empty() ? "." : folder.string();
+  }
   std::uint64_t file_bytes() const override { return file_.bytes().size(); }
 
   std::vector<entry> entries() const override {

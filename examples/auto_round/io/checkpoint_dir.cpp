@@ -23,6 +23,13 @@ constexpr char kConfig[] = "config.json";
 constexpr char kSingle[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
 
+/// Files of a tokenizer and what else is published with every model, by their usual names.
+bool belongs_to_any_model(std::string_view name) {
+  constexpr std::string_view known[] = {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+                                        "chat_template.jinja", "chat_template.json", "generation_config.json"};
+  return std::ranges::find(known, name) != std::end(known) || name.starts_with("LICENSE") || name.starts_with("NOTICE");
+}
+
 struct folder_entry {
   std::string name;
   bool regular;
@@ -259,7 +266,7 @@ checkpoint_dir checkpoint_dir::presented(const std::string& file, std::vector<te
   c.files_ = {file};
   if (const auto entries = list_folder(c.path_)) {
     for (const folder_entry& e : *entries)
-      if (e.regular && e.name.front() != '.' && e.name != kConfig && !is_weight_file(e.name)) c.side_files_.push_back(e.name);
+      if (e.regular && belongs_to_any_model(e.name)) c.side_files_.push_back(e.name);
   }
   c.present(std::move(tensors), std::move(config));
   return c;

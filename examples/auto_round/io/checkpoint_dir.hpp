@@ -20,7 +20,8 @@ class checkpoint_dir {
   /// taken if it is there, even beside an index. error_kind::unsupported for a folder of pickles (*.bin) or GGUF files, input otherwise.
   static result<checkpoint_dir> open(const std::string& dir);
 
-  /// A folder that is described by one file of another format: its tensors have no bytes, and everything beside the file belongs to it.
+  /// A folder that is described by one file of another format: its tensors have no bytes, and of what lies beside the file, which may be anything, tokenizers,
+  /// chat templates, generation settings and licenses belong to it.
   static checkpoint_dir presented(const std::string& file, std::vector<tensor_ref> tensors, json config);
 
   checkpoint_dir(checkpoint_dir&&) noexcept;
