@@ -236,10 +236,10 @@ bytes_t space_beside_memory() {
 }  // namespace
 
 std::uint64_t memory_limit(std::uint64_t max_memory) {
-  const bytes_t allowed = io::address_space_limit();
-  if (allowed == 0) return max_memory;
+  const bytes_t most = max_memory == 0 ? 0 : std::max<bytes_t>(1, max_memory / 21 * 20), allowed = io::address_space_limit();
+  if (allowed == 0) return most;
   const bytes_t beside = space_beside_memory(), left = allowed > beside ? allowed - beside : 1;
-  return max_memory == 0 ? left : std::min(max_memory, left);
+  return most == 0 ? left : std::min(most, left);
 }
 
 result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit) {
@@ -250,9 +250,9 @@ result<void> check_memory(const memory_estimate& estimate, std::uint64_t limit) 
                                                "what threads and the heap set aside; limit the memory by --max_memory or a cgroup instead; nothing was done",
                                                report::human_bytes(allowed), report::human_bytes(space), report::human_bytes(estimate.bytes())));
   }
-  if (limit == 0 || estimate.bytes() <= limit) return {};
+  if (const bytes_t most = memory_limit(limit); most == 0 || estimate.bytes() <= most) return {};
   const std::string& instead = estimate.peak().instead;
-  return fail(error_kind::usage, fmt::format("--max_memory {}: this run takes about {} ({}){}; nothing was done", report::human_bytes(limit), report::human_bytes(estimate.bytes()),
+  return fail(error_kind::usage, fmt::format("--max_memory {}: this run takes about {}, or a twentieth more ({}){}; nothing was done", report::human_bytes(limit), report::human_bytes(estimate.bytes()),
                                              estimate.explain(), instead.empty() ? "" : fmt::format("; {} takes less", instead)));
 }
 

@@ -84,7 +84,7 @@ struct memory_facts {
   training_facts trained;
 };
 
-/// What a run may take: --max_memory, or what libraries and stacks leave of the address space where the system limits that to less (RLIMIT_AS, ulimit -v).
+/// What an estimate may be: --max_memory less a twentieth, by which runs were seen to take more, or what libraries and stacks leave of the address space where the system limits that to less (RLIMIT_AS, ulimit -v).
 /// 0: no limit. Of ways with the same result the first that fits is taken.
 std::uint64_t memory_limit(std::uint64_t max_memory);
 

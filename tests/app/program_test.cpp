@@ -1012,7 +1012,10 @@ TEST_F(Program, VerifyKnowsWhatQuantizingDoesToWeights) {
     tiny_model::put(fs::path(out_) / name, text);
   }
   fs::remove(out_ + "/SHA256SUMS");
-  support::expect_error_line(verify(out_), failed_verification, {"zero points", "model.layers.0"});
+  const outcome misread = verify(out_);
+  support::expect_error_line(misread, failed_verification, {"zero points", "model.layers.0"});
+  EXPECT_EQ(golden::parse_json(misread.out)["ok"], false);
+  EXPECT_NE(golden::parse_json(misread.out)["error"].get<std::string>().find("zero points"), std::string::npos);
 }
 
 }  // namespace

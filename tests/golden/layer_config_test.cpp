@@ -215,7 +215,7 @@ TEST(LayerConfig, EveryLayerGetsWhatItGetsInTheOriginal) {
     job.scheme = *whole;
     job.layers = m.layers;
     const bool whole_numbers = whole->data_type == "int" && whole->act_bits.value_or(16) >= 16;
-    if (whole_numbers) exporting::apply_multiple_of_32_rule(job);
+    if (whole_numbers) exporting::apply_multiple_of_32_rule(job.layers);
     if (whole->data_type == "mx_fp" || whole->data_type == "nv_fp") exporting::apply_whole_groups_rule(job);
     for (const auto& l : job.layers) {
       const auto at = c["layer_config"].find(l.name);

@@ -81,6 +81,18 @@ class verify final : public command {
   result<void> run() override {
     if (!positional_model_.empty()) model_ = positional_model_;
     if (model_.empty()) return fail(error_kind::usage, "no model given; write --model PATH");
+    result<void> done = check();
+    if (!done && json_ && done.error().kind == error_kind::verification) {
+      io::json out = io::json::object{};
+      fmt::print("{}\n", io::dump(out.set("model", model_).set("ok", false).set("error", describe(done.error())), {.indent = -1}));
+    }
+    return done;
+  }
+
+ private:
+  using entry = exporting::stored_model::entry;
+
+  result<void> check() {
     if (auto r = find_local_model(model_); !r) return r;
     auto opened = exporting::open_model(model_);
     if (!opened) return forward_error(opened);
@@ -114,9 +126,6 @@ class verify final : public command {
     print(m, tensors, quantized, files, found);
     return {};
   }
-
- private:
-  using entry = exporting::stored_model::entry;
 
   static std::string some_of(const std::vector<std::string>& names) {
     const std::size_t n = std::min<std::size_t>(names.size(), 5);

@@ -193,6 +193,7 @@ class packed_int_layer final : public packed_layer {
 /// The group of every column, if it is not the plain one.
 result<std::vector<std::int32_t>> read_g_idx(const io::checkpoint_dir& dir, const io::tensor_ref& t, const int_matrix& m, bool any_order) {
   auto group = copy_of<std::int32_t>(t);
+  dir.release(t);  // or a page of each layer, and what the system maps around it, stays
   if (ar::gptq_int32::is_plain_g_idx(static_cast<int>(m.group_size), group)) return std::vector<std::int32_t>();
   if (!any_order) {
     return fail(error_kind::input,

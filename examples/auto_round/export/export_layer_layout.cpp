@@ -358,6 +358,7 @@ class layout_layer final : public packed_layer {
     if (auto r = require("weight_shape", {io::dtype::i64, io::dtype::i32}, {{2}}); !r) return r;
     const io::tensor_ref& t = *parts_.back();
     const std::vector<std::int64_t> shape = integers_of(t);
+    dir_.release(t);
     if (shape[0] != static_cast<std::int64_t>(l_.rows) || shape[1] != static_cast<std::int64_t>(l_.cols)) {
       return fail(error_kind::input, fmt::format("the packed layer says that it is {} x {}, but the model's is {} x {}", shape[0], shape[1], l_.rows, l_.cols), file_of(t), t.name);
     }

@@ -131,24 +131,38 @@ result<void> record_log::append(std::span<const std::byte> record, durable when)
   if (context == nullptr) return fail(error_kind::output, "out of memory", path_);
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, level);
   ZSTD_CCtx_setParameter(context.get(), ZSTD_c_checksumFlag, 1);
+  ZSTD_CCtx_setPledgedSrcSize(context.get(), record.size());
+  // What a killed run has left behind the last whole record must not be taken for the tail of this one. The size in front is written when it is known, at the
+  // end: until then it is zero, and the record none.
   const std::size_t head = sizeof(std::uint64_t);
-  std::vector<std::byte> out(head + ZSTD_compressBound(record.size()));
-  const std::size_t n = ZSTD_compress2(context.get(), out.data() + head, out.size() - head, record.data(), record.size());
-  if (ZSTD_isError(n) != 0) return fail(error_kind::internal, std::string("zstd: ") + ZSTD_getErrorName(n), path_);
-  const std::uint64_t stored = n;
-  std::memcpy(out.data(), &stored, head);
-  // What a killed run has left behind the last whole record must not be taken for the tail of this one.
   int code = ::ftruncate(fd_, static_cast<off_t>(end_)) == 0 ? 0 : errno;
-  std::span<const std::byte> rest(out.data(), head + n);
-  std::uint64_t at = end_;
-  if (code == 0) code = write_at(fd_, rest, at);
+  std::vector<std::byte> piece(std::min<std::size_t>(ZSTD_compressBound(record.size()), std::size_t{1} << 20));
+  ZSTD_inBuffer in{record.data(), record.size(), 0};
+  std::uint64_t stored = 0;
+  for (std::size_t left = 1; left != 0 && code == 0;) {
+    ZSTD_outBuffer out{piece.data(), piece.size(), 0};
+    left = ZSTD_compressStream2(context.get(), &out, &in, ZSTD_e_end);
+    if (ZSTD_isError(left) != 0) {
+      [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(end_));
+      return fail(error_kind::internal, std::string("zstd: ") + ZSTD_getErrorName(left), path_);
+    }
+    std::span<const std::byte> rest(piece.data(), out.pos);
+    std::uint64_t at = end_ + head + stored;
+    code = write_at(fd_, rest, at);
+    stored += out.pos;
+  }
+  if (code == 0) {
+    std::span<const std::byte> size = std::as_bytes(std::span(&stored, 1));
+    std::uint64_t at = end_;
+    code = write_at(fd_, size, at);
+  }
   if (code == 0 && when == durable::now && ::fsync(fd_) != 0) code = errno;
   if (code != 0) {
     [[maybe_unused]] const int cut = ::ftruncate(fd_, static_cast<off_t>(end_));
-    return fail_at(path_, std::to_string(head + n) + " bytes at byte " + std::to_string(end_) + " of the file cannot be written", code);
+    return fail_at(path_, std::to_string(head + stored) + " bytes at byte " + std::to_string(end_) + " of the file cannot be written", code);
   }
   records_.push_back({end_ + head, stored, record.size()});
-  end_ += head + n;
+  end_ += head + stored;
   return {};
 }
 
