@@ -190,6 +190,18 @@ TEST_F(Program, OneBitGoesToTheFakeFormatInEveryWayAndNowhereElse) {
     }
 }
 
+TEST_F(Program, ValuesThatHalfPrecisionCannotHoldAreRefusedByTheirName) {
+  tiny_model m;
+  m.set("model.layers.0.mlp.up_proj.weight", 5, 70000.0f);
+  m.write(model_);
+  const outcome o = run({"quantize", "--model", model_, "--output_dir", out_, "--format", "gguf:q8_0", "--iters", "0", "--ignore_layers", "up_proj"});
+  expect_refused(o, unsupported, {"blk.0.ffn_up.weight", "half precision", "65504"});
+  m = tiny_model(1, false, true);
+  m.set("model.layers.1.self_attn.q_proj.bias", 3, -1e9f);
+  m.write(model_);
+  expect_refused(run(quantize({"--disable_model_free"})), unsupported, {"model.layers.1.self_attn.q_proj.bias", "half precision"});
+}
+
 TEST_F(Program, AGgufFileAmongOtherFilesTakesOnlyItsOwnAlong) {
   tiny_model().write(model_);
   const fs::path downloads = dir_.path() / "downloads";

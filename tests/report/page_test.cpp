@@ -21,6 +21,7 @@ io::json parsed(const std::string& text) { return *io::parse_json(text, "test");
 const char* const kRun = R"json({"model": "M", "scheme": "W4A16", "method": "SignRound", "quantized_layers": 2, "weight_bytes_before": 2048, "seconds": 1.5, "cpu_seconds": 3,
   "peak_memory_bytes": 1048576, "formats": [{"format": "auto_round", "path": "OUT", "bytes": 1000, "weight_bytes": 900, "bits_per_weight": 4.5, "bits_per_quantized_weight": 4.2}],
   "kept_layers": ["lm_head (outside)"], "timing": {"tune": 1.0, "write": 0.5, "stages": {"pack": 1}},
+  "expert_tokens": [{"block": "model.layers.5", "tokens": [7, 0, 2]}],
   "blocks": [{"block": 0, "first_loss": 1e-3, "best_loss": 4e-4, "best_iteration": 7, "memory_bytes": 5000000}, {"block": 1, "first_loss": 0, "best_loss": 1e-5, "memory_bytes": 6000000}],
   "layers": [{"name": "layers.0.q_proj", "relative_error": 0.08}, {"name": "layers.1.q_proj", "relative_error": 0.09}, {"name": "layers.1.experts.3.up", "relative_error": 0.1}],
   "tensors": [{"name": "layers.0.q_proj.weight", "shape": [16, 32], "from": "F32", "type": "W4 g32 sym", "bytes": 288}],
@@ -29,7 +30,7 @@ const char* const kRun = R"json({"model": "M", "scheme": "W4A16", "method": "Sig
 TEST(ReportPage, HoldsEveryChartAndNothingFromOutside) {
   const std::string page = report::html_page(parsed(kRun));
   for (const char* part : {"Loss of each block", "Distortion of each tensor", "AutoScheme", "Size by stored type", "Memory while tuning", ">Time<", "4.50", "900 B", "layers.0.q_proj.weight",
-                           "W4 g32 sym", "0.0800", "lm_head (outside)", "experts.*.up", "prefers-color-scheme:dark", "width=device-width"}) {
+                           "W4 g32 sym", "0.0800", "<td>model.layers.5</td><td class=\"n\">3</td><td class=\"n\">1</td><td class=\"n\">0</td><td class=\"n\">3.0</td><td class=\"n\">7</td>", "lm_head (outside)", "experts.*.up", "prefers-color-scheme:dark", "width=device-width"}) {
     EXPECT_THAT(page, HasSubstr(part));
   }
   for (const char* part : {"<script", "http://", "https://", "url(", "@import", "src=", "nan", "inf"}) EXPECT_THAT(page, Not(HasSubstr(part)));

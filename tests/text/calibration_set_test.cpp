@@ -154,6 +154,7 @@ TEST(Records, BrokenOnesSayWhere) {
   EXPECT_NE(message("a.json", R"([[{"role": "user"}]])").find("message"), std::string::npos);
   EXPECT_NE(message("a.json", "7").find("list of records"), std::string::npos);
   EXPECT_NE(message("a.csv", "x").find(".jsonl"), std::string::npos);
+  EXPECT_NE(message("a.txt", std::string("\xFF\xFEh\0i\0", 6)).find("UTF-16"), std::string::npos);
 }
 
 // --- the set ---

@@ -99,6 +99,33 @@ TEST_P(Tuning, ImportanceKnowsEveryLayer) {
     }
 }
 
+/// What is counted is what the gates of the experts read, whoever makes the pass.
+TEST_P(Tuning, TokensOfExpertsAreCounted) {
+  const model::mixture_spec& m = spec_.mixture;
+  const text::calibration_set set = calibration(spec_.vocab_size);
+  tune::expert_tokens searched, tuned;
+  tune::importance_options o;
+  o.experts = &searched;
+  o.batch_size = 2;
+  const auto matrix = tune::collect_importance(model_.source, set, o);
+  ASSERT_TRUE(matrix) << describe(matrix.error());
+  for (std::int64_t b = 0; b < spec_.num_layers; ++b) {
+    const bool mixture = m.experts > 0 && spec_.has_linear(b, m.first);
+    ASSERT_EQ(searched.contains(b), mixture);
+    for (std::int64_t e = 0; mixture && e < m.experts; ++e)
+      EXPECT_EQ(searched[b].at(static_cast<std::size_t>(e)), static_cast<std::uint64_t>(matrix->at(spec_.linear_name(b, m.first + 3 * static_cast<int>(e))).tokens)) << b << " " << e;
+  }
+  tune::signround_options options;
+  options.iters = 1;
+  options.batch_size = 3;
+  options.nblocks = 2;
+  tune::tuning_events events;
+  events.experts = &tuned;
+  events.on_block = [](const tune::block_result&, std::vector<tune::quantized_layer>&&) { return result<void>(); };
+  ASSERT_TRUE(tune::run_signround(model_.source, set, choices({.bits = 4, .group_size = 16, .sym = true, .data_type = "int"}), options, events));
+  EXPECT_EQ(tuned, searched);
+}
+
 /// Two tokens reach at most two times so many experts as one: of some nothing is known.
 TEST_P(Tuning, ExpertsThatNoTokenReachedGetWhatTheOthersHave) {
   const model::mixture_spec& m = spec_.mixture;

@@ -612,6 +612,7 @@ class quantization {
     c.spill_folder = spill_folder_;
     bar_.start("block", source_->spec().num_layers);
     c.kept = kept;
+    c.experts = &experts_;
     c.on_known = [&](std::int64_t blocks) {
       bar_.message(fmt::format("going on with a pass that was cut short: {} blocks are in {}", blocks, kept->path()));
       while (blocks-- > 0) bar_.finish_unit("known from before the interruption");
@@ -789,6 +790,7 @@ class quantization {
       bar_.step(iteration, t.iters, fmt::format("loss {:.3e}", loss));
       return !io::interrupt_watch::requested();
     };
+    events.experts = &experts_;
     events.on_block = [&](const tune::block_result& b, std::vector<tune::quantized_layer>&& layers) -> result<void> {
       warn_unless(journal_.add_block(b, layers));
       if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while tuning");
@@ -846,6 +848,41 @@ class quantization {
     return t;
   }
 
+  /// "model.layers.3"
+  std::string block_title(std::int64_t block) const {
+    std::string name = source_->spec().block_name(block);
+    if (name.ends_with('.')) name.pop_back();
+    return name;
+  }
+
+  /// Tokens of the calibration set for each expert, block by block.
+  io::json expert_tokens() const {
+    io::json::array blocks;
+    for (const auto& [block, tokens] : experts_) {
+      io::json::array counts;
+      for (const std::uint64_t n : tokens) counts.emplace_back(static_cast<std::int64_t>(n));
+      io::json one = io::json::object{};
+      blocks.push_back(one.set("block", block_title(block)).set("tokens", std::move(counts)));
+    }
+    return io::json(std::move(blocks));
+  }
+
+  /// Experts without tokens get the type of the others, but nothing of theirs is known: more text may reach them.
+  void tell_of_unseen_experts() {
+    std::size_t all = 0, unseen = 0;
+    std::vector<std::string> where;
+    for (const auto& [block, tokens] : experts_) {
+      const auto none = static_cast<std::size_t>(std::ranges::count(tokens, std::uint64_t{0}));
+      all += tokens.size();
+      unseen += none;
+      if (none != 0) where.push_back(fmt::format("{} of {} in {}", none, tokens.size(), block_title(block)));
+    }
+    if (unseen == 0) return;
+    const std::size_t shown = std::min<std::size_t>(where.size(), 4);
+    bar_.message(fmt::format("warning: {} of {} experts were given no token of the calibration set ({}{}); their weights were quantized without data, like the others by type; a larger --nsamples reaches more", unseen, all,
+                             fmt::join(where.begin(), where.begin() + static_cast<std::ptrdiff_t>(shown), ", "), where.size() > shown ? ", ..." : ""));
+  }
+
   /// Tells what was done; returns what --json prints.
   io::json report_end(const std::string& path, const io::json& scores) {
     const auto number = [](std::uint64_t v) { return io::json(static_cast<std::int64_t>(v)); };
@@ -873,6 +910,7 @@ class quantization {
     result_json.set("timing", timing());
     log_.write("end", result_json.members());
     if (o_.autoscheme.wanted()) result_json.set("autoscheme", autoscheme_.data);
+    if (!experts_.empty()) result_json.set("expert_tokens", expert_tokens());
     if (!scores.members().empty()) result_json.set("evaluation", scores);
     if (o_.json) fmt::print("{}\n", io::dump(result_json));
     if (tuned()) {
@@ -883,6 +921,7 @@ class quantization {
     }
     bar_.message(fmt::format("time: {} in all ({} of CPU): {}; peak memory {}", report::human_seconds(total_.seconds()), report::human_seconds(report::cpu_seconds()),
                              times_.describe(), report::human_bytes(report::peak_memory_bytes())));
+    tell_of_unseen_experts();
     bar_.message(plan::summary(layers_done_, plan_.layers()));
     bar_.message(fmt::format("weights: {} -> {} ({:.2f} bits per weight)", report::human_bytes(before), report::human_bytes(p.weight_bytes()), p.bits_per_weight()));
     for (std::size_t i = 0; i < plan_.jobs.size(); ++i) bar_.message(fmt::format("written and verified: {} ({})", folder_of(path, i), plan_.jobs[i].format));
@@ -909,6 +948,7 @@ class quantization {
   tune::static_maxima maxima_;
   std::map<std::string, float> global_scales_;
   tune::tuning_result tuning_;
+  tune::expert_tokens experts_;
   run_journal journal_;
   report::event_log log_;
   report::progress bar_;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "ar/numeric/half.hpp"
@@ -70,6 +71,12 @@ void apply_whole_groups_rule(job& run) {
     layer.reason = fmt::format("{} columns are no multiple of the group size {}", layer.cols, layer.scheme.group_size);
     layer.kept_type = "fp";
   }
+}
+
+result<void> check_halves(std::span<const float> values, const std::string& tensor) {
+  const auto beyond = std::ranges::find_if(values, [](float v) { return std::isfinite(v) && std::isinf(ar::round_to_f16(v)); });
+  if (beyond == values.end()) return {};
+  return fail(error_kind::unsupported, fmt::format("the tensor holds {}, which this format would store in half precision, where 65504 is the largest number; quantize the layer, or take another format", *beyond), {}, tensor);
 }
 
 std::vector<std::byte> to_bytes(std::span<const float> values, io::dtype type) {
@@ -180,6 +187,7 @@ result<void> safetensors_exporter::copy(const io::tensor_ref& tensor, io::dtype 
   for (std::uint64_t at = 0; at < tensor.elements();) {
     const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(values.size(), tensor.elements() - at));
     if (auto r = io::read_f32(tensor, at, std::span(values).first(n)); !r) return r;
+    if (auto r = check_halves(std::span(values).first(n), tensor.name); !r) return r;
     std::transform(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n), halves.begin(), ar::f16_from_f32);
     if (auto r = folder_.write(tensor.name, std::as_bytes(std::span(halves).first(n)), at * 2); !r) return r;
     at += n;
@@ -197,6 +205,8 @@ result<void> safetensors_exporter::write_changed(const copied& tensor) {
   for (std::uint64_t at = 0; at < elements; at += values.size()) {
     values.resize(static_cast<std::size_t>(std::min(elements - at, std::max<std::uint64_t>(1, copy_elements / row) * row)));
     if (auto r = run_.weights->read_part(tensor.name, elements, at, values); !r) return r;
+    if (tensor.to == io::dtype::f16)
+      if (auto r = check_halves(values, tensor.name); !r) return r;
     if (auto r = folder_.write(tensor.name, to_bytes(values, tensor.to), at * io::size_of(tensor.to)); !r) return r;
   }
   return {};

@@ -23,6 +23,8 @@ void apply_multiple_of_32_rule(std::vector<layer_decision>& layers);
 /// MX and NVFP4 schemes leave layers in 16 bits whose columns are no multiple of the group size.
 void apply_whole_groups_rule(job& run);
 
+/// error_kind::unsupported if half precision would make infinity of a value of the tensor.
+result<void> check_halves(std::span<const float> values, const std::string& tensor);
 /// Values as a tensor of type F32, F16 or BF16 holds them.
 std::vector<std::byte> to_bytes(std::span<const float> values, io::dtype type);
 /// The values that are then read back.

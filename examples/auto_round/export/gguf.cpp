@@ -307,6 +307,8 @@ class gguf_exporter final : public exporter {
 
   result<void> write_converted(const std::string& name, const std::vector<float>& values, io::gguf_type type, std::size_t at) {
     if (type == io::gguf_type::f32) return writer_->write(name, std::as_bytes(std::span<const float>(values)), at * sizeof(float));
+    if (type == io::gguf_type::f16)
+      if (auto r = check_halves(values, name); !r) return r;
     std::vector<std::uint16_t> halves(values.size());
     std::transform(values.begin(), values.end(), halves.begin(), type == io::gguf_type::bf16 ? ar::bf16_from_f32 : ar::f16_from_f32);
     return writer_->write(name, std::as_bytes(std::span<const std::uint16_t>(halves)), at * sizeof(std::uint16_t));

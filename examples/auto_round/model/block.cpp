@@ -26,6 +26,7 @@ struct block_runner::impl {
   virtual ~impl() = default;
   virtual void set_filter(input_filters filters, filter_gradient gradient) = 0;
   virtual void set_heads_filter(attention_filter filter) = 0;
+  virtual void count_expert_tokens(std::vector<std::uint64_t>* into) = 0;
   virtual void use_weights(const block_weights& w, std::size_t total_tokens) = 0;
   virtual linalg::operand attend(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, attention_sensitivity* sensitivity) = 0;
   virtual linalg::operand gate_rows(const block_weights& w, const float* x, std::size_t tokens, mlp_sensitivity* sensitivity) = 0;
@@ -68,6 +69,7 @@ struct block_runner::typed_impl final : block_runner::impl {
     layers.through_filter = std::move(gradient);
   }
   void set_heads_filter(attention_filter filter) override { layers.heads_filter = std::move(filter); }
+  void count_expert_tokens(std::vector<std::uint64_t>* into) override { layers.expert_tokens = into; }
   void use_weights(const block_weights& w, std::size_t total) override { layers.use_weights(w, total); }
 
   template <class F>
@@ -419,6 +421,7 @@ void block_runner::set_input_filter(input_filter filter, filter_gradient gradien
 void block_runner::set_input_filters(input_filters filters) { impl_->set_filter(std::move(filters), {}); }
 
 void block_runner::set_attention_filter(attention_filter filter) { impl_->set_heads_filter(std::move(filter)); }
+void block_runner::count_expert_tokens(std::vector<std::uint64_t>* into) { impl_->count_expert_tokens(into); }
 
 void block_runner::attention_output(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* out) {
   impl_->attention_output(w, x, sequences, seqlen, out);

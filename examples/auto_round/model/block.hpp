@@ -124,6 +124,8 @@ class block_runner {
   using attention_filter = std::function<void(std::span<const attention_rows> rows)>;
   /// For all passes from now on except forward_cached; an empty one switches it off. Backward takes the change for constant.
   void set_attention_filter(attention_filter filter);
+  /// Adds to (*into)[e] the tokens that routed expert e is given, in all passes from now on; null: no longer. Blocks without a mixture add nothing.
+  void count_expert_tokens(std::vector<std::uint64_t>* into);
 
   /// y = block(x); x and y may be the same buffer. Works through the batch in pieces of about 2048 tokens, so any number of sequences costs the
   /// memory of one piece.

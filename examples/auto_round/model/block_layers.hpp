@@ -80,6 +80,7 @@ class block_layers {
   block_runner::input_filter filter;  // see set_filters
   block_runner::filter_gradient through_filter;
   block_runner::attention_filter heads_filter;
+  std::vector<std::uint64_t>* expert_tokens = nullptr;  // see count_expert_tokens
 
   /// What a thread needs for a tile of rows or a piece of attention; kept, because fresh memory of this size costs page faults on every call.
   struct thread_scratch {

@@ -178,6 +178,8 @@ class block_mixture {
 
     count_.assign(units_.size(), 0);
     for (const std::size_t e : chosen_) ++count_[e];
+    if (l_.expert_tokens != nullptr)
+      for (std::size_t e = 0; e < n; ++e) (*l_.expert_tokens)[e] += count_[e];
     if (shared()) count_.back() = tokens;
     start_.assign(units_.size(), 0);
     offset_.assign(units_.size(), 0);

@@ -206,6 +206,28 @@ std::string tensors_table(const io::json& run) {
   return out + "</table></div></details></section>\n";
 }
 
+/// How evenly routers spread the calibration set.
+std::string experts_table(const io::json& run) {
+  std::string rows;
+  for (const io::json& block : run.at("expert_tokens").items()) {
+    const auto& tokens = block.at("tokens").items();
+    if (tokens.empty()) continue;
+    std::int64_t none = 0, all = 0, least = tokens.front().as_int(), most = least;
+    for (const io::json& t : tokens) {
+      const std::int64_t n = t.as_int();
+      none += n == 0 ? 1 : 0;
+      all += n;
+      least = std::min(least, n);
+      most = std::max(most, n);
+    }
+    rows += fmt::format("<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{:.1f}</td><td class=\"n\">{}</td></tr>\n", escape_html(block.at("block").as_string()),
+                        tokens.size(), none, least, static_cast<double>(all) / static_cast<double>(tokens.size()), most);
+  }
+  if (rows.empty()) return {};
+  return "<section><h2>Tokens of the calibration set for experts</h2><div class=\"wide\"><table><tr><th>block</th><th class=\"n\">experts</th><th class=\"n\">without tokens</th><th class=\"n\">fewest</th>"
+         "<th class=\"n\">mean</th><th class=\"n\">most</th></tr>\n" + rows + "</table></div></section>\n";
+}
+
 std::string kept_list(const io::json& run) {
   const auto& kept = run.at("kept_layers").items();
   if (kept.empty()) return {};
@@ -244,7 +266,7 @@ std::string html_page(const io::json& run) {
   for (const std::string& charts : {loss_chart(run) + distortion_chart(run) + frontier_chart(run) + memory_chart(run), size_bar(run) + time_bar(run)}) {
     if (!charts.empty()) out += "<div class=\"charts\">\n" + charts + "</div>\n";
   }
-  out += formats_table(run) + tensors_table(run) + kept_list(run);
+  out += formats_table(run) + experts_table(run) + tensors_table(run) + kept_list(run);
   out += "<footer>Relative error of a weight: |q - w| / |w|, norms over the whole tensor. Every number is in report.json.</footer>\n</body></html>\n";
   return out;
 }

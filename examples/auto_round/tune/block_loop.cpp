@@ -133,7 +133,8 @@ void block_loop::quantize_inputs(model::block_runner& runner, const tuned_block&
   runner.set_input_filter(filter, [inputs](int linear, const float* x, float* d, std::size_t first, std::size_t n) { inputs->backward(linear, x, d, first, n); });
 }
 
-void block_loop::propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations* out, const block_hook& hook) {
+void block_loop::propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations* out, const block_hook& hook,
+                           std::vector<std::vector<std::uint64_t>>* experts) {
   std::vector<float> x(batch_ * sample_size());
   for (std::size_t first = 0; first < samples_; first += batch_) {
     const std::size_t n = std::min(batch_, samples_ - first);
@@ -143,7 +144,9 @@ void block_loop::propagate(std::vector<tuned_block>& unit, bool quantized, const
       else runner(0).set_input_filter({});
       model::block_runner::input_hook sees;
       if (hook) sees = [&](int linear, const float* rows, std::size_t tokens) { hook(b, linear, rows, tokens); };
+      runner(0).count_expert_tokens(experts != nullptr ? &(*experts)[b] : nullptr);
       runner(0).forward(quantized ? unit[b].quantized : unit[b].floats, x.data(), n, seqlen_, x.data(), sees);
+      runner(0).count_expert_tokens(nullptr);
     }
     if (out != nullptr) out->store(first, n, x.data());
   }

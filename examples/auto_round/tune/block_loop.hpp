@@ -74,9 +74,10 @@ class block_loop {
   std::vector<quantized_layer> quantize(std::vector<tuned_block>& unit);
 
   /// Runs blocks on a whole chain, a few samples at a time, from `in` to `out` (which may be the same; null: nowhere). `hook`, unless empty, sees what
-  /// the linear layers read.
+  /// the linear layers read; `experts`, unless null, counts the tokens of each block's routed experts.
   using block_hook = std::function<void(std::size_t block, int linear, const float* x, std::size_t tokens)>;
-  void propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations* out, const block_hook& hook = {});
+  void propagate(std::vector<tuned_block>& unit, bool quantized, const activations& in, activations* out, const block_hook& hook = {},
+                 std::vector<std::vector<std::uint64_t>>* experts = nullptr);
 
   /// The generator of all draws so far; what is tuned after the blocks goes on with it.
   ar::python_random& random() { return random_; }

@@ -14,6 +14,7 @@
 #include "model/decoder.hpp"
 #include "model/linalg.hpp"
 #include "text/calibration.hpp"
+#include "tune/expert_tokens.hpp"
 
 namespace auto_round::tune {
 
@@ -44,6 +45,7 @@ struct importance_options {
   std::string spill_folder = {};                         ///< they lie in a scratch file there; empty: in memory
   bool sums = true;                                      ///< false: the pass is made for `maxima` alone, the matrix stays empty
   maxima_collector* maxima = nullptr;                    ///< watches the same pass; null: nobody does
+  expert_tokens* experts = nullptr;                      ///< filled, but for blocks of a pass that goes on; null: nobody counts
   pass_file* kept = nullptr;                             ///< where the pass lies between blocks, and from where one that was cut short goes on; null: nowhere
   std::function<void(std::int64_t blocks)> on_known = {};  ///< a pass goes on behind so many blocks. May be empty
   /// After each block, with its number; false ends the pass with error_kind::interrupted. May be empty.

@@ -193,14 +193,19 @@ class block_tuner {
     };
     block_loop::block_hook hook;
     if (weighs || (needs_maxima && !has_quantized)) hook = watch_floats;
+    const auto experts = static_cast<std::size_t>(std::max<std::int64_t>(0, spec_.mixture.experts));
+    std::vector<std::vector<std::uint64_t>> tokens_of(unit.size(), std::vector<std::uint64_t>(experts));
+    auto* const counted = experts != 0 && events_.experts != nullptr ? &tokens_of : nullptr;
     if (!has_quantized) {
       std::swap(input_, float_chain_);
       if (auto r = float_chain_.reset(samples_, sample_size(), o_.bf16_activations); !r) return r;
-      loop_.propagate(unit, false, input_, &float_chain_, hook);
+      loop_.propagate(unit, false, input_, &float_chain_, hook, counted);
     } else {
-      loop_.propagate(unit, false, float_chain_, &float_chain_, hook);
+      loop_.propagate(unit, false, float_chain_, &float_chain_, hook, counted);
       if (needs_maxima) loop_.propagate(unit, false, input_, nullptr, observe);
     }
+    for (std::size_t i = 0; counted != nullptr && i < unit.size(); ++i)
+      if (std::ranges::any_of(tokens_of[i], [](std::uint64_t n) { return n != 0; })) (*events_.experts)[first_block + static_cast<std::int64_t>(i)] = std::move(tokens_of[i]);
     if (needs_maxima)
       for (tuned_block& b : unit)
         if (b.inputs != nullptr) b.inputs->fill_unseen_experts();

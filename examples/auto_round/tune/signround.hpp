@@ -15,6 +15,7 @@
 #include "model/decoder.hpp"
 #include "model/linalg.hpp"
 #include "text/calibration.hpp"
+#include "tune/expert_tokens.hpp"
 #include "tune/layer.hpp"
 
 namespace auto_round::tune {
@@ -83,6 +84,7 @@ struct tuning_events {
   /// Asked before each unit, in order, until it gives nothing: what an earlier run with the same inputs and options made of the unit that begins with
   /// this block. The run takes it over without tuning, on_block included, and goes on as that run would have. May be empty.
   std::function<result<std::optional<recorded_block>>(std::int64_t first_block)> recorded;
+  expert_tokens* experts = nullptr;  ///< filled with what the float model's routers do; null: nobody counts
 };
 
 struct tuning_result {
