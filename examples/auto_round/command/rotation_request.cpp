@@ -13,11 +13,11 @@
 namespace auto_round::command {
 namespace {
 
-constexpr std::array<std::string_view, 5> names = {"quarot", "spinquant", "hadamard", "random_hadamard", "quarot_hadamard"};
+constexpr std::array<std::string_view, 5> rotations = {"quarot", "spinquant", "hadamard", "random_hadamard", "quarot_hadamard"};
 
 }  // namespace
 
-bool rotation_request::is_rotation(const std::string& algorithm) { return std::find(names.begin(), names.end(), algorithm) != names.end(); }
+bool rotation_request::is_rotation(const std::string& algorithm) { return std::find(rotations.begin(), rotations.end(), algorithm) != rotations.end(); }
 
 void rotation_request::declare(option_set& o) {
   o.group("Rotation");
