@@ -726,9 +726,94 @@ TEST_F(Program, OptionsComeFromFilesAndTheEnvironmentToo) {
   const auto options = golden::parse_json(printed.out);
   EXPECT_EQ(options["scheme"], "W4A16G32");
   EXPECT_EQ(options["iters"], "0");
+  // What is printed means the same run: options that add up are all there, and of a flag and its negation the last one is.
+  const outcome groups = run({model_, "--shared_layers", "q_proj", "k_proj", "--shared_layers", "gate_proj,up_proj", "o_proj", "--quant_lm_head", "--no_quant_lm_head", "--quant_lm_head", "--model", "other", "--print_config"});
+  EXPECT_EQ(golden::parse_json(groups.out)["shared_layers"], "q_proj,k_proj;gate_proj,up_proj;o_proj");
+  EXPECT_EQ(golden::parse_json(groups.out)["model"], model_) << "the argument without a name counts more";
+  EXPECT_LT(groups.out.find("\"no_quant_lm_head\""), groups.out.find("\"quant_lm_head\""));
+  tiny_model::put(dir_ / "printed.json", groups.out);
+  EXPECT_EQ(run({"--config", dir_ / "printed.json", "--print_config"}).out, groups.out);
   tiny_model::put(dir_ / "wrong.json", R"({"schema": "W2A16G32"})");
   expect_refused(run({"--config", dir_ / "wrong.json", "--model", model_, "--output_dir", out_}), usage, {"schema", "wrong.json"});
   expect_refused(run(quantize(), "AR_OMP_NUM_THREADS=many"), usage, {"AR_OMP_NUM_THREADS", "many"});
+}
+
+// A run of hours must not end with a file that could never be written.
+TEST_F(Program, FilesThatCannotBeWrittenAreRefusedBeforeAnyWork) {
+  tiny_model().write(model_);
+  calibration();
+  tiny_model::put(dir_ / "there.gguf", "x");
+  const std::vector<std::string> tuned = {"--model", model_, "--output_dir", out_, "--iters", "2", "--seqlen", "16", "--dataset", dir_ / "calib.jsonl"};
+  for (const std::vector<std::string>& file : {std::vector<std::string>{"--save_imatrix", dir_ / "there.gguf"}, {"--save_imatrix", dir_ / "none/im.gguf"}, {"--save_imatrix", out_ + "/im.gguf"},
+                                               {"--schemes", "W4A16G32,W8A16G32", "--bits", "5", "--autoscheme_json", dir_ / "none/x.json"}}) {
+    std::vector<std::string> a = tuned;
+    a.insert(a.end(), file.begin(), file.end());
+    const outcome o = run(a);
+    expect_refused(o, bad_output, {file[file.size() - 2], file.back(), "name another one"});
+    EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << "before anything else was said: " << o.err;
+    EXPECT_EQ(o.err.find("goes on"), std::string::npos) << o.err;
+    EXPECT_FALSE(fs::exists(out_ + ".journal") || fs::exists(out_ + ".scores"));
+  }
+  EXPECT_EQ(golden::read_bytes(dir_ / "there.gguf"), "x");
+  ASSERT_EQ(run(quantize({"--dry_run", "--dataset", dir_ / "calib.jsonl", "--seqlen", "16", "--save_imatrix", dir_ / "new.gguf"})).status, 0);
+  EXPECT_FALSE(fs::exists(dir_ / "new.gguf")) << "nothing of the trial stays";
+}
+
+TEST_F(Program, ADryRunRefusesWhatTheRunWouldAndLeavesNothing) {
+  tiny_model().write(model_);
+  tiny_model::put(dir_ / "short.txt", "a\n");
+  for (const char* folder : {"taken", "report"}) fs::create_directory(dir_ / folder);
+  tiny_model::put(dir_ / "taken/file", "x");
+  tiny_model::put(dir_ / "report/report.json", "x");
+  const auto files = [&] {
+    std::set<std::string> names;
+    for (const auto& e : fs::recursive_directory_iterator(dir_.path())) names.insert(e.path().string());
+    return names;
+  };
+  const std::vector<std::string> tuned = {"--iters", "2", "--seqlen", "16"};
+  for (const std::vector<std::string>& wrong :
+       {std::vector<std::string>{"--dataset", dir_ / "none.jsonl"}, {"--dataset", dir_ / "short.txt"}, {"--output_dir", dir_ / "taken"}, {"--output_dir", dir_ / "taken", "--overwrite"}, {"--output_dir", "/proc/x"},
+        {"--report", dir_ / "report"}, {"--model_free", "--output_dir", dir_ / "taken"}}) {
+    std::vector<std::string> a = tuned;
+    a.insert(a.end(), wrong.begin(), wrong.end());
+    const auto before = files();
+    const outcome real = run(quantize(a));
+    a.emplace_back("--dry_run");
+    const outcome dry = run(quantize(a));
+    const auto last_line = [](const outcome& o) { return o.err.substr(std::min(o.err.rfind("error: "), o.err.size())); };
+    EXPECT_NE(real.status, 0) << wrong.back();
+    EXPECT_EQ(dry.status, real.status) << dry.err;
+    EXPECT_EQ(last_line(dry), last_line(real));
+    EXPECT_EQ(files(), before) << wrong.back();
+  }
+  const auto before = files();
+  EXPECT_EQ(run(quantize({"--iters", "2", "--seqlen", "16", "--report", dir_ / "new", "--output_dir", dir_ / "deep/down/out", "--dry_run"})).status, 0);
+  EXPECT_EQ(files(), before);
+}
+
+// A file that is opened gets the number of a stream that is closed, and would get its lines.
+TEST_F(Program, ClosedStreamsGetNoFile) {
+  tiny_model().write(model_);
+  const std::string log = dir_ / "log.json";
+  const std::string line = support::quoted(std::string(AR_BINARY_DIR) + "/bin/auto-round") + " " + support::quoted(model_) + " --output_dir " + support::quoted(out_) + " --iters 0 --scheme W4A16G32 --progress lines --log_json " +
+                           support::quoted(log) + " 2>&- 1>&- 0<&-";
+  ASSERT_EQ(std::system(line.c_str()), 0);
+  std::istringstream events(golden::read_bytes(log));
+  for (std::string event; std::getline(events, event);) EXPECT_TRUE(ordered_json::accept(event)) << event;
+  EXPECT_EQ(run({"verify", "--model", out_, "--source", model_}).status, 0);
+  for (const char* lost : {" >&-", " >/dev/full"}) {  // results that nobody gets
+    const int raw = std::system((support::quoted(std::string(AR_BINARY_DIR) + "/bin/auto-round") + " list 2>/dev/null" + lost).c_str());
+    EXPECT_EQ(WEXITSTATUS(raw), bad_output) << lost;
+  }
+}
+
+TEST_F(Program, AFormatIsListedWithMixedIntegersOnlyIfItHoldsBothWidths) {
+  const std::string listed = run({"list", "formats"}).out;
+  for (const auto& [format, holds] : {std::pair<std::string, bool>{"auto_awq", false}, {"auto_round:auto_awq", false}, {"auto_round", true}, {"auto_gptq", true}}) {
+    const std::size_t at = listed.find("\n" + format + "\n\t"), schemes = listed.find('\t', at);
+    ASSERT_NE(at, std::string::npos) << format;
+    EXPECT_EQ(listed.substr(schemes, listed.find('\n', schemes) - schemes).find("W4A16_MIXED") != std::string::npos, holds) << format;
+  }
 }
 
 TEST_F(Program, HelpAndVersionGoToStandardOutput) {

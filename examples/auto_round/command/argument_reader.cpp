@@ -206,7 +206,7 @@ const std::vector<environment_variable>& environment_variables() {
       {"AR_ALLOW_W8_ASYM", nullptr, "1: allows 8-bit asymmetric integers in any format", effect::works},
       {"AR_MODEL_FREE_SHARD_PARALLELISM", nullptr, "all threads work on one shard; --threads sets their number", effect::notice},
       {"AR_WORK_SPACE", nullptr, "nothing is offloaded; work goes on beside the output folder", effect::notice},
-      {"AR_RESUME_DIR", nullptr, "a journal lies in the output's partial folder", effect::notice},
+      {"AR_RESUME_DIR", nullptr, "a journal lies beside the output folder: OUT.journal", effect::notice},
       {"AR_USE_MODELSCOPE", nullptr, "models are read from local folders", effect::notice},
       {"AR_ENABLE_COMPILE_PACKING", nullptr, "nothing needs to be compiled at run time", effect::notice},
       {"AR_DISABLE_OFFLOAD", nullptr, "nothing is offloaded", effect::notice},
@@ -248,12 +248,15 @@ result<std::vector<given_option>> read_environment(const option_set& set, std::v
 
 std::string config_text(const std::vector<given_option>& given, const std::string& positional) {
   io::json out = io::json::object{};
-  if (!positional.empty()) out.set("model", positional);
   for (const given_option& g : given) {
-    if (g.which->names.front() == "config" || g.which->names.front() == "print_config") continue;
-    if (g.which->count == values::none) out.set(g.which->names.front(), true);
-    else out.set(g.which->names.front(), g.value);
+    const std::string& name = g.which->names.front();
+    if (name == "config" || name == "print_config") continue;
+    io::json value = g.which->count == values::none ? io::json(true) : io::json(g.value);
+    if (const io::json* before = out.find(name); before != nullptr && g.which->joined) value = g.which->joined(before->as_string(), g.value);
+    out.erase(name);  // the last of a flag and its negation is the one that counts
+    out.set(name, std::move(value));
   }
+  if (!positional.empty()) out.set("model", positional);  // which counts more than --model
   return io::dump(out, {.ensure_ascii = false}) + "\n";
 }
 

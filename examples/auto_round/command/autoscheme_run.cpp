@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <filesystem>
 #include <map>
 
 #include "autoscheme/delta_loss.hpp"
@@ -86,10 +85,6 @@ class choosing {
 
  private:
   result<void> read_options() {
-    std::error_code ec;
-    if (!o_.report_file.empty() && std::filesystem::exists(o_.report_file, ec)) {
-      return fail(error_kind::output, "--autoscheme_json never replaces a file; remove it or choose another name", o_.report_file);
-    }
     const bool gguf_format = gguf_ = std::any_of(request_.formats.begin(), request_.formats.end(), is_gguf);
     std::vector<autoscheme::option> options;
     for (const std::string& name : names_in(o_.schemes)) {

@@ -49,13 +49,12 @@ class converter {
   result<void> run() {
     if (auto r = open(); !r) return r;
     if (auto r = plan::check_memory(plan().memory, o_.max_memory); !r) return r;
-    std::optional<io::output_dir> dir;
-    if (!o_.dry_run) {  // an output folder that cannot be used must not cost a pass over the model
-      auto begun = begin_output(o_.output_dir, o_.overwrite, o_.model);
-      if (!begun) return forward_error(begun);
-      dir.emplace(std::move(*begun));
-      if (auto r = dir->require_space(plan().total_bytes()); !r) return r;
-    }
+    // An output folder that cannot be used must not cost a pass over the model.
+    auto begun = begin_output(o_.output_dir, o_.overwrite, o_.model);
+    if (!begun) return forward_error(begun);
+    std::optional<io::output_dir> dir(std::move(*begun));
+    if (auto r = dir->require_space(plan().total_bytes()); !r) return r;
+    if (o_.dry_run) dir.reset();  // nothing of it stays
     const io::interrupt_watch watch;
     if (auto r = check_floats(); !r) return r;
     if (auto r = take_account(); !r) return r;

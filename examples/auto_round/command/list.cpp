@@ -31,6 +31,11 @@ void print_schemes() {
                                          {"supported"}}, rows));
 }
 
+bool stores(const exporting::export_format& f, std::string_view spelling, const ar::scheme_fields& scheme) {
+  const auto answer = f.accepts(spelling, scheme);
+  return answer && *answer == exporting::holding::packed;
+}
+
 /// Presets that a format really stores, which is asked of the formats themselves.
 std::vector<std::string> schemes_of(const exporting::export_format& f, std::string_view spelling) {
   if (f.own_scheme(spelling) != nullptr) return {"prescribed by the format"};
@@ -39,9 +44,10 @@ std::vector<std::string> schemes_of(const exporting::export_format& f, std::stri
   for (const ar::preset& p : ar::presets) {
     if (std::string_view(p.name).starts_with("GGUF:")) continue;
     const auto scheme = plan::resolve_scheme(std::string(p.name), {}, {std::string(spelling)});
-    if (!scheme) continue;
-    const auto answer = f.accepts(spelling, *scheme);
-    if (answer && *answer == exporting::holding::packed) names.emplace_back(p.name);
+    if (!scheme || !stores(f, spelling, *scheme)) continue;
+    ar::scheme_fields beside = *scheme;  // of what is no expert
+    if (p.name == "W4A16_MIXED") beside.bits = 8;
+    if (stores(f, spelling, beside)) names.emplace_back(p.name);
   }
   return names;
 }

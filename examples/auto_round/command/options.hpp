@@ -36,6 +36,7 @@ struct option {
   std::vector<std::string> suggestions{};  ///< of other options: values that completion offers
   std::string exclusive{};             ///< options with the same text exclude each other on one command line
   effect what = effect::works;
+  std::function<std::string(const std::string& before, const std::string& next)> joined{};  ///< of an option whose occurrences add up: one value for two of them
   std::function<result<void>(const std::string& value)> set{};  ///< called once per occurrence, in order; flags get "", several values are joined by blanks
 };
 

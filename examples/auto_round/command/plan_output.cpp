@@ -59,6 +59,13 @@ result<io::output_dir> begin_output(const std::string& path, bool overwrite, con
   return io::output_dir::begin(path, io::output_dir::existing::replace);
 }
 
+result<void> check_new_file(const std::string& option, const std::string& path) {
+  if (path.empty()) return {};
+  if (const auto file = io::output_file::create(path); !file)
+    return fail(error_kind::output, "--" + option + ": " + file.error().message + "; name another one (a file is never replaced)", path);
+  return {};
+}
+
 std::string export_folder(const plan::run_plan& plan, const std::string& base, std::size_t i) {
   return plan.jobs.size() > 1 ? base + "/" + plan.folder(i) : base;
 }

@@ -13,6 +13,7 @@
 #include "command/foreign_options.hpp"
 #include "command/model_free_run.hpp"
 #include "command/model_path.hpp"
+#include "command/plan_output.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
 #include "command/static_scales_request.hpp"
@@ -69,7 +70,11 @@ class quantize final : public command {
     if (auto r = complete_route(); !r) return r;
     if (run_.tasks.tasks && run_.tasks.tasks->empty()) run_.tasks.tasks = evaluation::tasks_behind_quantization;
     if (auto r = check_tasks(run_.tasks); !r) return r;
-    return run_.model_free ? run_model_free(run_) : run_quantize(run_);
+    if (!run_.model_free) return run_quantize(run_);
+    if (run_.dry_run) {  // refuses what the run would; nothing of it stays
+      if (auto dir = begin_output(run_.output_dir, run_.overwrite, run_.model); !dir) return forward_error(dir);
+    }
+    return run_model_free(run_);
   }
 
  private:
@@ -138,6 +143,7 @@ class quantize final : public command {
     o.add({.names = {"avg_bits", "target_bits"}, .value_name = "X", .help = "average bits of a weight that the choice may take (as --bits)", .set = [this](const std::string& v) { return set_average(v); }});
     o.add({.names = {"shared_layers"}, .value_name = "LIST", .count = values::some,
            .help = "layers that must get one scheme: parts of names or regular expressions, separated by commas or blanks; ';', lists behind one another or a further option begin another group",
+           .joined = [](const std::string& before, const std::string& next) { return groups_text(before) + ";" + groups_text(next); },
            .set = [&a](const std::string& text) { return add_groups(text, a.shared_layers); }});
     o.flag("ignore_scale_zp_bits", a.ignore_scale_zp_bits, true, "count codes only, not scales and zero points");
     o.choice("bits_accounting", "peer,exact", accounting_, "peer: as auto-round counts; exact: bits that are written (peer)");
@@ -207,6 +213,15 @@ class quantize final : public command {
       to.push_back(std::move(group));
     }
     return {};
+  }
+
+  /// The same groups whatever stands beside them: "q_proj k_proj" -> "q_proj,k_proj".
+  static std::string groups_text(const std::string& text) {
+    std::vector<std::vector<std::string>> groups;
+    if (!add_groups(text, groups)) return text;
+    std::vector<std::string> lists;
+    for (const std::vector<std::string>& group : groups) lists.push_back(fmt::format("{}", fmt::join(group, ",")));
+    return fmt::format("{}", fmt::join(lists, ";"));
   }
 
   void declare_tuning(option_set& o) {

@@ -73,9 +73,12 @@ class quantization {
   static std::string exporting_message(const error& e) { return describe(e); }
 
   result<void> prepare_and_run() {
+    if (auto r = check_new_file("save_imatrix", o_.save_imatrix); !r) return r;
+    if (auto r = check_new_file("autoscheme_json", o_.autoscheme.report_file); !r) return r;
     if (auto r = open(); !r) return r;
     if (auto r = fit_memory(); !r) return r;
     if (o_.dry_run) {
+      if (auto r = check_output_and_text(); !r) return r;
       if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_)));
       else fmt::print("{}", plan::describe(plan_));
       return {};
@@ -107,6 +110,18 @@ class quantization {
     auto scores = score_output(o_.tasks, folder_of(dir->path(), plan_.jobs.size() - 1), o_.max_memory, o_.json);
     if (!scores) return forward_error(scores);
     return report_.write(report_end(dir->path(), *scores), plan_.exporters.front()->plan());
+  }
+
+  /// What a run would refuse; nothing of it stays.
+  result<void> check_output_and_text() {
+    {
+      auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model);
+      if (!dir) return forward_error(dir);
+      if (auto r = report_.check(true); !r) return r;
+      if (auto r = dir->require_space(plan_.total_bytes()); !r) return r;
+    }
+    if (auto r = load_calibration(); !r) return r;
+    return reads_text() ? fit_memory() : result<void>();
   }
 
   result<void> open_journal(const std::string& output) {
@@ -219,9 +234,8 @@ class quantization {
     if (most > 0 && request_.seqlen > most) request_.seqlen = most;
     if (auto r = rotate(); !r) return r;
     if (o_.autoscheme.wanted()) {
-      if (!o_.dry_run) {  // an output folder that cannot be used must not cost a scoring pass
-        if (auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model); !dir) return forward_error(dir);
-      }
+      // An output folder that cannot be used must not cost a scoring pass.
+      if (auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model); !dir) return forward_error(dir);
       autoscheme_options how = o_.autoscheme;
       if (how.cache.empty() && !o_.dry_run) {
         how.cache = o_.output_dir + ".scores";  // for the run that goes on after an interruption

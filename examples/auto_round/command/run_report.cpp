@@ -28,11 +28,12 @@ io::json number(std::uint64_t v) { return static_cast<std::int64_t>(v); }
 
 }  // namespace
 
-result<void> run_report::check() const {
+result<void> run_report::check(bool only_try) const {
   if (directory_.empty()) return {};
   std::error_code ignored;
   if (!std::filesystem::is_directory(directory_, ignored)) {
     if (auto r = io::create_folder(directory_); !r) return r;
+    if (only_try) std::filesystem::remove(directory_, ignored);
   }
   for (const char* name : {kJson, kPage}) {
     if (std::filesystem::exists(directory_ + name, ignored)) return fail(error_kind::output, "a report is there already and is not replaced; choose another folder", directory_ + name);

@@ -17,8 +17,9 @@ class run_report {
  public:
   explicit run_report(std::string directory) : directory_(std::move(directory)) {}
 
-  /// Before any work: error_kind::output if the files could not be written; neither may be there already.
-  result<void> check() const;
+  /// Before any work: error_kind::output if the files could not be written; neither may be there already. The folder is there
+  /// from then on, unless it is only tried whether it can be.
+  result<void> check(bool only_try = false) const;
   /// How far a layer's quantized weight is from `weights`, which it was made from.
   result<void> add(const tune::quantized_layer& layer, const model::weight_source& weights);
   void add(const tune::block_result& block);
