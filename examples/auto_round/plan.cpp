@@ -25,6 +25,9 @@ model_outline outline_of(const model::model_spec& spec, const io::checkpoint_dir
   for (const layer_decision& l : layers) known.insert(l.name);
   o.head = without_weight(spec.head_name);
   o.tied_head = spec.tie_word_embeddings;
+  o.embedding.name = without_weight(spec.embed_name);
+  o.embedding.rows = static_cast<std::uint64_t>(spec.vocab_size);
+  o.embedding.cols = static_cast<std::uint64_t>(spec.hidden_size);
   for (const io::tensor_ref& t : dir.tensors()) {
     if (std::string name = without_weight(t.name); name != t.name && name != o.head && !known.contains(name)) o.other_leaves.push_back(std::move(name));
   }
@@ -250,6 +253,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   std::vector<layer_decision> layers = candidate_layers(spec, plan.scheme);
   auto rules = apply_layer_rules(wanted.rules, plan.scheme, wanted.scheme, wanted.formats, outline_of(source.spec(), *dir, layers), layers);
   if (!rules) return forward_error(rules);
+  if (rules->embedding) wanted.layer_schemes.insert_or_assign(without_weight(spec.embed_name), *rules->embedding);
   if (exporting::find(lead)->own_scheme(lead) == nullptr) {
     if (!ar::quantizes(plan.scheme)) {  // BF16: rules say what is quantized
       const auto common = commonest_scheme(layers);

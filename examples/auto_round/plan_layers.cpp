@@ -204,10 +204,24 @@ class entry_reader {
   activation_fields act_;
 };
 
-/// The GGUF type that an entry means: its own fields if they are one, else the type of its bits that the rows fit.
-result<ar::scheme_fields> gguf_scheme(const rule& r, const layer_decision& layer) {
+/// The blocks of E2M1 that an entry names: MXFP4 or NVFP4, whatever it says of activations, which no GGUF file quantizes. Null if it means something else.
+const ar::scheme_fields* fp4_blocks(const ar::scheme_fields& s) {
+  for (const io::gguf_type type : {io::gguf_type::mxfp4, io::gguf_type::nvfp4}) {
+    const ar::scheme_fields* blocks = exporting::scheme_of(type);
+    if (s.data_type == blocks->data_type && s.bits == blocks->bits && s.group_size == blocks->group_size && s.group_rows == 0 && !s.super_bits) return blocks;
+  }
+  return nullptr;
+}
+
+/// The GGUF type that an entry means: its own fields if they are one, else the type of its bits that the rows fit. In the original's order of rules all others go by bits, MXFP4 too.
+result<ar::scheme_fields> gguf_scheme(const rule& r, const layer_decision& layer, rule_order order) {
   if (exporting::gguf_type_of(r.scheme)) return r.scheme;
   const int bits = r.scheme.bits;
+  if (const ar::scheme_fields* fp4 = order == rule_order::reference ? nullptr : fp4_blocks(r.scheme)) {
+    const io::gguf_type_facts& blocks = io::gguf_type_info(static_cast<std::uint32_t>(*exporting::gguf_type_of(*fp4)));
+    if (layer.cols % blocks.block_elements == 0) return *fp4;
+    return fail(error_kind::unsupported, fmt::format("--layer_config \"{}\": rows of {} values are no multiple of the {} of {} blocks", r.key, layer.cols, blocks.block_elements, blocks.name), {}, layer.name);
+  }
   const ar::scheme_fields* found = nullptr;
   if (layer.cols % 256 == 0) found = ar::find_preset(fmt::format("GGUF:Q{}_K{}", bits, bits == 6 ? "" : "_S"));
   if (found == nullptr && layer.cols % 32 == 0) found = ar::find_preset(fmt::format("GGUF:Q{}_0", bits));
@@ -243,10 +257,12 @@ class resolver {
     for (const rule& r : list_) {
       if (auto done = assign_pattern(r); !done) return forward_error(done);
     }
-    decide_head();
+    if (auto r = decide_head(); !r) return forward_error(r);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (auto r = finish(i); !r) return forward_error(r);
     }
+    for (const auto& [key, types] : types_by_bits_)
+      out_.warnings.push_back(fmt::format("--layer_config \"{}\" is no type of a GGUF file; by its bits these layers become {}", key, fmt::join(types, ", ")));
     return std::move(out_);
   }
 
@@ -372,15 +388,19 @@ class resolver {
 
   result<void> assign_pattern(const rule& r) {
     if (is_layer(r.key)) return {};
+    if (gguf_ && strict() && (r.key == model_.embedding.name || (r.key == model_.head && model_.tied_head && !r.ignores))) return decide_embedding(r);
     if (r.key == model_.head && model_.tied_head) {
+      if (r.ignores && gguf_ && !r.predefined)
+        out_.warnings.push_back(fmt::format("--ignore_layers \"{}\": it is tied to {}, which a GGUF file quantizes; --ignore_layers {} keeps it in 16 bits", r.key, model_.embedding.name, model_.embedding.name));
       if (!r.ignores) out_.warnings.push_back(fmt::format("{} is tied to the embedding, so it is not quantized", r.key));
       return {};
     }
     const bool leaf = std::find(model_.other_leaves.begin(), model_.other_leaves.end(), r.key) != model_.other_leaves.end();
     if (leaf) {
       if (r.ignores) out_.patterns.push_back({r.key, r.scheme, "float"});
-      const std::string text = fmt::format("{} \"{}\" is no linear layer and stays as it is", r.source(), r.key);
-      if (r.predefined) return {};
+      const bool quantized = gguf_ && r.key == model_.embedding.name;
+      const std::string text = fmt::format("{} \"{}\" is no linear layer and {}", r.source(), r.key, quantized ? "gets the type that the format gives it" : "stays as it is");
+      if (r.predefined || (r.ignores && !quantized)) return {};
       if (strict()) return fail(error_kind::usage, text);
       out_.warnings.push_back(text);
       return {};
@@ -407,29 +427,32 @@ class resolver {
       out_.warnings.push_back(fmt::format("{} \"{}\" replaces the rules for {} by name", r.source(), r.key, fmt::join(compress_names(replaced), ", ")));
     }
     out_.patterns.push_back({r.key, r.scheme, ar::quantizes(r.scheme) ? std::string() : r.ignores ? "float" : std::string(r.scheme.data_type)});
-    if (any || r.predefined) return {};
+    if (any || r.predefined || (r.ignores && kept_anyway(r.key))) return {};
     const std::string text = fmt::format("{} \"{}\" matches no layer of this model; near names are {}", r.source(), r.key, fmt::join(near(r.key), ", "));
     if (strict()) return fail(error_kind::usage, text);
     out_.warnings.push_back(text);
     return {};
   }
 
-  /// Names like `text`: of layers, of their places inside blocks, and of their last parts.
-  std::vector<std::string> near(const std::string& text) const {
-    std::set<std::string> names;
-    for (const layer_decision& l : layers_) {
-      for (std::string name = l.name; !name.empty();) {
-        names.insert(name);
-        const std::size_t dot = name.find('.');
-        name.erase(0, dot == std::string::npos ? name.size() : dot + 1);
-      }
-    }
-    return nearest_names(text, {names.begin(), names.end()});
+  /// Part of the name of a module that nothing quantizes: a norm, a router.
+  bool kept_anyway(const std::string& part) const {
+    return std::any_of(model_.other_leaves.begin(), model_.other_leaves.end(), [&](const std::string& name) { return name.find(part) != std::string::npos; });
   }
 
-  void decide_head() {
+  std::vector<std::string> near(const std::string& text) const {
+    std::vector<std::string> names;
+    for (const layer_decision& l : layers_) names.push_back(l.name);
+    return nearest_layers(text, names);
+  }
+
+  result<void> decide_head() {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       if (!is_head(layers_[i])) continue;
+      if (const rule* r = applied_[i]; rules_.keep_lm_head && r != nullptr && ar::quantizes(r->scheme)) {
+        const std::string text = fmt::format("--layer_config \"{}\" quantizes the head, which --no_quant_lm_head is to leave as it is", r->key);
+        if (strict() && r->key == layers_[i].name) return fail(error_kind::usage, text + "; drop one of them");
+        out_.warnings.push_back(text);
+      }
       if (model_.tied_head && !gguf_) {
         if (rules_.quant_lm_head || (applied_[i] != nullptr && !applied_[i]->ignores)) {
           out_.warnings.push_back(fmt::format("{} is tied to the embedding, so it is not quantized", layers_[i].name));
@@ -447,6 +470,26 @@ class resolver {
     }
     if (rules_.quant_lm_head && model_.tied_head && !gguf_ && !is_layer(model_.head))
       out_.warnings.push_back(fmt::format("--quant_lm_head: {} is tied to the embedding, so it is not quantized", model_.head));
+    return {};
+  }
+
+  result<ar::scheme_fields> gguf_type_for(const rule& r, const layer_decision& l) {
+    auto scheme = gguf_scheme(r, l, rules_.order);
+    if (scheme && !exporting::gguf_type_of(r.scheme) && fp4_blocks(*scheme) == nullptr)
+      types_by_bits_[r.key].insert(io::gguf_type_info(static_cast<std::uint32_t>(*exporting::gguf_type_of(*scheme))).name);
+    return scheme;
+  }
+
+  /// A rule that names the embedding, or a head that is tied to it.
+  result<void> decide_embedding(const rule& r) {
+    if (!ar::quantizes(r.scheme)) {
+      out_.embedding = r.scheme;
+      return {};
+    }
+    auto scheme = gguf_type_for(r, model_.embedding);
+    if (!scheme) return forward_error(scheme);
+    out_.embedding = *scheme;
+    return {};
   }
 
   result<void> finish(std::size_t i) {
@@ -465,7 +508,7 @@ class resolver {
         return {};
       }
       if (gguf_) {
-        auto scheme = gguf_scheme(*r, l);
+        auto scheme = gguf_type_for(*r, l);
         if (!scheme) return forward_error(scheme);
         l.scheme = *scheme;
       } else if (auto known = with_known_types(l.scheme)) {
@@ -492,6 +535,7 @@ class resolver {
   std::vector<rule> list_;                        // complete before anything points into it
   std::map<std::string, std::string> selected_;   // layer -> the part of its name by which --ignore_layers selects it
   resolved_rules out_;
+  std::map<std::string, std::set<std::string>> types_by_bits_;  // rule -> what its layers become in a GGUF file
   bool gguf_ = false, mixed_ = false;
 };
 
@@ -500,6 +544,18 @@ class resolver {
 result<resolved_rules> apply_layer_rules(const layer_rules& rules, const ar::scheme_fields& scheme, std::string_view preset, const std::vector<std::string>& formats,
                                          const model_outline& model, std::vector<layer_decision>& layers) {
   return resolver(rules, scheme, formats, model, layers).run(preset);
+}
+
+std::vector<std::string> nearest_layers(std::string_view text, std::span<const std::string> layers) {
+  std::set<std::string> names;
+  for (std::string name : layers) {
+    while (!name.empty()) {
+      names.insert(name);
+      const std::size_t dot = name.find('.');
+      name.erase(0, dot == std::string::npos ? name.size() : dot + 1);
+    }
+  }
+  return nearest_names(text, {names.begin(), names.end()});
 }
 
 std::optional<ar::scheme_fields> commonest_scheme(std::span<const layer_decision> layers) {

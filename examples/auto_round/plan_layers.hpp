@@ -32,6 +32,7 @@ struct layer_rules {
   io::json config{};                   ///< an object in the user's order: name or pattern -> name of a preset, or fields; or null
   std::string ignore_layers{};         ///< parts of names, separated by commas
   bool quant_lm_head = false;
+  bool keep_lm_head = false;           ///< --no_quant_lm_head was written, which a rule must not contradict
   std::string to_quant_block_names{};  ///< regular expressions, separated by commas; empty: all blocks
   rule_order order = rule_order::exact_first;
 };
@@ -43,6 +44,7 @@ struct model_outline {
   std::vector<std::string> predefined_ignore; ///< names that are never quantized: routers and the like
   std::string head;                           ///< "lm_head"
   bool tied_head = false;
+  exporting::layer_decision embedding{};      ///< name and shape of what only GGUF files quantize
 };
 
 /// A rule for layers whose name matches a pattern.
@@ -57,6 +59,7 @@ struct resolved_rules {
   std::vector<layer_rule> patterns;             ///< rules that are no layer's name, in order, complete
   std::vector<std::string> ignore_patterns;     ///< --ignore_layers, split
   std::vector<std::string> warnings;
+  std::optional<ar::scheme_fields> embedding;   ///< of a GGUF file, if a rule names it; 16 bits: it stays as it is
 };
 
 /// Applies the rules to `layers`, whose schemes are the model's and which are marked for quantization inside blocks. What a rule gives a layer of its
@@ -64,6 +67,9 @@ struct resolved_rules {
 /// error_kind::usage for unknown keys and presets, broken patterns and rules that match nothing (near names are listed).
 result<resolved_rules> apply_layer_rules(const layer_rules& rules, const ar::scheme_fields& scheme, std::string_view preset, const std::vector<std::string>& formats,
                                          const model_outline& model, std::vector<exporting::layer_decision>& layers);
+
+/// Names like `text`: of layers, of their places inside blocks, and of their last parts.
+std::vector<std::string> nearest_layers(std::string_view text, std::span<const std::string> layers);
 
 /// The scheme that most of the quantized layers have, the first of several; nothing if none is quantized. Where the model's own scheme quantizes nothing
 /// (BF16 with rules), it is what a checkpoint says of the model.

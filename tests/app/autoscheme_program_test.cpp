@@ -424,6 +424,7 @@ TEST_F(AutoScheme, WhatDoesNotFitTogetherIsRefusedBeforeAnyPass) {
   expect_refused(run(choose(integers, "5", {"--format", "gguf:q4_0"})), usage, {"W2A16G32", "GGUF:"});
   expect_refused(run(choose("W4A16G32,MXFP8", "6")), unsupported, {"auto_round"});
   expect_refused(run(choose(integers, "5", {"--shared_layers", "q_proj;;"})), usage, {"--shared_layers"});
+  expect_refused(run(choose(integers, "5", {"--shared_layers", "q_proj,k_porj"})), usage, {"--shared_layers", "k_porj", "near names are", "k_proj"});
   expect_refused(run(choose(integers, "5", {"--score_gradient", "both"})), usage, {"both"});
   tiny_model::put(dir_ / "there", "x");
   expect_refused(run(choose(integers, "5", {"--autoscheme_json", dir_ / "there"})), bad_output, {"--autoscheme_json"});

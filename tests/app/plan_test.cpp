@@ -2,6 +2,10 @@
 // The plan: schemes and formats as users write them, decisions about layers, and sizes before a byte is written.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+#include <string>
+
 #include "export/export_format.hpp"
 #include "plan.hpp"
 #include "support/temp_dir.hpp"
@@ -182,6 +186,70 @@ TEST_F(PlanOfAModel, GgufFormatsPrescribeTypesAndFallBackWhereRowsAreShort) {
   EXPECT_EQ(types["model.layers.0.self_attn.q_proj.weight"], "Q5_0") << "64 columns are no block of 256";
   EXPECT_EQ(types["lm_head.weight"], "Q8_0");
   EXPECT_EQ(types["model.norm.weight"], "F32");
+}
+
+TEST_F(PlanOfAModel, RulesNameTypesOfAGgufFileAndWhatGoesByBitsIsSaid) {
+  for (const bool tied : {false, true}) {
+    open(support::tiny_model(1, tied));
+    const auto types = [&](const char* rules, plan::rule_order order = plan::rule_order::exact_first, const char* ignored = "") {
+      const auto p = make({.formats = {"gguf:q4_0"}, .rules = {.config = *plan::parse_layer_config(rules), .ignore_layers = ignored, .order = order}});
+      EXPECT_TRUE(p.has_value()) << rules << ": " << (p ? "" : describe(p.error()));
+      std::map<std::string, std::string> all;
+      if (!p) return all;
+      for (const auto& t : p->exporters.front()->plan().tensors) all[t.name] = t.output_type;
+      for (const std::string& w : p->warnings) all["warnings"] += w + "\n";
+      return all;
+    };
+    const std::string q = "model.layers.1.self_attn.q_proj.weight", down = "model.layers.0.mlp.down_proj.weight", embedding = "model.embed_tokens.weight";
+    auto fp4 = types(R"({"q_proj": "NVFP4", "down_proj": {"scheme": "MXFP4"}})");
+    EXPECT_EQ(fp4[q], "NVFP4");
+    EXPECT_EQ(fp4[down], "MXFP4");
+    EXPECT_EQ(fp4["model.layers.0.mlp.up_proj.weight"], "Q4_0");
+    EXPECT_EQ(fp4["warnings"], "");
+    auto as_original = types(R"({"down_proj": "MXFP4"})", plan::rule_order::reference);
+    EXPECT_EQ(as_original[down], "Q4_0");
+    EXPECT_NE(as_original["warnings"].find("\"down_proj\""), std::string::npos);
+    auto by_bits = types(R"({"down_proj": {"sym": false, "group_size": 16}, "q_proj": {"bits": 8, "group_size": 64}})");
+    EXPECT_EQ(by_bits[down], "Q4_0");
+    EXPECT_EQ(by_bits[q], "Q8_0");
+    for (const char* word : {"\"down_proj\"", "become Q4_0", "\"q_proj\"", "become Q8_0"}) EXPECT_NE(by_bits["warnings"].find(word), std::string::npos) << by_bits["warnings"];
+    // What no other format quantizes.
+    EXPECT_EQ(types("{}")[embedding], tied ? "Q8_0" : "Q4_0");
+    EXPECT_EQ(types(R"({"model.embed_tokens": "GGUF:Q5_1"})")[embedding], "Q5_1");
+    EXPECT_EQ(types(R"({"model.embed_tokens": {"bits": 16}})")[embedding], "F16");
+    EXPECT_EQ(types(R"({"lm_head": "GGUF:Q5_1"})")[tied ? embedding : "lm_head.weight"], "Q5_1");
+    EXPECT_EQ(types("{}", plan::rule_order::exact_first, "model.embed_tokens")[embedding], "F16");
+    auto ignored = types("{}", plan::rule_order::exact_first, "lm_head");
+    EXPECT_EQ(ignored["warnings"].find("--ignore_layers model.embed_tokens keeps it") != std::string::npos, tied) << ignored["warnings"];
+    const auto short_rows = make({.formats = {"gguf:q4_0"}, .rules = {.config = *plan::parse_layer_config(R"({"down_proj": "NVFP4"})")}});
+    ASSERT_FALSE(short_rows.has_value()) << "96 columns, blocks of 64";
+    EXPECT_EQ(short_rows.error().kind, error_kind::unsupported);
+  }
+}
+
+TEST_F(PlanOfAModel, ModulesThatAreKeptAnywayMayBeIgnored) {
+  open(support::tiny_model());
+  for (const char* ignored : {"norm", "model.norm", "embed_tokens", "model.layers.0.input_layernorm"}) {
+    const auto p = make({.scheme = "W4A16G32", .rules = {.ignore_layers = ignored}});
+    ASSERT_TRUE(p.has_value()) << ignored << ": " << describe(p.error());
+    EXPECT_EQ(p->exporters.front()->plan().quantized_layers(), 14u);
+  }
+}
+
+TEST_F(PlanOfAModel, ARuleForTheHeadDoesNotPassANoForIt) {
+  open(support::tiny_model());
+  const auto with = [&](const char* rules, plan::rule_order order = plan::rule_order::exact_first) {
+    return make({.scheme = "W4A16G32", .rules = {.config = *plan::parse_layer_config(rules), .keep_lm_head = true, .order = order}});
+  };
+  const auto named = with("{lm_head: W8A16}");
+  ASSERT_FALSE(named.has_value());
+  EXPECT_EQ(named.error().kind, error_kind::usage);
+  EXPECT_NE(named.error().message.find("--no_quant_lm_head"), std::string::npos);
+  for (const auto& matched : {with(R"({".*head": {"bits": 8, "group_size": 32}})"), with("{lm_head: W8A16}", plan::rule_order::reference)}) {
+    ASSERT_TRUE(matched.has_value());
+    EXPECT_NE(std::ranges::find_if(matched->warnings, [](const std::string& w) { return w.find("--no_quant_lm_head") != std::string::npos; }), matched->warnings.end());
+  }
+  EXPECT_TRUE(with("{lm_head: {bits: 16}}").has_value());
 }
 
 TEST_F(PlanOfAModel, AQuantizedCheckpointIsNoSource) {

@@ -259,7 +259,8 @@ TEST_F(Program, TunesAndIsReproducible) {
   const outcome o = run(first);
   ASSERT_EQ(o.status, 0) << o.err;
   EXPECT_EQ(o.out, "");
-  EXPECT_NE(o.err.find("loss iter 0"), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find(", loss before: "), std::string::npos) << "coordinate descent has no iterations: " << o.err;
+  EXPECT_EQ(o.err.find(", loss iter"), std::string::npos) << o.err;
   ASSERT_EQ(run(second).status, 0);
   for (const char* f : {"model.safetensors", "config.json", "quantization_config.json"}) {
     EXPECT_EQ(golden::read_bytes(dir_.path() / "a" / f), golden::read_bytes(dir_.path() / "b" / f)) << f;
@@ -648,6 +649,10 @@ TEST_F(Program, TextsThatAreLongerThanTheModelKnowsAreNamed) {
   std::string words = "a";
   for (int i = 0; i < 5000; ++i) words += " a";
   support::expect_error_line(run({"generate", model_, "--prompt", words}), usage, {"positions", "--prompt"});
+  const outcome o = run({"generate", model_, "--prompt", "a", "--max_tokens", "5000", "--ignore_eos"});
+  EXPECT_EQ(o.status, 0) << o.err;
+  EXPECT_NE(o.err.find("of 5000 tokens (--max_tokens): the model knows no more than"), std::string::npos) << o.err;
+  EXPECT_EQ(run({"generate", model_, "--prompt", "a", "--max_tokens", "3", "--ignore_eos"}).err.find("the text ends"), std::string::npos);
 }
 
 TEST_F(Program, TheHeadIsTunedToo) {
@@ -805,6 +810,23 @@ TEST_F(Program, ClosedStreamsGetNoFile) {
     const int raw = std::system((support::quoted(std::string(AR_BINARY_DIR) + "/bin/auto-round") + " list 2>/dev/null" + lost).c_str());
     EXPECT_EQ(WEXITSTATUS(raw), bad_output) << lost;
   }
+}
+
+TEST_F(Program, ContradictionsAndTyposAreNotTakenInSilence) {
+  tiny_model().write(model_);
+  expect_refused(run(quantize({"--model_free", "--disable_model_free"})), usage, {"--model_free", "--disable_model_free"});
+  expect_refused(run(quantize({"--layer_config", "{lm_head: W8A16}", "--no_quant_lm_head"})), usage, {"lm_head", "--no_quant_lm_head"});
+  expect_refused(run(quantize({"--iters", "2", "--descent_sweeps", "-1"})), usage, {"--descent_sweeps", "-1"});
+  fs::create_directory(dir_ / "sets");
+  tiny_model::put(dir_ / "sets/pile-10k.jsonl", tiny_model::calibration(64));
+  const std::string file = dir_ / "sets/pile-10k.jsonl";
+  for (const auto& [name, words] : {std::pair<std::string, std::string>{"txt/a", "\"txt/a\" is no file and is taken for the data set NeelNanda/pile-10k (" + file + ")"},
+                                    {"pile-10k", "calibration text: NeelNanda/pile-10k (" + file + ")"}}) {
+    const outcome o = run(quantize({"--iters", "2", "--seqlen", "16", "--dataset", name, "--dataset_dir", dir_ / "sets", "--dry_run"}));
+    EXPECT_EQ(o.status, 0) << o.err;
+    EXPECT_NE(o.err.find(words), std::string::npos) << o.err;
+  }
+  EXPECT_NE(run({"man"}).out.find("OUT.journal"), std::string::npos);
 }
 
 TEST_F(Program, AFormatIsListedWithMixedIntegersOnlyIfItHoldsBothWidths) {

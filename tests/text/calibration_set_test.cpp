@@ -92,7 +92,7 @@ TEST(DatasetSpec, QuotationMarksKeepSeparators) {
 TEST(DatasetSpec, MistakesAreUsageErrors) {
   for (const char* text :
        {"", " ", ",", "a.json,", ",a.json", "a.json:", "a.json:nums=3", "a.json:num", "a.json:num=", "a.json:num=x", "a.json:num=0", "a.json:num=-1",
-        "a.json:num=99999999999999999999", "a.json:num=3x", "a.json:system_prompt", "a.json:system_prompt=a=b", ":num=3"}) {
+        "a.json:num=99999999999999999999", "a.json:num=3x", "a.json:system_prompt", "a.json:system_prompt=a=b", ":num=3", "a.json:concat=maybe", "a.json:apply_chat_template=0"}) {
     const auto parts = parse_dataset(text);
     ASSERT_FALSE(parts) << text;
     EXPECT_EQ(parts.error().kind, error_kind::usage) << text;

@@ -114,6 +114,17 @@ std::vector<name_list> shared_groups(std::span<const std::string> layers, std::s
   return merge(groups);
 }
 
+name_list without_layers(std::span<const std::string> layers, const std::vector<name_list>& patterns) {
+  name_list out;
+  for (const name_list& list : patterns) {
+    for (const std::string& entry : list) {
+      pattern p(entry);
+      if (std::none_of(layers.begin(), layers.end(), [&](const std::string& name) { return p.finds(name); })) out.push_back(entry);
+    }
+  }
+  return out;
+}
+
 std::string expert_of(const std::string& layer) {
   constexpr std::string_view mark = ".experts.";
   for (std::size_t at = layer.find(mark); at != std::string::npos; at = layer.find(mark, at + 1)) {

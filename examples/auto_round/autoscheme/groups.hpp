@@ -19,6 +19,9 @@ std::vector<name_list> merge(const std::vector<name_list>& lists);
 /// block. `blocks` are the names of the decoder blocks ("model.layers.0").
 std::vector<name_list> shared_groups(std::span<const std::string> layers, std::span<const std::string> blocks, const std::vector<name_list>& patterns);
 
+/// Entries of `patterns` that find none of `layers`.
+name_list without_layers(std::span<const std::string> layers, const std::vector<name_list>& patterns);
+
 /// "a.mlp.experts.3.up_proj" -> "a.mlp.experts.3"; names with ".moe." lose their last part; empty for layers that belong to no expert.
 std::string expert_of(const std::string& layer);
 

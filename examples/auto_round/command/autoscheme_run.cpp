@@ -136,6 +136,13 @@ class choosing {
     what_.head_name = spec.head_name.substr(0, spec.head_name.rfind('.'));
     what_.count = {.exact = o_.exact_bits, .ignore_scale_zp_bits = o_.ignore_scale_zp_bits};
     what_.reference = compat_;
+    std::vector<std::string> names;
+    for (const exporting::layer_decision& d : plan->layers()) names.push_back(d.name);
+    for (const std::string& entry : autoscheme::without_layers(names, o_.shared_layers)) {
+      const std::string text = fmt::format("--shared_layers \"{}\" matches no layer of this model; near names are {}", entry, fmt::join(plan::nearest_layers(entry, names), ", "));
+      if (!compat_) return fail(error_kind::usage, text);
+      bar_.message("warning: " + text);
+    }
     first_ = std::move(*plan);
     return {};
   }
@@ -195,6 +202,7 @@ class choosing {
     text.batch_size = o_.batch_size;
     auto set = read_calibration_text(source_, text);
     if (!set) return forward_error(set);
+    for (const std::string& line : set->notes) bar_.message("note: " + line);
     for (const std::string& w : set->warnings) bar_.message("warning: " + w);
 
     std::vector<std::string> names;

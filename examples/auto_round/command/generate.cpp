@@ -87,6 +87,8 @@ class generate final : public command {
       return true;
     });
     if (!ids) return forward_error(ids);
+    if (positions > 0 && prompt->size() + ids->size() > static_cast<std::size_t>(positions) && static_cast<std::int64_t>(ids->size()) < options_.max_tokens)
+      fmt::print(stderr, "note: the text ends after {} of {} tokens (--max_tokens): the model knows no more than {} positions\n", ids->size(), options_.max_tokens, positions);
     const std::string text = tok->decode(*ids, true);
     if (json_) {
       io::json::array numbers;

@@ -127,7 +127,8 @@ class quantize final : public command {
     o.text("layer_config", "RULES", layer_config_, "schemes of single layers, as text or a JSON file: {down_proj:W8A16, layers.0.:{bits:8,group_size:32}}; keys are names or patterns, and a layer's own name beats patterns");
     o.text("ignore_layers,fp_layers", "LIST", rules.ignore_layers, "layers whose name contains one of these stay in 16 bits");
     o.text("to_quant_block_names", "LIST", rules.to_quant_block_names, "blocks to quantize, as regular expressions searched for in their names (all)");
-    o.flag_pair("quant_lm_head", rules.quant_lm_head, "quantize the head too (gguf formats always do)", "leave the head as it is (default)");
+    o.flag("quant_lm_head", quant_lm_head_, true, "quantize the head too (gguf formats always do)");
+    o.flag("no_quant_lm_head", quant_lm_head_, false, "leave the head as it is (default)");
     o.choice("fuse_check", "warn,error,off", fuse_check_, "if layers that engines fuse (q k v, gate up, experts) get different schemes (warn)");
   }
 
@@ -330,6 +331,7 @@ class quantize final : public command {
     if (auto r = positive("gradient_accumulate_steps", q.gradient_accumulate_steps); !r) return r;
     if (auto r = positive("nblocks", run_.nblocks); !r) return r;
     if (q.lr < 0 || q.minmax_lr < 0) return fail(error_kind::usage, "learning rates must not be negative");
+    if (run_.descent_sweeps < 0) return fail(error_kind::usage, fmt::format("--descent_sweeps must not be negative, not {}", run_.descent_sweeps));
     if (run_.momentum < 0 || run_.momentum >= 1) return fail(error_kind::usage, "--momentum must be at least 0 and below 1");
     if (auto r = complete_rules(); !r) return r;
     if (auto r = complete_bits(); !r) return r;
@@ -394,6 +396,8 @@ class quantize final : public command {
       if (!config) return forward_error(config);
       q.rules.config = std::move(*config);
     }
+    q.rules.quant_lm_head = quant_lm_head_.value_or(false);
+    q.rules.keep_lm_head = !quant_lm_head_.value_or(true);
     if (run_.compat) q.rules.order = plan::rule_order::reference;
     if (fuse_check_ == "error") q.fused = plan::fuse_check::error;
     else if (fuse_check_ == "off") q.fused = plan::fuse_check::off;
@@ -403,6 +407,7 @@ class quantize final : public command {
   /// Rounding needs no model class: where this version does not know the model, or it holds FP8 weights, it goes shard by shard.
   result<void> complete_route() {
     const bool changed = run_.awq || run_.rotation || run_.request.attention.wanted() || run_.autoscheme.wanted() || !run_.save_imatrix.empty();
+    if (run_.model_free && run_.regular_route) return fail(error_kind::usage, "--model_free and --disable_model_free exclude each other");
     if (run_.model_free && run_.model_dtype) return fail(error_kind::usage, "--model_free takes weights as they are stored; --model_dtype is for runs that know the model");
     if (run_.model_free && run_.first_blocks) return fail(error_kind::usage, "--model_free knows no blocks: --num_hidden_layers needs a model class");
     if (run_.model_free && run_.request.attention.wanted())
@@ -501,7 +506,7 @@ class quantize final : public command {
   static_scales_request static_scales_;
   std::optional<std::int64_t> iters_, batch_size_, nsamples_, seqlen_, threads_;
   std::optional<double> lr_, minmax_lr_, momentum_;
-  std::optional<bool> amp_, opt_rtn_;
+  std::optional<bool> amp_, opt_rtn_, quant_lm_head_;
   run_options run_;
 };
 

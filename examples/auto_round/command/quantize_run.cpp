@@ -451,6 +451,7 @@ class quantization {
     auto set = read_calibration_text(*source_, c);
     if (!set) return forward_error(set);
     calibration_ = std::move(*set);
+    for (const std::string& line : calibration_.notes) bar_.message("note: " + line);
     for (const std::string& w : calibration_.warnings) bar_.message("warning: " + w);
     return {};
   }
@@ -813,8 +814,10 @@ class quantization {
         if (auto r = add(layer); !r) return r;
       }
       for (const auto& [name, values] : b.vectors) vectors_->set(name, values);
-      const std::string line = fmt::format("quantized {}/{} layers in the block, loss iter 0: {:.3e} -> iter {}: {:.3e}, memory {}", b.quantized, b.layers,
-                                           b.first_loss, b.best_iteration, b.best_loss, report::human_bytes(report::current_memory_bytes()));
+      const bool iterates = how() != tuning::gram || o_.descent_sweeps == 0;
+      const std::string losses = iterates ? fmt::format("iter 0: {:.3e} -> iter {}: {:.3e}", b.first_loss, b.best_iteration, b.best_loss)
+                                          : fmt::format("before: {:.3e} -> after: {:.3e}", b.first_loss, b.best_loss);
+      const std::string line = fmt::format("quantized {}/{} layers in the block, loss {}, memory {}", b.quantized, b.layers, losses, report::human_bytes(report::current_memory_bytes()));
       bar_.finish_unit(line);
       report_.add(b);
       log_.write("block", {{"block", b.first_block}, {"blocks", b.blocks}, {"quantized", b.quantized}, {"layers", b.layers}, {"first_loss", b.first_loss},

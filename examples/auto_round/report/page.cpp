@@ -75,11 +75,12 @@ std::string tiles(const io::json& run) {
 
 std::string loss_chart(const io::json& run) {
   chart c{"Loss of each block", "block", "loss of its output", true, true, {{"before tuning", {}}, {"after tuning", {}}}};
+  const bool iterates = run.at("tuning").as_string() != "gram";
   for (const io::json& b : run.at("blocks").items()) {
     const auto block = static_cast<double>(b.at("block").as_int());
     const double first = b.at("first_loss").as_double(NAN), best = b.at("best_loss").as_double(NAN);
     c.all[0].points.push_back({block, first, fmt::format("block {}, before: {:.4g}", block, first)});
-    c.all[1].points.push_back({block, best, fmt::format("block {}, after: {:.4g} (iteration {})", block, best, b.at("best_iteration").as_int())});
+    c.all[1].points.push_back({block, best, fmt::format("block {}, after: {:.4g}{}", block, best, iterates ? fmt::format(" (iteration {})", b.at("best_iteration").as_int()) : std::string())});
   }
   return svg_of(c);
 }

@@ -95,6 +95,10 @@ class loader {
     const auto from = resolve(part.name, options_.dataset_dir);
     if (!from) return forward_error(from);
     const std::string* const path = &from->path;
+    if (from->named != nullptr) {
+      const bool exact = part.name == from->named->full_name || part.name == from->named->short_name;
+      set_.notes.push_back("calibration text: " + (exact ? std::string() : "\"" + part.name + "\" is no file and is taken for the data set ") + std::string(from->named->full_name) + " (" + *path + ")");
+    }
     const bool builtin = path->empty();  // always packed: its paragraphs are short
     const bool concat = part.concat || builtin, whole_text = concat && (builtin || path->ends_with(".txt"));
     result<std::vector<record>> read;

@@ -32,6 +32,7 @@ struct calibration_set {
   std::int64_t dropped_short = 0, dropped_repetitive = 0;
   std::int64_t longest_record_tokens = 0;  ///< of those looked at, cut to seqlen
   std::vector<std::string> warnings;
+  std::vector<std::string> notes;  ///< which data sets names stood for, and their files
   std::int64_t rows() const { return seqlen == 0 ? 0 : static_cast<std::int64_t>(ids.size()) / seqlen; }
   /// Positions that the loss counts, of all and of `count` from `first` on.
   std::int64_t valid_tokens() const { return valid_tokens(0, valid.size()); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <optional>
 
 namespace auto_round::text {
 namespace {
@@ -45,10 +46,12 @@ class word_reader {
   std::size_t at_ = 0;
 };
 
-bool is_on(const std::string& value) {
+/// A key alone means true; nothing if the value is neither true nor false.
+std::optional<bool> truth_of(const std::string& value, bool given) {
   std::string lower = value;
   std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 0x20) : c; });
-  return lower != "false";
+  if (!given || lower == "true") return true;
+  return lower == "false" ? std::optional(false) : std::nullopt;
 }
 
 }  // namespace
@@ -79,10 +82,10 @@ result<std::vector<dataset_part>> parse_dataset(std::string_view text) {
         if (code != std::errc() || end != value.data() + value.size() || num < 1)
           return bad("num needs a number of 1 or more, not \"" + value + "\"");
         part.num = num;
-      } else if (key == "concat") {
-        part.concat = is_on(value);
-      } else if (key == "apply_chat_template") {
-        part.apply_chat_template = is_on(value);
+      } else if (key == "concat" || key == "apply_chat_template") {
+        const auto on = truth_of(value, given);
+        if (!on) return bad(key + " is true or false, not \"" + value + "\"");
+        (key == "concat" ? part.concat : part.apply_chat_template) = *on;
       } else if (key == "system_prompt") {
         if (!given) return bad("system_prompt needs a value; system_prompt= means no system turn");
         system_prompt = std::move(value);
