@@ -184,7 +184,8 @@ std::vector<layer_decision> candidate_layers(const model::model_spec& spec, cons
   return layers;
 }
 
-std::string model_name_of(const std::string& folder) {
+std::string model_name_of(const exporting::stored_model& source, const std::string& folder) {
+  if (std::string given = source.given_name(); !given.empty()) return given;
   const std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
   // In the cache of the hub a folder is called after its revision: models--ORG--NAME/snapshots/REVISION.
   constexpr std::string_view kind = "models--";
@@ -277,7 +278,7 @@ result<run_plan> make_plan(const request& asked, const exporting::stored_model& 
   base.attention = wanted.attention;
   base.maxima = wanted.maxima;
   base.compat = wanted.compat;
-  base.model_name = model_name_of(dir->path());
+  base.model_name = model_name_of(source, dir->path());
   base.scheme = plan.scheme;
   base.how = wanted.how;
   base.iters = wanted.how == exporting::method::signround ? wanted.iters : 0;

@@ -90,8 +90,8 @@ std::vector<std::string> shard_wise_warnings(const ar::scheme_fields& scheme);
 
 /// The linear layers of a model, block by block, then the head unless it is tied; those of the blocks to be quantized by `scheme`.
 std::vector<exporting::layer_decision> candidate_layers(const model::model_spec& spec, const ar::scheme_fields& scheme);
-/// The last component of the folder's path: job::model_name.
-std::string model_name_of(const std::string& folder);
+/// job::model_name of a source that lies in `folder`.
+std::string model_name_of(const exporting::stored_model& source, const std::string& folder);
 
 /// Which of `layers` were quantized, for the last lines of a run: "Summary: quantized 2/15 in the model; kept: lm_head (head: stays in 16 bits), ..."
 std::string summary(std::size_t quantized, std::span<const exporting::layer_decision> layers);

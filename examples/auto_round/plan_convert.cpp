@@ -232,7 +232,7 @@ class planner {
     base.source = view.directory();
     base.spec = &view.spec();
     base.weights = &view;
-    base.model_name = model_name_of(base.source->path());
+    base.model_name = model_name_of(source_, base.source->path());
     base.format = format;
     base.how = exporting::method::stored;
     base.iters = 0;

@@ -829,6 +829,27 @@ TEST_F(Program, ContradictionsAndTyposAreNotTakenInSilence) {
   EXPECT_NE(run({"man"}).out.find("OUT.journal"), std::string::npos);
 }
 
+// A file is called as somebody likes; the model in it has a name.
+TEST_F(Program, AGgufFileOfAGgufFileKeepsTheModelsName) {
+  tiny_model().write(dir_ / "Some Model");
+  ASSERT_EQ(run({dir_ / "Some Model", "--output_dir", dir_ / "first", "--format", "gguf:q8_0", "--iters", "0"}).status, 0);
+  const auto file_in = [&](const std::string& folder) {
+    for (const auto& e : fs::directory_iterator(dir_ / folder))
+      if (e.path().extension() == ".gguf") return e.path();
+    return fs::path();
+  };
+  EXPECT_TRUE(file_in("first").filename().string().starts_with("Some-Model-")) << file_in("first");
+  fs::create_directory(dir_ / "dl");
+  fs::copy(file_in("first"), dir_ / "dl/x.gguf");
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) fs::copy(dir_.path() / "first" / name, dir_.path() / "dl" / name);
+  ASSERT_EQ(run({"convert", dir_ / "dl", "--output_dir", dir_ / "converted", "--format", "gguf:q8_0"}).status, 0);
+  ASSERT_EQ(run({dir_ / "dl/x.gguf", "--output_dir", dir_ / "again", "--format", "gguf:q4_0", "--iters", "0"}).status, 0);
+  for (const char* folder : {"converted", "again"}) {
+    EXPECT_TRUE(file_in(folder).filename().string().starts_with("Some-Model-")) << file_in(folder);
+    EXPECT_NE(golden::read_bytes(file_in(folder)).find("Some Model"), std::string::npos) << folder;
+  }
+}
+
 TEST_F(Program, AFormatIsListedWithMixedIntegersOnlyIfItHoldsBothWidths) {
   const std::string listed = run({"list", "formats"}).out;
   for (const auto& [format, holds] : {std::pair<std::string, bool>{"auto_awq", false}, {"auto_round:auto_awq", false}, {"auto_round", true}, {"auto_gptq", true}}) {

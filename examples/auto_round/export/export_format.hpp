@@ -46,7 +46,7 @@ enum class method { rtn, opt_rtn, signround, stored };
 struct job {
   const io::checkpoint_dir* source = nullptr;
   const model::model_spec* spec = nullptr;
-  std::string model_name;                     ///< last component of the source's path
+  std::string model_name;                     ///< what the source calls the model, else the last component of its path
   std::string format;                         ///< as the user wrote it, lower case: "auto_round", "gguf:q4_k_s"
   ar::scheme_fields scheme;                   ///< model-wide, resolved
   std::vector<layer_decision> layers;         ///< blocks in order, layers in module order, then those outside the blocks
@@ -138,6 +138,7 @@ class stored_model : public model::weight_source {
   virtual const io::checkpoint_dir* directory() const { return nullptr; }  ///< the folder, if it is one of safetensors
   virtual void read_float_inputs() {}  ///< input_filters are empty from now on: layers read float rows
   /// The model in the words of config.json, whatever the checkpoint says it in.
+  virtual std::string given_name() const { return {}; }  ///< what the checkpoint calls the model; empty: nothing, its folder does
   virtual io::json config() const { return directory() == nullptr ? io::json() : directory()->config(); }
   /// A quantized weight exactly as it is stored, and dequantized. error_kind::unsupported if no format has a place for what is stored.
   virtual result<tune::quantized_layer> stored_layer(const std::string& weight) const;

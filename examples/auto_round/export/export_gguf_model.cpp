@@ -231,6 +231,7 @@ class gguf_model final : public stored_model {
   }
 
   io::json config() const override { return config_; }
+  std::string given_name() const override { return std::string(text(contents_, "general.name")); }
   std::string location() const override { return file_.path(); }
 
   /// What does not consist of finite numbers is left to read(), which names it.

@@ -68,6 +68,7 @@ class unpacked_model final : public stored_model {
   std::string location() const override { return dir_.path(); }
 
   std::string format() const override { return packed_.format(); }
+  std::string given_name() const override { return packed_.given_name(); }
   std::vector<entry> entries() const override {
     std::vector<entry> all = packed_.entries();
     for (entry& e : all) e.quantized = false;
@@ -105,6 +106,7 @@ class retyped_model final : public stored_model {
   std::string location() const override { return source_->location(); }
 
   std::string format() const override { return source_->format(); }
+  std::string given_name() const override { return source_->given_name(); }
   std::vector<entry> entries() const override {
     std::vector<entry> all = source_->entries();
     for (entry& e : all) {

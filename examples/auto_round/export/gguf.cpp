@@ -45,6 +45,18 @@ float factor_of(const tune::quantized_layer& layer) {
   return layer.tensor_factor ? *layer.tensor_factor : layer.global_scale == 0 ? 0.0f : 1 / layer.global_scale;
 }
 
+/// What a file is called after a model whose name may be any text: as llama.cpp does without blanks and slashes, and not endless.
+std::string file_stem(const std::string& model_name) {
+  constexpr std::size_t most = 128;
+  std::size_t size = std::min(model_name.size(), most);
+  while (size > 0 && size < model_name.size() && (static_cast<unsigned char>(model_name[size]) & 0xC0) == 0x80) --size;  // whole characters
+  std::string stem = model_name.substr(0, size);
+  for (char& c : stem)
+    if (static_cast<unsigned char>(c) <= ' ' || c == '/' || c == 0x7F) c = '-';
+  const std::size_t first = stem.find_first_not_of("-.");
+  return first == std::string::npos ? "model" : stem.substr(first);
+}
+
 /// The weight's name without ".weight".
 std::string stem(const std::string& name) { return name.substr(0, name.rfind('.')); }
 
@@ -136,7 +148,7 @@ class gguf_exporter final : public exporter {
     auto metadata = build_gguf_metadata({run_.model_name, parameters, expert_parameters, recipe.file_type}, spec, *sources);
     if (!metadata) return forward_error(metadata);
     metadata_ = std::move(*metadata);
-    file_name_ = fmt::format("{}-{}-{}.gguf", run_.model_name, size_label(parameters, expert_parameters, spec.mixture.experts), recipe.label);
+    file_name_ = fmt::format("{}-{}-{}.gguf", file_stem(run_.model_name), size_label(parameters, expert_parameters, spec.mixture.experts), recipe.label);
     plan_.files.push_back({file_name_, io::gguf_size(metadata_, declared_)});
     return plan_companions();
   }
