@@ -177,6 +177,13 @@ class entry_reader {
     }
     if (s.bits > 8 && !act_.bits) s.act_bits = 16;  // a layer that is kept is kept as a whole
     if (!ar::quantizes(s)) return s;
+    // Of a GGUF file's types only bits were named, and the model's type has no such width: what has is looked for.
+    if (bits_ && !data_type_ && !preset_ && s.super_bits && std::ranges::any_of(formats_, exporting::is_gguf) && !exporting::gguf_type_of(s)) {
+      s.data_type = "int";
+      s.sym = true;
+      s.super_bits.reset();
+      s.super_group_size.reset();
+    }
     if (s.bits > 8) return fail(error_kind::unsupported, fmt::format("--layer_config \"{}\": quantized activations of a layer with 16-bit weights are not supported", key_));
     if (auto r = with_known_types(s); !r) {
       error e = r.error();
