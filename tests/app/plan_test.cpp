@@ -224,8 +224,11 @@ TEST_F(PlanOfAModel, RulesNameTypesOfAGgufFileAndWhatGoesByBitsIsSaid) {
     // Widths that the model's own K type does not have.
     const auto wide = make({.formats = {"gguf:q4_k_m"}, .rules = {.config = *plan::parse_layer_config(R"({"down_proj": {"bits": 8}})")}});
     ASSERT_TRUE(wide.has_value()) << describe(wide.error());
-    for (const auto& t : wide->exporters.front()->plan().tensors)
-      if (t.name == down) EXPECT_EQ(t.output_type, "Q8_0");
+    for (const auto& t : wide->exporters.front()->plan().tensors) {
+      if (t.name == down) {
+        EXPECT_EQ(t.output_type, "Q8_0");
+      }
+    }
     const auto short_rows = make({.formats = {"gguf:q4_0"}, .rules = {.config = *plan::parse_layer_config(R"({"down_proj": "NVFP4"})")}});
     ASSERT_FALSE(short_rows.has_value()) << "96 columns, blocks of 64";
     EXPECT_EQ(short_rows.error().kind, error_kind::unsupported);
