@@ -68,7 +68,7 @@ void calibration(list& l) {
   l.lines("surrogates in the wrong order", R"({"text":"\udc00\ud800"})", {"line 1", "surrogate"});
   l.lines("a zero byte", std::string("{\"text\":\"a\0b\"}\n", 15), {"line 1", "zero byte"});
   l.lines("a byte order mark", "\xEF\xBB\xBF" + good_line, {"line 1", "byte order mark"});
-  l.lines("UTF-16", std::string("\xFF\xFE{\0\"\0", 6), {"line 1"});
+  l.lines("UTF-16", std::string("\xFF\xFE{\0\"\0", 6), {"UTF-16", "UTF-8"});
   l.lines("100,000 brackets", std::string(100'000, '[') + "\n", {"line 1", "too deep"});
   l.lines("token ids that are negative", "[1,2,-3]\n", {"line 1", "token ids"});
   l.lines("token ids that are fractions", "[1,2.5]\n", {"line 1", "token ids"});

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <future>
 #include <memory>
+#include <new>
 #include <numeric>
 #include <utility>
 
@@ -180,8 +181,16 @@ class run {
     return writer;
   }
 
-  /// Called by several threads at a time; one of them writes.
+  /// Called by several threads at a time; one of them writes. No exception may leave a thread.
   result<void> write_piece(const piece& p, io::safetensors_writer& writer) {
+    try {
+      return round_and_write(p, writer);
+    } catch (const std::bad_alloc&) {
+      return fail(error_kind::internal, "out of memory; fewer --threads need less", source_->files()[p.source->file], p.name);
+    }
+  }
+
+  result<void> round_and_write(const piece& p, io::safetensors_writer& writer) {
     if (io::interrupt_watch::requested()) return fail(error_kind::interrupted, "interrupted while rounding");
     std::vector<std::vector<std::byte>> parts;
     if (p.quantize || p.scale != nullptr || p.packed != nullptr) {

@@ -129,7 +129,9 @@ result<std::vector<record>> read_records(const std::string& path, bool whole_tex
   const auto file = io::mapped_file::open(path);
   if (!file) return forward_error(file);
   const std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) return fail(error_kind::input, "the text is UTF-16; save it as UTF-8", path);
+  // A byte order mark and, among ASCII, zero bytes. Other bytes that are no UTF-8 are replaced.
+  if ((text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) && text.substr(0, 256).find('\0') != std::string_view::npos)
+    return fail(error_kind::input, "the text is UTF-16; save it as UTF-8", path);
   result<void> done;
   if (path.ends_with(".jsonl")) {
     done = each_line(text, [&](std::string_view line, std::size_t number) -> result<void> {
