@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <filesystem>
 #include <map>
 #include <set>
 #include <utility>
@@ -134,7 +133,9 @@ class planner {
     }
     if (plan_.quantized() == 0) return fail(error_kind::usage, "no layer would be quantized");
     plan_texts();
-    if (auto r = plan_companions(); !r) return forward_error(r);
+    auto companions = exporting::companions_of(source_);
+    if (!companions) return forward_error(companions);
+    plan_.companions = std::move(*companions);
     return std::move(plan_);
   }
 
@@ -456,17 +457,6 @@ class planner {
     if (!q.is_null()) config.set("quantization_config", q);
     plan_.texts.push_back({"config.json", io::dump(config)});
     if (!q.is_null()) plan_.texts.push_back({"quantization_config.json", io::dump(q)});
-  }
-
-  result<void> plan_companions() {
-    for (const std::string& name : source_.side_files()) {
-      if (name == exporting::checksums_name || !exporting::is_companion_file(name)) continue;
-      std::error_code ec;
-      const std::uint64_t bytes = std::filesystem::file_size(source_.path() + "/" + name, ec);
-      if (ec) return fail(error_kind::input, "cannot read a file beside the model: " + ec.message(), source_.path() + "/" + name);
-      plan_.companions.push_back({name, bytes});
-    }
-    return {};
   }
 
   const request& wanted_;

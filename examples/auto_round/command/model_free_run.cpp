@@ -74,14 +74,14 @@ class run {
     const std::uint64_t limit = plan::memory_limit(o_.max_memory);
     for (memory_ = plan_.memory(threads_); limit != 0 && memory_.bytes() > limit && threads_ > 1;) memory_ = plan_.memory(--threads_);
     if (auto r = plan::check_memory(memory_, o_.max_memory); !r) return r;
-    if (o_.dry_run) {
+    auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model);
+    if (!dir) return forward_error(dir);
+    if (auto r = dir->require_space(plan_.bytes()); !r) return r;
+    if (o_.dry_run) {  // refuses what a run would; nothing of the folder stays
       if (o_.json) fmt::print("{}\n", io::dump(plan::to_json(plan_, memory_)));
       else fmt::print("{}", plan::describe(plan_, memory_));
       return {};
     }
-    auto dir = begin_output(o_.output_dir, o_.overwrite, o_.model);
-    if (!dir) return forward_error(dir);
-    if (auto r = dir->require_space(plan_.bytes()); !r) return r;
     bar_.message(fmt::format("{}: {} layers of {} files by {}, shard by shard; {} threads, about {} of memory", o_.model, plan_.quantized(), plan_.shards.size(), plan_.scheme_name,
                              threads_, report::human_bytes(memory_.bytes())));
     log_.write("start", {{"model", o_.model}, {"scheme", plan_.scheme_name}, {"method", "round to nearest, model-free"}, {"planned_bytes", static_cast<std::int64_t>(plan_.bytes())}});
@@ -348,7 +348,7 @@ class run {
     auto packed = exporting::pack_int(m, l);
     if (!packed) return forward_error(packed);
     std::vector<std::vector<std::byte>> out;
-    for (int i = 0; i < 3; ++i) out.push_back(std::move((*packed)[static_cast<std::size_t>(i)].data));
+    for (exporting::packed_part& p : *packed) out.push_back(std::move(p.data));
     return out;
   }
 

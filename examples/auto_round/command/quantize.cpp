@@ -13,7 +13,6 @@
 #include "command/foreign_options.hpp"
 #include "command/model_free_run.hpp"
 #include "command/model_path.hpp"
-#include "command/plan_output.hpp"
 #include "command/quantize_run.hpp"
 #include "command/rotation_request.hpp"
 #include "command/static_scales_request.hpp"
@@ -70,11 +69,7 @@ class quantize final : public command {
     if (auto r = complete_route(); !r) return r;
     if (run_.tasks.tasks && run_.tasks.tasks->empty()) run_.tasks.tasks = evaluation::tasks_behind_quantization;
     if (auto r = check_tasks(run_.tasks); !r) return r;
-    if (!run_.model_free) return run_quantize(run_);
-    if (run_.dry_run) {  // refuses what the run would; nothing of it stays
-      if (auto dir = begin_output(run_.output_dir, run_.overwrite, run_.model); !dir) return forward_error(dir);
-    }
-    return run_model_free(run_);
+    return run_.model_free ? run_model_free(run_) : run_quantize(run_);
   }
 
  private:

@@ -13,6 +13,7 @@
 #include "export/export_checksums.hpp"
 #include "export/export_format.hpp"
 #include "export/export_inventory.hpp"
+#include "export/export_verify.hpp"
 #include "io/tensor.hpp"
 #include "report/table.hpp"
 
@@ -198,7 +199,9 @@ class verify final : public command {
         return fail(error_kind::verification, "a tensor of the source is missing", m.tokenizer_directory(), e.name);
       }
       if (!is_real(e)) {
-        if (auto r = compare_bytes(m, source, e.name); !r) return r;
+        const io::checkpoint_dir *const theirs = source.directory(), *const ours = m.directory();
+        if (theirs == nullptr || ours == nullptr || !exporting::same_tensor(*theirs, theirs->find(e.name), *ours, ours->find(e.name)))
+          return fail(error_kind::verification, "the tensor is not the source's", m.tokenizer_directory(), e.name);
         continue;
       }
       const bool quantized = stored_quantized.contains(e.name);
@@ -232,19 +235,6 @@ class verify final : public command {
       out.distances.push_back(std::move(d));
     }
     return {};
-  }
-
-  static result<void> compare_bytes(const exporting::stored_model& m, const exporting::stored_model& source, const std::string& name) {
-    const auto tensor_in = [&](const exporting::stored_model& of) { return of.directory() == nullptr ? nullptr : of.directory()->find(name); };
-    const io::tensor_ref *const expected = tensor_in(source), *const read = tensor_in(m);
-    const auto different = [&] { return fail(error_kind::verification, "the tensor is not the source's", m.tokenizer_directory(), name); };
-    if (expected == nullptr || read == nullptr || expected->type != read->type || expected->shape != read->shape) return different();
-    return source.directory()->for_pieces(*expected, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
-      const io::file_bytes same = read->bytes.subspan(offset, piece.size());
-      if (!std::ranges::equal(same.pin(), piece)) return different();
-      m.directory()->release(*read, same);
-      return {};
-    });
   }
 
   void print(const exporting::stored_model& m, std::size_t tensors, std::size_t quantized, std::size_t files, comparison& found) const {

@@ -26,16 +26,25 @@ bool is_companion_file(std::string_view name) {
   return name.starts_with("LICENSE") || name.starts_with("NOTICE");
 }
 
-result<void> checkpoint_folder::add_companions(const io::checkpoint_dir& source) {
+result<std::vector<file_plan>> companions_of(const io::checkpoint_dir& source) {
+  std::vector<file_plan> all;
   for (const std::string& name : source.side_files()) {
-    const bool replaced = std::any_of(texts_.begin(), texts_.end(), [&](const auto& text) { return text.first == name; });
-    if (replaced || name == checksums_name || !is_companion_file(name)) continue;
-    const std::string from = source.path() + "/" + name;
+    if (name == checksums_name || !is_companion_file(name)) continue;
+    const std::string path = source.path() + "/" + name;
     std::error_code ec;
-    const std::uint64_t bytes = std::filesystem::file_size(from, ec);
-    if (ec) return fail(error_kind::input, "cannot read a file beside the model: " + ec.message(), from);
-    copies_.push_back({name, from, bytes});
+    const std::uint64_t bytes = std::filesystem::file_size(path, ec);
+    if (ec) return fail(error_kind::input, "cannot read a file beside the model: " + ec.message(), path);
+    all.push_back({name, bytes});
   }
+  return all;
+}
+
+result<void> checkpoint_folder::add_companions(const io::checkpoint_dir& source) {
+  auto companions = companions_of(source);
+  if (!companions) return forward_error(companions);
+  copied_from_ = source.path();
+  for (file_plan& f : *companions)
+    if (std::ranges::none_of(texts_, [&](const auto& text) { return text.first == f.name; })) copies_.push_back(std::move(f));
   return {};
 }
 
@@ -77,7 +86,7 @@ std::vector<file_plan> checkpoint_folder::files() const {
   std::vector<file_plan> files;
   for (const shard& s : shards_) files.push_back({s.name, io::safetensors_size(s.tensors, {})});
   for (const auto& [name, text] : texts_) files.push_back({name, text.size()});
-  for (const copy& c : copies_) files.push_back({c.name, c.bytes});
+  files.insert(files.end(), copies_.begin(), copies_.end());
   std::vector<std::string> names;
   for (const file_plan& f : files) names.push_back(f.name);
   files.push_back({checksums_name, checksums_size(names)});
@@ -104,8 +113,8 @@ result<void> checkpoint_folder::finish() {
   for (shard& s : shards_) {
     if (auto r = s.writer->finish(); !r) return r;
   }
-  for (const copy& c : copies_) {
-    if (auto r = io::copy_file_durably(c.from, directory_ + "/" + c.name); !r) return r;
+  for (const file_plan& c : copies_) {
+    if (auto r = io::copy_file_durably(copied_from_ + "/" + c.name, directory_ + "/" + c.name); !r) return r;
   }
   for (const auto& [name, text] : texts_) {
     if (auto r = io::write_text(directory_ + "/" + name, text); !r) return r;

@@ -19,6 +19,8 @@ namespace auto_round::exporting {
 /// Side files of a model that belong to every copy of it: tokenizer, templates, generation defaults, code, license. Weights in other formats,
 /// data sets and stale quantization configurations do not.
 bool is_companion_file(std::string_view name);
+/// The companion files beside a source, with their sizes. error_kind::input if one cannot be looked at.
+result<std::vector<file_plan>> companions_of(const io::checkpoint_dir& source);
 
 class checkpoint_folder {
  public:
@@ -41,13 +43,10 @@ class checkpoint_folder {
     std::vector<io::tensor_decl> tensors;
     std::unique_ptr<io::safetensors_writer> writer;
   };
-  struct copy {
-    std::string name, from;
-    std::uint64_t bytes = 0;
-  };
   std::vector<io::tensor_decl> tensors_;
   std::vector<std::pair<std::string, std::string>> texts_;
-  std::vector<copy> copies_;
+  std::vector<file_plan> copies_;
+  std::string copied_from_;  // their folder
   std::vector<shard> shards_;
   std::unordered_map<std::string, std::size_t> shard_of_;
   std::string directory_;

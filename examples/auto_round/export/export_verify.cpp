@@ -75,15 +75,8 @@ result<void> check_copy(const job& run, const tensor_plan& planned, const stored
   const io::tensor_ref& source = *run.source->find(planned.name);
   const io::checkpoint_dir* dir = stored.directory();
   if (dir != nullptr && planned.what == action::keep) {
-    const io::tensor_ref* t = dir->find(planned.name);
-    const auto different = [&] { return fail(error_kind::verification, "a tensor that should have been copied is not the source's", dir->path(), planned.name); };
-    if (t == nullptr || t->type != source.type || t->shape != source.shape || t->bytes.size() != source.bytes.size()) return different();
-    return run.source->for_pieces(source, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
-      const auto copy = t->bytes.subspan(offset, piece.size());
-      if (std::memcmp(copy.pin().data(), piece.data(), piece.size()) != 0) return different();
-      dir->release(*t, copy);
-      return {};
-    });
+    if (same_tensor(*run.source, &source, *dir, dir->find(planned.name))) return {};
+    return fail(error_kind::verification, "a tensor that should have been copied is not the source's", dir->path(), planned.name);
   }
   const std::uint64_t elements = source.elements(), row = source.shape.size() == 2 ? source.shape[1] : elements;
   std::vector<float> expected, read;
@@ -105,6 +98,16 @@ result<void> check_copy(const job& run, const tensor_plan& planned, const stored
 }
 
 }  // namespace
+
+bool same_tensor(const io::checkpoint_dir& a, const io::tensor_ref* x, const io::checkpoint_dir& b, const io::tensor_ref* y) {
+  if (x == nullptr || y == nullptr || x->type != y->type || x->shape != y->shape || x->bytes.size() != y->bytes.size()) return false;
+  return a.for_pieces(*x, [&](std::span<const std::byte> piece, std::size_t offset) -> result<void> {
+    const io::file_bytes other = y->bytes.subspan(offset, piece.size());
+    if (std::memcmp(other.pin().data(), piece.data(), piece.size()) != 0) return fail(error_kind::verification, "the bytes differ");
+    b.release(*y, other);
+    return {};
+  }).has_value();
+}
 
 result<void> verify_output(const job& run, const exporter& written, const std::string& directory) {
   const output_plan& plan = written.plan();

@@ -277,14 +277,13 @@ class gguf_exporter final : public exporter {
   /// Tokenizer files lie beside the file so that this program can evaluate it; llama.cpp reads the metadata.
   result<void> plan_companions() {
     std::vector<std::string> names = {file_name_};
-    for (const std::string& name : run_.source->side_files()) {
-      if (!is_companion_file(name) || !(name.starts_with("tokenizer") || name.starts_with("LICENSE") || name.starts_with("NOTICE"))) continue;
-      std::error_code ec;
-      const std::uint64_t bytes = std::filesystem::file_size(run_.source->path() + "/" + name, ec);
-      if (ec) return fail(error_kind::input, "cannot read a file beside the model: " + ec.message(), run_.source->path() + "/" + name);
-      companions_.push_back(name);
-      names.push_back(name);
-      plan_.files.push_back({name, bytes});
+    auto companions = companions_of(*run_.source);
+    if (!companions) return forward_error(companions);
+    for (file_plan& f : *companions) {
+      if (!(f.name.starts_with("tokenizer") || f.name.starts_with("LICENSE") || f.name.starts_with("NOTICE"))) continue;
+      companions_.push_back(f.name);
+      names.push_back(f.name);
+      plan_.files.push_back(std::move(f));
     }
     plan_.files.push_back({checksums_name, checksums_size(names)});
     return {};

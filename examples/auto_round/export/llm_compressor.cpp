@@ -16,19 +16,23 @@ constexpr std::array<std::string_view, 2> spellings = {"llm_compressor", "auto_r
 constexpr std::array<std::string_view, 1> methods = {"compressed-tensors"};
 
 /// compressed-tensors 0.13 does not load zero points of one bit, and nothing multiplies with such weights; folders that have them are read.
-bool has_one_bit(const ar::scheme_fields& s) { return s.data_type == "int" && s.bits == 1; }
+result<void> refuse_one_bit(std::string_view spelling, const ar::scheme_fields& s) {
+  if (s.data_type != "int" || s.bits != 1) return {};
+  return fail(error_kind::unsupported, fmt::format("format {} holds integer weights of 2 to 8 bits, not 1", spelling));
+}
 
 result<holding> accepts(std::string_view spelling, const ar::scheme_fields& scheme) {
-  if (has_one_bit(scheme)) return fail(error_kind::unsupported, fmt::format("format {} holds integer weights of 2 to 8 bits, not 1", spelling));
+  if (auto r = refuse_one_bit(spelling, scheme); !r) return forward_error(r);
   return accepts_layout(spelling, scheme, dialect::compressed_tensors);
 }
 
 result<void> decide(job& run) {
   if (run.how != method::stored) {
-    if (ar::quantizes(run.scheme))
-      if (auto r = accepts(run.format, run.scheme); !r) return forward_error(r);
-    for (const layer_decision& l : run.layers)
-      if (l.quantize && has_one_bit(l.scheme)) return fail(error_kind::unsupported, fmt::format("format {} holds integer weights of 2 to 8 bits, not 1", run.format), {}, l.name);
+    if (auto r = refuse_one_bit(run.format, run.scheme); !r) return r;
+    for (const layer_decision& l : run.layers) {
+      if (!l.quantize) continue;
+      if (auto r = refuse_one_bit(run.format, l.scheme); !r) return fail(r.error().kind, r.error().message, {}, l.name);
+    }
   }
   if (std::any_of(run.layers.begin(), run.layers.end(), [](const layer_decision& l) { return l.quantize && l.any_order; }))
     run.warnings.push_back("columns in an order of their own (actorder \"group\", weight_g_idx) are refused by compressed-tensors 0.20; see that what loads the folder knows them");

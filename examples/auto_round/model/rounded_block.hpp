@@ -23,6 +23,7 @@ class rounded_block {
 
   /// Sees queries, keys and values as attention reads them; what it changes is rounded. An empty one switches it off.
   void set_attention_filter(block_runner::attention_filter filter) { filter_ = std::move(filter); }
+  void count_expert_tokens(std::vector<std::uint64_t>*) {}  ///< as block_runner's: models that it covers have no experts
 
   /// y = block(x) for `sequences` x `seqlen` tokens of bfloat16 values; x and y may be the same buffer. `hook` sees what linear layers read.
   void forward(const block_weights& w, const float* x, std::size_t sequences, std::size_t seqlen, float* y, const block_runner::input_hook& hook = {});

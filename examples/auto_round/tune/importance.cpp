@@ -91,14 +91,14 @@ result<importance_matrix> collect(const model::weight_source& source, const text
       }
     };
     std::vector<std::uint64_t> tokens_of(o.experts != nullptr ? static_cast<std::size_t>(std::max<std::int64_t>(0, spec.mixture.experts)) : 0);
-    if constexpr (requires { runner.count_expert_tokens(&tokens_of); }) runner.count_expert_tokens(tokens_of.empty() ? nullptr : &tokens_of);
+    runner.count_expert_tokens(tokens_of.empty() ? nullptr : &tokens_of);
     for (std::size_t first = 0; first < samples; first += batch) {
       const std::size_t n = std::min(batch, samples - first);
       chain.load(first, n, x.data());
       runner.forward(*weights, x.data(), n, seqlen, x.data(), hook);
       chain.store(first, n, x.data());
     }
-    if constexpr (requires { runner.count_expert_tokens(&tokens_of); }) runner.count_expert_tokens(nullptr);
+    runner.count_expert_tokens(nullptr);
     if (std::ranges::any_of(tokens_of, [](std::uint64_t n) { return n != 0; })) (*o.experts)[b] = std::move(tokens_of);
     if (bad != ar::errc::ok) {
       return fail(error_kind::input, "the float model gives activations that are not finite; no importance can be collected", {}, spec.linear_name(b, bad_layer));
